@@ -1,0 +1,62 @@
+"""The yacs side: ``add_gfocal_config(cfg)`` adds the MODEL.GFL node that ``GFL.from_config`` reads."""
+
+from detectron2.config import CfgNode as CN
+
+# What registers builders by name, so that a yacs config finds them.
+from . import backbone, meta_arch  # noqa: F401
+
+__all__ = ["add_gfocal_config"]
+
+
+def add_gfocal_config(cfg: CN) -> None:
+    """Add the keys of GFL, with GFLV2's values, to a Detectron2 config.
+
+    A config then needs MODEL.META_ARCHITECTURE "GFL" and a backbone, e.g. MODEL.BACKBONE.NAME
+    "build_gfl_resnet_fpn_backbone".
+    """
+    gfl = cfg.MODEL.GFL = CN()
+
+    gfl.NUM_CLASSES = 80
+    # Maps of the backbone that the head sees, finest first.
+    gfl.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+
+    # Anchors: one square a location, of side ANCHOR_SCALE * stride, at ((x + offset) * stride,
+    # (y + offset) * stride). The released models have offset 0. MODEL.ANCHOR_GENERATOR is not read.
+    gfl.ANCHOR_SCALE = 8
+    gfl.ANCHOR_OFFSET = 0.0
+
+    # Head: NUM_CONVS 3x3 convolutions of width CONV_DIM in each of its two towers.
+    gfl.NUM_CONVS = 4
+    gfl.CONV_DIM = 256
+    gfl.NORM = "GN"
+    # Class score of an untrained head.
+    gfl.PRIOR_PROB = 0.01
+
+    # Which parts: names in gfocal/recipes.py.
+    gfl.QUALITY = "dgqp"  # "qfl" is GFLV1
+    gfl.BOX_REPRESENTATION = "general_dfl"
+    gfl.MATCHER = "atss"
+
+    # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
+    gfl.REG_MAX = 16
+    gfl.BIN_WIDTH = 1.0
+
+    # Distribution-Guided Quality Predictor (GFLV2 Sec. 3.2).
+    gfl.DGQP = CN()
+    gfl.DGQP.TOPK = 4
+    gfl.DGQP.ADD_MEAN = True
+    gfl.DGQP.HIDDEN_DIM = 64
+
+    # Nearest anchors a level that are candidates of a box.
+    gfl.ATSS_TOPK = 9
+
+    # Losses.
+    gfl.QFL_BETA = 2.0
+    gfl.LOSS_CLS_WEIGHT = 1.0
+    gfl.LOSS_BOX_REG_WEIGHT = 2.0
+    gfl.LOSS_DFL_WEIGHT = 0.25
+
+    # Inference; at most TEST.DETECTIONS_PER_IMAGE detections.
+    gfl.SCORE_THRESH_TEST = 0.05
+    gfl.TOPK_CANDIDATES_TEST = 1000
+    gfl.NMS_THRESH_TEST = 0.6

@@ -1,0 +1,237 @@
+"""From predictions and targets to a dict of losses.
+
+A loss *term* is a module with one signature, ``forward(inputs: LossInputs) -> scalar``; the
+criterion gathers the foreground once and hands every term the same ``LossInputs``. Write another
+term, or another ``box_weight``, and pass it in: nothing here asks which one it is.
+
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.3.
+"""
+
+from typing import Callable, Dict, NamedTuple, Optional
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from fvcore.nn import giou_loss
+from torch import Tensor, nn
+
+from .box_distribution import boxes_to_distances, distances_to_boxes
+from .losses import distribution_focal_loss, quality_focal_loss
+from .quality import localization_iou, max_class_score
+from .structures import DenseAnchors, DensePredictions, DenseTargets
+
+__all__ = [
+    "DistributionFocalLoss",
+    "GFLCriterion",
+    "GIoULoss",
+    "LossInputs",
+    "QualityFocalLoss",
+]
+
+
+class LossInputs(NamedTuple):
+    """What every loss term sees. M foreground locations of the whole batch; see structures.py.
+
+    Attributes:
+        joint_logits: (N, R, K) logits of the class (and quality) score, at least float32.
+        quality_logits: (N, R, 1) or None.
+        labels: (N, R) as in DenseTargets.
+        fg_idxs: (image (M,), location (M,)) of the foreground.
+        fg_labels: (M,) its classes.
+        fg_joint_logits: (M, K).
+        fg_box_logits: (M, 4, C).
+        fg_distances: (M, 4) predicted distances, strides.
+        fg_boxes: (M, 4) predicted boxes, XYXY pixels; not clipped to the image.
+        fg_target_distances: (M, 4) distances of the ground truth, strides; not clipped.
+        fg_target_boxes: (M, 4) ground truth, XYXY pixels.
+        box_weights: (M,) weight of each foreground box in the losses of boxes; detached.
+        num_foreground: () what loss_cls is divided by.
+        total_box_weight: () what the losses of boxes are divided by.
+        box_representation: how the channels are read.
+    """
+
+    joint_logits: Tensor
+    quality_logits: Optional[Tensor]
+    labels: Tensor
+    fg_idxs: tuple
+    fg_labels: Tensor
+    fg_joint_logits: Tensor
+    fg_box_logits: Tensor
+    fg_distances: Tensor
+    fg_boxes: Tensor
+    fg_target_distances: Tensor
+    fg_target_boxes: Tensor
+    box_weights: Tensor
+    num_foreground: Tensor
+    total_box_weight: Tensor
+    box_representation: nn.Module
+
+
+class QualityFocalLoss(nn.Module):
+    """QFL over all locations and classes; the label of a foreground location's class is the IoU of
+    its predicted with its true box (Eq. 5).
+
+    Args:
+        beta: exponent of the modulating factor.
+        weight: multiplies the loss.
+    """
+
+    def __init__(self, *, beta: float = 2.0, weight: float = 1.0):
+        super().__init__()
+        self.beta = beta
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        targets = torch.zeros_like(inputs.joint_logits)
+        iou = localization_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
+        targets[(*inputs.fg_idxs, inputs.fg_labels)] = iou
+        loss = quality_focal_loss(inputs.joint_logits, targets, beta=self.beta)
+        loss = (loss.sum(dim=-1) * (inputs.labels >= 0)).sum()
+        return self.weight * loss / inputs.num_foreground
+
+
+class GIoULoss(nn.Module):
+    """Generalized IoU loss (https://arxiv.org/abs/1902.09630) of the foreground boxes.
+
+    Args:
+        weight: multiplies the loss, 2 in the paper.
+    """
+
+    def __init__(self, *, weight: float = 2.0):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        loss = giou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
+        return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
+
+
+class DistributionFocalLoss(nn.Module):
+    """DFL of the foreground's four sides (Eq. 6), averaged over them.
+
+    Targets are clipped to [0, reg_max - 0.1] bins, as in the official code: what lies outside
+    cannot be expressed, and the target always has a bin on its right.
+
+    Args:
+        weight: multiplies the loss, 0.25 in the paper.
+    """
+
+    def __init__(self, *, weight: float = 0.25):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        representation = inputs.box_representation
+        targets = inputs.fg_target_distances / representation.bin_width
+        targets = targets.clamp(min=0, max=representation.reg_max - 0.1)
+        loss = distribution_focal_loss(inputs.fg_box_logits.flatten(0, 1), targets.flatten())
+        loss = loss.view_as(targets).mean(dim=1)
+        return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
+
+
+class GFLCriterion(nn.Module):
+    """The losses of a batch, each normalised over all workers.
+
+    ``loss_cls`` is divided by the number of foreground locations, an image with none counting as
+    one; the losses of boxes by the summed ``box_weight`` of the foreground. Both are means over
+    workers, so that n workers with b images each give the gradients of one with n * b.
+
+    Args:
+        cls_loss: term of ``loss_cls``.
+        box_loss: term of ``loss_box_reg``.
+        dist_loss: term of ``loss_dfl``, or None.
+        quality_loss: term of ``loss_quality``, or None.
+        box_weight: LossInputs -> (M,) weights of the boxes, detached. (It is called before the
+            weights and normalisers themselves are known.)
+    """
+
+    def __init__(
+        self,
+        *,
+        cls_loss: nn.Module,
+        box_loss: nn.Module,
+        dist_loss: Optional[nn.Module] = None,
+        quality_loss: Optional[nn.Module] = None,
+        box_weight: Callable[[LossInputs], Tensor] = max_class_score,
+    ):
+        super().__init__()
+        self.cls_loss = cls_loss
+        self.box_loss = box_loss
+        self.dist_loss = dist_loss
+        self.quality_loss = quality_loss
+        self.box_weight = box_weight
+
+    def forward(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        targets: DenseTargets,
+        box_representation: nn.Module,
+    ) -> Dict[str, Tensor]:
+        """
+        Returns:
+            ``loss_cls``, ``loss_box_reg`` and, where their terms are given, ``loss_dfl`` and
+            ``loss_quality``: scalars. Without any foreground the losses of boxes are 0 and every
+            parameter still gets a (zero) gradient.
+        """
+        inputs = self.loss_inputs(anchors, predictions, targets, box_representation)
+        terms = {
+            "loss_cls": self.cls_loss,
+            "loss_box_reg": self.box_loss,
+            "loss_dfl": self.dist_loss,
+            "loss_quality": self.quality_loss,
+        }
+        return {name: term(inputs) for name, term in terms.items() if term is not None}
+
+    def loss_inputs(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        targets: DenseTargets,
+        box_representation: nn.Module,
+    ) -> LossInputs:
+        """Gather and decode the foreground once, and reduce the two normalisers once."""
+        joint_logits = predictions.joint_logits()
+        num_classes = joint_logits.shape[-1]
+        foreground = (targets.labels >= 0) & (targets.labels < num_classes)
+        image_idxs, location_idxs = foreground.nonzero(as_tuple=True)
+        centers = anchors.centers[location_idxs]
+        strides = anchors.strides[location_idxs, None]
+        box_logits = predictions.box_logits[image_idxs, location_idxs]
+        distances = box_representation(box_logits)
+        target_boxes = targets.boxes[image_idxs, location_idxs]
+        inputs = LossInputs(
+            joint_logits=joint_logits,
+            quality_logits=predictions.quality_logits,
+            labels=targets.labels,
+            fg_idxs=(image_idxs, location_idxs),
+            fg_labels=targets.labels[image_idxs, location_idxs],
+            fg_joint_logits=joint_logits[image_idxs, location_idxs],
+            fg_box_logits=box_logits,
+            fg_distances=distances,
+            fg_boxes=distances_to_boxes(centers, distances * strides),
+            fg_target_distances=boxes_to_distances(centers, target_boxes) / strides,
+            fg_target_boxes=target_boxes,
+            box_weights=distances.new_empty(0),
+            num_foreground=distances.new_empty(0),
+            total_box_weight=distances.new_empty(0),
+            box_representation=box_representation,
+        )
+        box_weights = self.box_weight(inputs)
+        num_foreground = foreground.sum(dim=1).clamp(min=1).sum()
+        num_foreground, total = _mean_over_workers(
+            torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
+        )
+        return inputs._replace(
+            box_weights=box_weights,
+            num_foreground=num_foreground.clamp(min=1),
+            total_box_weight=total.clamp(min=torch.finfo(total.dtype).tiny),
+        )
+
+
+def _mean_over_workers(values: Tensor) -> Tensor:
+    world_size = comm.get_world_size()
+    if world_size > 1:
+        dist.all_reduce(values)
+        values = values / world_size
+    return values

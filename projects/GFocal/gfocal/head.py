@@ -1,0 +1,126 @@
+"""The head: two towers of convolutions shared by all levels, and what they say flattened.
+
+References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
+(https://arxiv.org/abs/2011.12885, Fig. 4).
+"""
+
+import math
+from typing import List, Sequence
+
+import torch
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .structures import DensePredictions
+
+__all__ = ["GFLHead"]
+
+
+class GFLHead(nn.Module):
+    """Predicts class logits, box channels and (with a predictor) quality at every location.
+
+    Args:
+        in_channels: channels of every input level.
+        num_levels: number of levels; each has its own learned scale of the box channels.
+        num_classes: K.
+        conv_dims: channels of the 3x3 convolutions of each tower, e.g. ``[256] * 4``.
+        box_representation: reads the box channels, e.g. ``GeneralDistribution(reg_max=16)``.
+        quality_predictor: ``NoQuality()`` for GFLV1, DGQP for GFLV2.
+        norm: normalisation of the towers, as ``detectron2.layers.get_norm`` takes it. "BN" shares
+            its statistics between levels; prefer "GN".
+        prior_prob: class score that an untrained head gives to everything.
+
+    Raises:
+        ValueError: if ``num_classes`` or ``num_levels`` is less than 1, ``conv_dims`` is empty, or
+            ``prior_prob`` is not strictly between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_levels: int,
+        num_classes: int,
+        conv_dims: Sequence[int],
+        box_representation: nn.Module,
+        quality_predictor: nn.Module,
+        norm: str = "GN",
+        prior_prob: float = 0.01,
+    ):
+        super().__init__()
+        if num_classes < 1 or num_levels < 1:
+            raise ValueError(
+                f"num_classes is {num_classes} and num_levels {num_levels}; expected at least 1"
+            )
+        if len(conv_dims) == 0:
+            raise ValueError("conv_dims is empty; expected the width of at least one convolution")
+        if not 0.0 < prior_prob < 1.0:
+            raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+        self.num_levels = num_levels
+        self.num_classes = num_classes
+        self.box_representation = box_representation
+        self.quality_predictor = quality_predictor
+
+        self.cls_tower = _tower(in_channels, conv_dims, norm)
+        self.box_tower = _tower(in_channels, conv_dims, norm)
+        self.cls_logits = nn.Conv2d(conv_dims[-1], num_classes, 3, padding=1)
+        self.box_logits = nn.Conv2d(
+            conv_dims[-1], 4 * box_representation.num_channels, 3, padding=1
+        )
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
+        for layer in [*self.cls_tower, *self.box_tower, self.cls_logits, self.box_logits]:
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.cls_logits.bias, math.log(prior_prob / (1 - prior_prob)))
+
+    def forward(self, features: List[Tensor]) -> DensePredictions:
+        """
+        Args:
+            features: ``num_levels`` maps (N, in_channels, H_i, W_i), finest first.
+
+        Raises:
+            ValueError: if there are not ``num_levels`` of them.
+        """
+        if len(features) != self.num_levels:
+            raise ValueError(
+                f"got {len(features)} feature maps; this head was built for {self.num_levels} levels"
+            )
+        cls_logits, box_logits, quality_logits = [], [], []
+        for feature, scale in zip(features, self.scales):
+            box_features = self.box_tower(feature)
+            boxes = _flatten(scale * self.box_logits(box_features)).unflatten(-1, (4, -1))
+            cls_logits.append(_flatten(self.cls_logits(self.cls_tower(feature))))
+            box_logits.append(boxes)
+            quality_logits.append(self.quality_predictor(box_features, boxes))
+        return DensePredictions(
+            cls_logits=torch.cat(cls_logits, dim=1),
+            box_logits=torch.cat(box_logits, dim=1),
+            quality_logits=None if quality_logits[0] is None else torch.cat(quality_logits, dim=1),
+        )
+
+
+def _tower(in_channels: int, conv_dims: Sequence[int], norm: str) -> nn.Sequential:
+    layers = []
+    for out_channels in conv_dims:
+        layers.append(
+            Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size=3,
+                padding=1,
+                bias=not norm,
+                norm=get_norm(norm, out_channels),
+                activation=F.relu,
+            )
+        )
+        in_channels = out_channels
+    return nn.Sequential(*layers)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H*W, C) in at least float32: the maths of boxes and scores is not for
+    half precision."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.flatten(start_dim=2).transpose(1, 2).to(dtype)

@@ -1,0 +1,192 @@
+"""Which locations learn which box. Geometry only: a matcher knows no model.
+
+A matcher is called with the anchors of a batch and the boxes of its images, and answers with
+``matched_idxs`` (N, R) int64: for every location of every image the index of its box among that
+image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2) for locations that take no part in training.
+"""
+
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from detectron2.structures import Boxes
+from torch import Tensor
+
+from .box_distribution import boxes_to_distances
+from .quality import localization_iou
+from .structures import DenseAnchors
+
+__all__ = ["ATSSMatcher", "BACKGROUND", "IGNORED"]
+
+BACKGROUND = -1
+IGNORED = -2
+
+# A centre must lie inside its box by more than this, pixels: what the official code asks for.
+_INSIDE_MARGIN = 0.01
+
+
+class ATSSMatcher:
+    """Adaptive Training Sample Selection (https://arxiv.org/abs/1912.02424, Alg. 1).
+
+    For each box, the ``topk`` anchors of each level whose centres are nearest to the box's centre
+    are candidates (all of them on a smaller level; of equally near ones the lowest index). Positive
+    are the candidates whose IoU with the box reaches the mean plus the (unbiased) standard deviation
+    of its candidates' IoUs and whose centre lies inside the box. An anchor that several boxes claim
+    goes to the one of highest IoU, of equal ones to the first.
+
+    No box-by-anchor matrix is built. On a grid, the cell at rank i among the columns and rank j
+    among the rows, by distance from the box's centre, has (i+1)(j+1)-1 cells at least as near on
+    both axes. So the ``topk`` nearest are found among the ranks with (i+1)(j+1) <= topk: 23 cells
+    for topk 9, wherever the centre lies. Time and memory are linear in the number of boxes and do
+    not depend on that of the anchors. The geometry is computed in float64 for all images at once.
+
+    Args:
+        topk: k of the paper.
+
+    Raises:
+        ValueError: if ``topk`` is less than 1.
+    """
+
+    def __init__(self, topk: int = 9):
+        if topk < 1:
+            raise ValueError(f"topk is {topk}; expected at least 1")
+        self.topk = topk
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(topk={self.topk})"
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        anchors: DenseAnchors,
+        gt_boxes: Sequence[Boxes],
+        image_sizes: Optional[Sequence[Tuple[int, int]]] = None,
+    ) -> Tensor:
+        """
+        Args:
+            anchors: one anchor a location, on a regular grid on each level.
+            gt_boxes: N ``Boxes``, XYXY pixels; an image may have none.
+            image_sizes: N (height, width), pixels. Locations beyond an image's own size (padding of
+                the batch) are no candidates and are ignored. Without it every location counts.
+
+        Returns:
+            (N, R) int64: index into that image's boxes, -1 background, -2 ignored.
+
+        Raises:
+            ValueError: if ``image_sizes`` is not one size an image.
+        """
+        num_images, num_anchors = len(gt_boxes), len(anchors.boxes)
+        if image_sizes is None:
+            matched = anchors.boxes.new_full(
+                (num_images, num_anchors), BACKGROUND, dtype=torch.int64
+            )
+        elif len(image_sizes) != num_images:
+            raise ValueError(f"got {len(image_sizes)} image_sizes for {num_images} images' boxes")
+        else:
+            inside = anchors.inside(image_sizes)
+            matched = torch.where(inside, BACKGROUND, IGNORED)
+        counts = [len(b) for b in gt_boxes]
+        if sum(counts) == 0:
+            return matched
+
+        boxes = torch.cat([b.tensor for b in gt_boxes]).double()
+        index = torch.arange(len(boxes), device=boxes.device)
+        ends = torch.tensor(counts, device=boxes.device).cumsum(0)
+        image_idxs = torch.bucketize(index, ends, right=True)
+        candidates = self._candidates(anchors, boxes, image_idxs, image_sizes)
+        positive, ious = _adaptive_positives(anchors, boxes, candidates)
+
+        # Each positive claims the slot of its anchor in its image; the others claim one slot more.
+        slots = image_idxs[:, None] * num_anchors + candidates.idxs
+        slots = torch.where(positive, slots, num_images * num_anchors).flatten()
+        claims = ious.flatten()
+        best = claims.new_full((num_images * num_anchors + 1,), -1.0)
+        best.scatter_reduce_(0, slots, claims, "amax")
+        local_idxs = (index - (ends - torch.tensor(counts, device=boxes.device))[image_idxs])[
+            :, None
+        ]
+        local_idxs = local_idxs.expand_as(ious).flatten()
+        wins = claims == best[slots]
+        never = len(boxes)
+        winners = torch.full_like(best, never, dtype=torch.int64)
+        winners.scatter_reduce_(0, slots, torch.where(wins, local_idxs, never), "amin")
+        winners = winners[:-1].view_as(matched)
+        return torch.where(winners < never, winners, matched)
+
+    def _candidates(
+        self,
+        anchors: DenseAnchors,
+        boxes: Tensor,
+        image_idxs: Tensor,
+        image_sizes: Optional[Sequence[Tuple[int, int]]],
+    ) -> "_Candidates":
+        """The ``topk`` nearest anchors of each level for each of the G boxes."""
+        box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        k = self.topk
+        # (P, 2) pairs of ranks (row, column) among which the k nearest cells are
+        ranks = torch.tensor(
+            [(i, j) for i in range(k) for j in range(k // (i + 1))], device=boxes.device
+        )
+        idxs, exists = [], []
+        start = 0
+        for size, (height, width) in zip(anchors.level_sizes, anchors.level_shapes):
+            if size == 0:
+                continue
+            origin = anchors.centers[start].double()
+            stride = anchors.strides[start].double()
+            # (G, 2) the part of the grid that the box's image reaches: columns, rows
+            grid = boxes.new_tensor([width, height])
+            if image_sizes is None:
+                limits = grid.expand(len(boxes), 2)
+            else:
+                sizes = boxes.new_tensor([(w, h) for h, w in image_sizes])
+                limits = torch.minimum((sizes / stride).ceil(), grid)[image_idxs]
+
+            # Ranked columns and rows: (G, 2, k), nearest first, the lower index first among equals
+            position = (box_centers - origin) / stride
+            first = torch.minimum((position - k / 2).ceil(), limits - k).clamp(min=0)
+            cells = first[..., None] + torch.arange(k, device=boxes.device)
+            offsets = (cells - position[..., None]).abs() * stride
+            offsets.masked_fill_(cells >= limits[..., None], float("inf"))
+            offsets, order = offsets.sort(dim=-1, stable=True)
+            cells = cells.gather(-1, order).long()
+
+            columns, rows = cells[:, 0, ranks[:, 1]], cells[:, 1, ranks[:, 0]]
+            distances = offsets[:, 0, ranks[:, 1]].square() + offsets[:, 1, ranks[:, 0]].square()
+            level_idxs = rows * width + columns
+            # Nearest k, the lowest index first among equally near: sort by index, then by distance
+            level_idxs, order = level_idxs.sort(dim=-1)
+            distances, order = distances.gather(-1, order).sort(dim=-1, stable=True)
+            keep = slice(0, min(k, size))
+            level_exists = distances[:, keep].isfinite()
+            level_idxs = level_idxs.gather(-1, order)[:, keep]
+            idxs.append(torch.where(level_exists, level_idxs, 0) + start)
+            exists.append(level_exists)
+            start += size
+        return _Candidates(torch.cat(idxs, dim=1), torch.cat(exists, dim=1))
+
+
+class _Candidates(NamedTuple):
+    """Candidates of each box over all levels, T a box.
+
+    Attributes:
+        idxs: (G, T) location index.
+        exists: (G, T) False where a level had fewer locations than topk.
+    """
+
+    idxs: Tensor
+    exists: Tensor
+
+
+def _adaptive_positives(
+    anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
+) -> Tuple[Tensor, Tensor]:
+    """(G, T) which candidates are positive, and (G, T) their IoUs."""
+    candidate_boxes = anchors.boxes[candidates.idxs].double()
+    ious = localization_iou(candidate_boxes, boxes[:, None])
+    exists = candidates.exists
+    count = exists.sum(dim=1, keepdim=True)
+    mean = (ious * exists).sum(dim=1, keepdim=True) / count
+    variance = ((ious - mean).square() * exists).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    centers = anchors.centers[candidates.idxs].double()
+    inside = boxes_to_distances(centers, boxes[:, None]).amin(dim=-1) > _INSIDE_MARGIN
+    return exists & inside & (ious >= mean + variance.sqrt()), ious

@@ -1,0 +1,129 @@
+"""How good is a box? Measures of it, predictors of it, and how it joins the class score.
+
+A quality *predictor* is a module
+
+    forward(box_features (N, F, H, W), box_logits (N, H*W, 4, C)) -> (N, H*W, 1) logits, or None
+
+of one pyramid level; a *measure* turns what the criterion knows of the foreground into one number
+in [0, 1] a box. References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388) and
+Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
+"""
+
+from typing import TYPE_CHECKING, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from .criterion import LossInputs
+
+__all__ = [
+    "DistributionGuidedQualityPredictor",
+    "NoQuality",
+    "joint_logits",
+    "localization_iou",
+    "max_class_score",
+]
+
+
+def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
+    """Logit of ``sigmoid(cls_logits) * sigmoid(quality_logits)`` (GFLV2 Eq. 3).
+
+    With a and b the logits, ``1/p - 1 = e^-a + e^-b + e^(-a-b)``, whose negative logarithm is
+    computed without leaving the log domain and in at least float32: a quality head thereby shares
+    QFL's loss on logits, and no binary cross entropy sees a rounded probability.
+
+    Args:
+        cls_logits: (..., K).
+        quality_logits: broadcastable to it, e.g. (..., 1).
+
+    Returns:
+        (..., K) in at least float32.
+    """
+    dtype = torch.promote_types(cls_logits.dtype, torch.float32)
+    a, b = cls_logits.to(dtype), quality_logits.to(dtype)
+    # e^-a + e^-b (1 + e^-a), and log(1 + e^-a) = softplus(-a)
+    return -torch.logaddexp(-a, F.softplus(-a) - b)
+
+
+def localization_iou(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """IoU of each predicted box with its own ground truth: the quality that QFL teaches (Sec. 3.1).
+
+    Args:
+        pred_boxes, gt_boxes: (..., 4) XYXY in one unit.
+
+    Returns:
+        (...) in [0, 1]; 0 where both boxes are empty.
+    """
+    lt = torch.maximum(pred_boxes[..., :2], gt_boxes[..., :2])
+    rb = torch.minimum(pred_boxes[..., 2:], gt_boxes[..., 2:])
+    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
+    union = _area(pred_boxes) + _area(gt_boxes) - intersection
+    return intersection / union.clamp(min=1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+
+
+def max_class_score(inputs: "LossInputs") -> Tensor:
+    """(M,) largest class score of each foreground location, detached: GFL's weight of a box."""
+    return inputs.fg_joint_logits.detach().max(dim=-1).values.sigmoid()
+
+
+class NoQuality(nn.Module):
+    """GFLV1: the class score alone is the joint representation; there is nothing more to predict."""
+
+    def forward(self, box_features: Tensor, box_logits: Tensor) -> Optional[Tensor]:
+        return None
+
+
+class DistributionGuidedQualityPredictor(nn.Module):
+    """DGQP: the shape of a box's four distributions tells how well it is localized (GFLV2 Sec. 3.2).
+
+    A sharp distribution marks a sure side. The statistics of a side are its ``topk`` largest
+    probabilities and, if ``add_mean``, their mean; those of the four sides go through two linear
+    layers with a ReLU between.
+
+    Args:
+        topk: number of largest probabilities a side, 4 in the paper.
+        add_mean: append their mean.
+        hidden_dim: p in the paper, width of the hidden layer.
+
+    Raises:
+        ValueError: if ``topk`` or ``hidden_dim`` is less than 1; at the first forward, if a side
+            has fewer than ``topk`` channels.
+    """
+
+    def __init__(self, topk: int = 4, add_mean: bool = True, hidden_dim: int = 64):
+        super().__init__()
+        if topk < 1 or hidden_dim < 1:
+            raise ValueError(f"topk is {topk} and hidden_dim {hidden_dim}; expected at least 1")
+        self.topk = topk
+        self.add_mean = add_mean
+        self.fc1 = nn.Linear(4 * (topk + int(add_mean)), hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, 1)
+        for layer in (self.fc1, self.fc2):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
+        """
+        Args:
+            box_features: unused; other predictors read them.
+            box_logits: (N, H*W, 4, C).
+
+        Returns:
+            (N, H*W, 1) quality logits.
+        """
+        if box_logits.shape[-1] < self.topk:
+            raise ValueError(
+                f"topk is {self.topk} but a side has {box_logits.shape[-1]} channels; "
+                "DGQP reads a general distribution with at least topk bins"
+            )
+        probs = box_logits.softmax(dim=-1)
+        stats = probs.topk(self.topk, dim=-1).values
+        if self.add_mean:
+            stats = torch.cat([stats, stats.mean(dim=-1, keepdim=True)], dim=-1)
+        return self.fc2(self.fc1(stats.flatten(start_dim=-2)).relu())
