@@ -1,0 +1,32 @@
+"""Packaging: the package lives in projects/GFocal, and configs/ ships inside it as gfocal/configs.
+
+Detectron2 is not among the requirements, because no package index has it under its name: install the
+official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="gfocal",
+    version="0.1.0",
+    description="Generalized Focal Loss v1 and v2 for Detectron2",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages("projects/GFocal", include=("gfocal", "gfocal.*")), "gfocal.configs"],
+    package_dir={"gfocal": "projects/GFocal/gfocal", "gfocal.configs": "configs"},
+    # Config folders have hyphens in their names: they are data, not packages.
+    package_data={"gfocal": ["py.typed"], "gfocal.configs": ["**/*.py", "**/*.yaml"]},
+    install_requires=[
+        "torch>=2.0",
+        "torchvision>=0.15",
+        "numpy>=1.22",
+        "fvcore>=0.1.5",
+        "iopath>=0.1.7",
+        "pycocotools>=2.0.2",
+        "omegaconf>=2.1,<2.4",
+        "matplotlib>=3.5",
+        "Pillow>=9.1",
+        "tabulate",
+        "tqdm",
+    ],
+)
