@@ -1,7 +1,5 @@
 """Backbones and necks that the released models need and Detectron2 does not have."""
 
-from typing import List
-
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import build_resnet_backbone
@@ -33,7 +31,7 @@ class LinearP6P7(nn.Module):
         weight_init.c2_xavier_fill(self.p6)
         weight_init.c2_xavier_fill(self.p7)
 
-    def forward(self, x: Tensor) -> List[Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) -> [P6, P7], each half the size of the one before."""
         p6 = self.p6(x)
         return [p6, self.p7(p6)]

@@ -15,7 +15,7 @@ and is chosen by passing another one to the head. Reference: Generalized Focal L
 import torch
 from torch import Tensor, nn
 
-__all__ = ["distances_to_boxes", "boxes_to_distances", "GeneralDistribution"]
+__all__ = ["GeneralDistribution", "boxes_to_distances", "distances_to_boxes"]
 
 
 def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:

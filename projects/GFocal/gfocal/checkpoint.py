@@ -1,7 +1,8 @@
 """Weights of other code bases: the names and shapes of mmdetection's GFL models, and ours."""
 
 import re
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ __all__ = ["convert_mmdet_state_dict"]
 _STAGE = {"1": "res2", "2": "res3", "3": "res4", "4": "res5"}
 _TOP = {"3": "p6", "4": "p7"}
 _QUALITY = {"0": "fc1", "2": "fc2"}
-_RULES: List[Tuple[str, Any]] = [
+_RULES: list[tuple[str, Any]] = [
     (r"backbone\.conv1\.(\w+)", r"backbone.bottom_up.stem.conv1.\1"),
     (r"backbone\.bn1\.(\w+)", r"backbone.bottom_up.stem.conv1.norm.\1"),
     (
@@ -57,8 +58,8 @@ _DROPPED = re.compile(r".*\.num_batches_tracked|bbox_head\.integral\.project")
 
 
 def convert_mmdet_state_dict(
-    state_dict: Mapping[str, Tensor], num_classes: Optional[int] = None
-) -> Dict[str, Tensor]:
+    state_dict: Mapping[str, Tensor], num_classes: int | None = None
+) -> dict[str, Tensor]:
     """Rename (and where needed reshape) the weights of mmdetection's or the official GFL models.
 
     Covers ResNet + FPN + GFL head, v1 and v2. Dropped are ``num_batches_tracked``,
@@ -105,7 +106,7 @@ def convert_mmdet_state_dict(
     return converted
 
 
-def _class_rows(name: str, value: Tensor, num_classes: Optional[int], is_v2: bool) -> Tensor:
+def _class_rows(name: str, value: Tensor, num_classes: int | None, is_v2: bool) -> Tensor:
     rows = len(value)
     keep = rows - int(is_v2) if num_classes is None else num_classes
     if not keep <= rows <= keep + 1:

@@ -7,7 +7,8 @@ term, or another ``box_weight``, and pass it in: nothing here asks which one it 
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.3.
 """
 
-from typing import Callable, Dict, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -51,7 +52,7 @@ class LossInputs(NamedTuple):
     """
 
     joint_logits: Tensor
-    quality_logits: Optional[Tensor]
+    quality_logits: Tensor | None
     labels: Tensor
     fg_idxs: tuple
     fg_labels: Tensor
@@ -150,8 +151,8 @@ class GFLCriterion(nn.Module):
         *,
         cls_loss: nn.Module,
         box_loss: nn.Module,
-        dist_loss: Optional[nn.Module] = None,
-        quality_loss: Optional[nn.Module] = None,
+        dist_loss: nn.Module | None = None,
+        quality_loss: nn.Module | None = None,
         box_weight: Callable[[LossInputs], Tensor] = max_class_score,
     ):
         super().__init__()
@@ -167,7 +168,7 @@ class GFLCriterion(nn.Module):
         predictions: DensePredictions,
         targets: DenseTargets,
         box_representation: nn.Module,
-    ) -> Dict[str, Tensor]:
+    ) -> dict[str, Tensor]:
         """
         Returns:
             ``loss_cls``, ``loss_box_reg`` and, where their terms are given, ``loss_dfl`` and

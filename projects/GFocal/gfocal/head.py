@@ -5,7 +5,7 @@ References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
 """
 
 import math
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import torch
 from detectron2.layers import Conv2d, get_norm
@@ -75,7 +75,7 @@ class GFLHead(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cls_logits.bias, math.log(prior_prob / (1 - prior_prob)))
 
-    def forward(self, features: List[Tensor]) -> DensePredictions:
+    def forward(self, features: list[Tensor]) -> DensePredictions:
         """
         Args:
             features: ``num_levels`` maps (N, in_channels, H_i, W_i), finest first.

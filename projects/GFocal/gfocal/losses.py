@@ -7,8 +7,6 @@ fvcore's (``fvcore.nn.giou_loss``, ``fvcore.nn.sigmoid_focal_loss``).
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
 """
 
-from typing import Union
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -76,8 +74,8 @@ def generalized_focal_loss(
     p_left: Tensor,
     p_right: Tensor,
     targets: Tensor,
-    y_left: Union[float, Tensor] = 0.0,
-    y_right: Union[float, Tensor] = 1.0,
+    y_left: float | Tensor = 0.0,
+    y_right: float | Tensor = 1.0,
     beta: float = 2.0,
     reduction: str = "none",
 ) -> Tensor:

@@ -5,7 +5,8 @@ A matcher is called with the anchors of a batch and the boxes of its images, and
 image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2) for locations that take no part in training.
 """
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from detectron2.structures import Boxes
@@ -15,7 +16,7 @@ from .box_distribution import boxes_to_distances
 from .quality import localization_iou
 from .structures import DenseAnchors
 
-__all__ = ["ATSSMatcher", "BACKGROUND", "IGNORED"]
+__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher"]
 
 BACKGROUND = -1
 IGNORED = -2
@@ -59,7 +60,7 @@ class ATSSMatcher:
         self,
         anchors: DenseAnchors,
         gt_boxes: Sequence[Boxes],
-        image_sizes: Optional[Sequence[Tuple[int, int]]] = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Tensor:
         """
         Args:
@@ -117,7 +118,7 @@ class ATSSMatcher:
         anchors: DenseAnchors,
         boxes: Tensor,
         image_idxs: Tensor,
-        image_sizes: Optional[Sequence[Tuple[int, int]]],
+        image_sizes: Sequence[tuple[int, int]] | None,
     ) -> "_Candidates":
         """The ``topk`` nearest anchors of each level for each of the G boxes."""
         box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -179,7 +180,7 @@ class _Candidates(NamedTuple):
 
 def _adaptive_positives(
     anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """(G, T) which candidates are positive, and (G, T) their IoUs."""
     candidate_boxes = anchors.boxes[candidates.idxs].double()
     ious = localization_iou(candidate_boxes, boxes[:, None])

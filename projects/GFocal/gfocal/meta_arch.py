@@ -1,6 +1,7 @@
 """The detector: wires backbone, head, anchors, matcher and criterion."""
 
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -98,7 +99,7 @@ class GFL(nn.Module):
             )
 
     @classmethod
-    def from_config(cls, cfg) -> Dict[str, Any]:
+    def from_config(cls, cfg) -> dict[str, Any]:
         """The yacs way in; see config.py for the keys."""
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
@@ -140,7 +141,7 @@ class GFL(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: List[Dict[str, Any]]):
+    def forward(self, batched_inputs: list[dict[str, Any]]):
         """
         Args:
             batched_inputs: one dict an image, as Detectron2's ``DatasetMapper`` makes them:
@@ -170,8 +171,8 @@ class GFL(nn.Module):
         ]
 
     def forward_dense(
-        self, batched_inputs: List[Dict[str, Any]]
-    ) -> Tuple[ImageList, DenseAnchors, DensePredictions]:
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
         """What the network says at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
@@ -185,8 +186,8 @@ class GFL(nn.Module):
         self,
         anchors: DenseAnchors,
         predictions: DensePredictions,
-        image_sizes: Sequence[Tuple[int, int]],
-    ) -> List[Instances]:
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
         """Detections in pixels of the network's input, see :func:`postprocess.detections`."""
         return detections(
             anchors,
@@ -204,7 +205,7 @@ class GFL(nn.Module):
         self,
         anchors: DenseAnchors,
         gt_instances: Sequence[Instances],
-        image_sizes: Sequence[Tuple[int, int]],
+        image_sizes: Sequence[tuple[int, int]],
     ) -> DenseTargets:
         """What every location should say. Locations on the padding of the batch, beyond an image's
         own size rounded up to the backbone's size divisibility, are ignored."""
@@ -218,7 +219,7 @@ class GFL(nn.Module):
             self.num_classes,
         )
 
-    def preprocess_image(self, batched_inputs: List[Dict[str, Any]]) -> ImageList:
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad to one size and batch."""
         images = [x["image"].to(self.device) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
@@ -226,11 +227,11 @@ class GFL(nn.Module):
 
     def _losses(
         self,
-        batched_inputs: List[Dict[str, Any]],
+        batched_inputs: list[dict[str, Any]],
         images: ImageList,
         anchors: DenseAnchors,
         predictions: DensePredictions,
-    ) -> Dict[str, Tensor]:
+    ) -> dict[str, Tensor]:
         gt_instances = [
             _checked_ground_truth(i, x, self.num_classes).to(self.device)
             for i, x in enumerate(batched_inputs)
@@ -244,14 +245,14 @@ class GFL(nn.Module):
                 self._visualize_training(storage, batched_inputs[0], results[0])
         return losses
 
-    def _visualize_training(self, storage, inputs: Dict[str, Any], result: Instances) -> None:
+    def _visualize_training(self, storage, inputs: dict[str, Any], result: Instances) -> None:
         from .visualization import draw_training_image
 
         picture = draw_training_image(inputs, result, self.input_format)
         storage.put_image("ground truth (top), detections (bottom)", picture.transpose(2, 0, 1))
 
 
-def _checked_ground_truth(index: int, inputs: Dict[str, Any], num_classes: int) -> Instances:
+def _checked_ground_truth(index: int, inputs: dict[str, Any], num_classes: int) -> Instances:
     """The instances of one image; they usually still lie on the CPU, where looking is free."""
     where = f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
     if "instances" not in inputs:

@@ -3,12 +3,12 @@
 Only what survives the top-k is decoded.
 """
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from .box_distribution import distances_to_boxes
 from .structures import DenseAnchors, DensePredictions
@@ -19,14 +19,14 @@ __all__ = ["detections"]
 def detections(
     anchors: DenseAnchors,
     predictions: DensePredictions,
-    image_sizes: Sequence[Tuple[int, int]],
+    image_sizes: Sequence[tuple[int, int]],
     box_representation: nn.Module,
     *,
     score_thresh: float,
     topk_candidates: int,
     nms_thresh: float,
     max_detections: int,
-) -> List[Instances]:
+) -> list[Instances]:
     """Detections of each image, best first.
 
     Args:
@@ -49,17 +49,15 @@ def detections(
             logits[image], anchors.level_sizes, score_thresh, topk_candidates
         )
         distances = box_representation(predictions.box_logits[image, location_idxs])
-        boxes = Boxes(
-            distances_to_boxes(
-                anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
-            )
+        boxes = distances_to_boxes(
+            anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
         )
-        boxes.clip(image_size)
-        keep = batched_nms(boxes.tensor, scores, classes, nms_thresh)[:max_detections]
+        boxes = clip_boxes_to_image(boxes, image_size)
+        keep = batched_nms(boxes, scores, classes, nms_thresh)[:max_detections]
         results.append(
             Instances(
                 image_size,
-                pred_boxes=boxes[keep],
+                pred_boxes=Boxes(boxes[keep]),
                 scores=scores[keep],
                 pred_classes=classes[keep],
                 anchor_idxs=location_idxs[keep],
@@ -69,8 +67,8 @@ def detections(
 
 
 def _candidates(
-    logits: Tensor, level_sizes: List[int], score_thresh: float, topk: int
-) -> Tuple[Tensor, Tensor, Tensor]:
+    logits: Tensor, level_sizes: list[int], score_thresh: float, topk: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Locations (T,), classes (T,) and scores (T,) of one image's candidates; logits (R, K)."""
     num_classes = logits.shape[-1]
     idxs, scores = [], []

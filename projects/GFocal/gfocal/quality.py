@@ -9,7 +9,7 @@ in [0, 1] a box. References: Generalized Focal Loss (https://arxiv.org/abs/2006.
 Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
 """
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ def max_class_score(inputs: "LossInputs") -> Tensor:
 class NoQuality(nn.Module):
     """GFLV1: the class score alone is the joint representation; there is nothing more to predict."""
 
-    def forward(self, box_features: Tensor, box_logits: Tensor) -> Optional[Tensor]:
+    def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
         return None
 
 

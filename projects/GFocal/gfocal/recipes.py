@@ -5,7 +5,8 @@ that is not in a table needs no entry: pass it in a LazyConfig.
 """
 
 import copy
-from typing import Any, Dict, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
@@ -18,7 +19,7 @@ from .quality import DistributionGuidedQualityPredictor, NoQuality
 __all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick"]
 
 # MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised
-QUALITY: Dict[str, Dict[str, Any]] = {
+QUALITY: dict[str, dict[str, Any]] = {
     "qfl": {  # GFLV1: the class score is the quality
         "quality_predictor": L(NoQuality)(),
         "cls_loss": L(QualityFocalLoss)(beta=2.0, weight=1.0),
@@ -32,7 +33,7 @@ QUALITY: Dict[str, Dict[str, Any]] = {
 }
 
 # MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned
-BOX: Dict[str, Dict[str, Any]] = {
+BOX: dict[str, dict[str, Any]] = {
     "general": {
         "box_representation": L(GeneralDistribution)(reg_max=16, bin_width=1.0),
         "box_loss": L(GIoULoss)(weight=2.0),
@@ -46,12 +47,12 @@ BOX: Dict[str, Dict[str, Any]] = {
 }
 
 # MODEL.GFL.MATCHER: which locations learn which box
-MATCHER: Dict[str, Dict[str, Any]] = {
+MATCHER: dict[str, dict[str, Any]] = {
     "atss": {"matcher": L(ATSSMatcher)(topk=9)},
 }
 
 
-def pick(table: Mapping[str, Dict[str, Any]], name: str, key: str) -> Dict[str, Any]:
+def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, Any]:
     """A copy of one recipe.
 
     Args:
@@ -69,7 +70,7 @@ def pick(table: Mapping[str, Dict[str, Any]], name: str, key: str) -> Dict[str, 
     return copy.deepcopy(table[name])
 
 
-def from_yacs(gfl) -> Dict[str, Any]:
+def from_yacs(gfl) -> dict[str, Any]:
     """The parts that a MODEL.GFL node (config.py) names, instantiated.
 
     A number applies where the chosen part has such an argument (REG_MAX, say, is read by the

@@ -14,7 +14,8 @@ A *distance* is how far a side lies from the centre of its location, in **stride
 a *bin* is the support of a general distribution, in bin widths.
 """
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from detectron2.structures import Boxes
@@ -36,13 +37,13 @@ class DenseAnchors(NamedTuple):
 
     boxes: Tensor
     strides: Tensor
-    level_shapes: List[Tuple[int, int]]
+    level_shapes: list[tuple[int, int]]
 
     @classmethod
     def from_levels(
         cls,
         anchors: Sequence[Boxes],
-        level_shapes: Sequence[Tuple[int, int]],
+        level_shapes: Sequence[tuple[int, int]],
         strides: Sequence[float],
     ) -> "DenseAnchors":
         """Flatten what a Detectron2 anchor generator returns.
@@ -83,11 +84,11 @@ class DenseAnchors(NamedTuple):
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
     @property
-    def level_sizes(self) -> List[int]:
+    def level_sizes(self) -> list[int]:
         """Number of locations of each level."""
         return [h * w for h, w in self.level_shapes]
 
-    def inside(self, image_sizes: Sequence[Tuple[int, int]]) -> Tensor:
+    def inside(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Which locations lie on each image rather than on the padding of the batch.
 
         A location counts when the top-left corner of its cell, (column, row) * stride, does: the
@@ -115,7 +116,7 @@ class DensePredictions(NamedTuple):
 
     cls_logits: Tensor
     box_logits: Tensor
-    quality_logits: Optional[Tensor] = None
+    quality_logits: Tensor | None = None
 
     def joint_logits(self) -> Tensor:
         """(N, R, K) logits of the score that training supervises and inference ranks by:
