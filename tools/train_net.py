@@ -1,0 +1,58 @@
+"""Trains or evaluates a detector from a LazyConfig (.py) or a yacs config (.yaml).
+
+    python tools/train_net.py --config-file configs/quick_start/shapes_gflv2.py
+    python tools/train_net.py --config-file C --num-gpus 8 --resume train.output_dir=output/run
+    python tools/train_net.py --config-file C --eval-only train.init_checkpoint=model_final.pth
+
+Overrides: key=value; for yacs also Detectron2's KEY VALUE pairs. --num-gpus 0 runs on the CPU, and
+so does a machine without a GPU.
+"""
+
+import argparse
+import sys
+import traceback
+
+import torch
+from detectron2.engine import default_argument_parser, default_setup, launch
+from gfocal.engine import load_config, set_device, trainer_class
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        cfg = load_config(args.config_file, args.opts)
+        cls = trainer_class(cfg)
+        if args.num_gpus == 0:
+            set_device(cfg, "cpu")
+        default_setup(cfg, args)
+        if args.eval_only:
+            trainer = None
+            cls.evaluate(cfg, resume=args.resume)
+        else:
+            trainer = cls(cfg)
+            trainer.resume_or_load(resume=args.resume)
+    except (ValueError, FileNotFoundError, SyntaxError) as error:
+        # What the user has to correct. Where it was raised helps who is writing a new part.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        sys.exit(f"error: {error} [{frame.filename}:{frame.lineno}]")
+    if trainer is not None:
+        trainer.train()
+
+
+if __name__ == "__main__":
+    parser = default_argument_parser(epilog=__doc__)
+    args = parser.parse_args()
+    if not args.config_file:
+        parser.error("--config-file is missing")
+    gpus = torch.cuda.device_count()
+    if not 0 <= args.num_gpus <= max(gpus, 1):
+        parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")
+    if args.num_machines > 1 and args.num_gpus == 0:
+        parser.error("--num-machines needs at least one GPU a machine")
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
