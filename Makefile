@@ -1,0 +1,42 @@
+# make demo and make test do everything from a fresh clone; make help lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := output/demo
+
+.PHONY: help env demo test lint
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+env: $(READY)  ## make .venv: pinned requirements, Detectron2, the package in editable mode
+
+# A failure says why in one line; the stamp at the end makes an up-to-date env a no-op.
+$(READY): requirements/runtime.txt requirements/dev.txt setup.py tools/install_detectron2.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+		|| { echo "make env: PYTHON=$(PYTHON) must be Python 3.10 or newer, got:" \
+			"$$($(PYTHON) --version 2>&1 | head -n 1)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "make env: $(PYTHON) has no venv module:" \
+			"install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		-r requirements/runtime.txt -r requirements/dev.txt \
+		|| { echo "make env: cannot install the pinned requirements" \
+			"(is there a network connection?)" >&2; exit 1; }
+	$(BIN)/python tools/install_detectron2.py
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+		--no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in output/demo
+
+test: env  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: env  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

@@ -1,0 +1,89 @@
+"""What ``pip install .`` installs: the package with its configs, and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "projects" / "GFocal" / "gfocal"
+
+
+def files_below(folder: Path, *suffixes: str) -> set[str]:
+    """Paths, relative to ``folder``, of its files with one of the suffixes."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in suffixes}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree: a build writes into it."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("projects", "configs", "tests"):
+        ignore = shutil.ignore_patterns("__pycache__", "output")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def run_python(*args: str, cwd: Path = ROOT) -> str:
+    """Run this interpreter and return its stdout."""
+    result = subprocess.run(
+        [sys.executable, *args], check=False, capture_output=True, text=True, cwd=cwd
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel_files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """File names in the wheel, its metadata left out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    flags = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check")
+    run_python("-m", "pip", "wheel", *flags, "-w", str(folder), str(source))
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.name == "gfocal-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_configs_lie_beside_the_package(wheel_files: set[str]) -> None:
+    configs = files_below(ROOT / "configs", ".py", ".yaml")
+    assert configs
+    packed = {name for name in wheel_files if name.startswith("gfocal/configs/")}
+    assert packed == {f"gfocal/configs/{name}" for name in configs}
+
+
+def test_package_and_nothing_else(wheel_files: set[str]) -> None:
+    modules = files_below(PACKAGE, ".py")
+    assert "__init__.py" in modules
+    packed = {name for name in wheel_files if not name.startswith("gfocal/configs/")}
+    assert packed == {f"gfocal/{name}" for name in modules} | {"gfocal/py.typed"}
+
+
+def test_editable_install_points_into_the_checkout(source: Path, tmp_path: Path) -> None:
+    build = f"import setuptools.build_meta as backend; backend.build_editable({str(tmp_path)!r})"
+    run_python("-c", build, cwd=source)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # -S: without this environment's own site-packages, where gfocal is installed too.
+    look = (
+        f"import site; site.addsitedir({str(site)!r});"
+        "import importlib.util; print(importlib.util.find_spec('gfocal').origin)"
+    )
+    origin = Path(run_python("-S", "-c", look, cwd=tmp_path).strip())
+    assert origin == source / "projects" / "GFocal" / "gfocal" / "__init__.py"
+    assert (origin.parents[3] / "configs").is_dir()
+
+
+def test_setup_imports_no_torch() -> None:
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['setup.py', '--version'];"
+        "runpy.run_path('setup.py', run_name='__main__')"
+    )
+    assert run_python("-c", code).split() == ["0.1.0"]
