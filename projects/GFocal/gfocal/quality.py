@@ -43,8 +43,8 @@ def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(cls_logits.dtype, torch.float32)
     a, b = cls_logits.to(dtype), quality_logits.to(dtype)
-    # e^-a + e^-b (1 + e^-a), and log(1 + e^-a) = softplus(-a)
-    return -torch.logaddexp(-a, F.softplus(-a) - b)
+    # e^-a + e^-b (1 + e^-a), and 1 + e^-a = 1 / sigmoid(a)
+    return -torch.logaddexp(-a, -(F.logsigmoid(a) + b))
 
 
 def localization_iou(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:

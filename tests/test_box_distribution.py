@@ -1,0 +1,82 @@
+"""Distances, boxes and distributions of distances."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gfocal.box_distribution import (
+    GeneralDistribution,
+    boxes_to_distances,
+    distances_to_boxes,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 1.0, 1e3]))
+def test_distances_and_boxes_are_inverses(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(10, 2, generator=generator, dtype=torch.float64) * scale
+    boxes = torch.randn(10, 4, generator=generator, dtype=torch.float64) * scale
+    torch.testing.assert_close(
+        distances_to_boxes(centers, boxes_to_distances(centers, boxes)), boxes
+    )
+    torch.testing.assert_close(
+        boxes_to_distances(centers, distances_to_boxes(centers, boxes)), boxes
+    )
+
+
+def test_sides_by_hand():
+    # From (10, 20): left 1, top 2, right 3, bottom 4 is the box [9, 18, 13, 24].
+    box = distances_to_boxes(torch.tensor([10.0, 20.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert box.tolist() == [9.0, 18.0, 13.0, 24.0]
+
+
+def test_expectation_and_std_by_hand():
+    representation = GeneralDistribution(reg_max=2, bin_width=0.5)
+    assert representation.num_channels == 3
+    assert representation.bins.tolist() == [0.0, 0.5, 1.0]
+    # P = (1/2, 1/4, 1/4): expectation 0.375; variance 0.5 * 0 + (0.25 + 1) / 4 - 0.375^2
+    logits = torch.log(torch.tensor([0.5, 0.25, 0.25])).expand(1, 4, 3)
+    assert representation(logits).tolist() == [[pytest.approx(0.375)] * 4]
+    std = math.sqrt((0.25 + 1) / 4 - 0.375**2)
+    assert representation.std(logits).tolist() == [[pytest.approx(std)] * 4]
+    assert representation.probabilities(logits)[0, 0].tolist() == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_sharp_distribution_is_its_bin():
+    logits = torch.zeros(4, 17)
+    logits[range(4), [0, 3, 8, 16]] = 1e4
+    representation = GeneralDistribution()
+    assert representation(logits).tolist() == [0.0, 3.0, 8.0, 16.0]
+    assert representation.std(logits).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_read_in_float32(dtype):
+    logits = (torch.randn(5, 4, 17) * 5).to(dtype)
+    representation = GeneralDistribution()
+    assert representation(logits).dtype == torch.float32
+    torch.testing.assert_close(representation(logits), representation(logits.float()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(representation(logits), representation(logits.float()))
+
+
+def test_constant_is_not_in_the_state_dict():
+    assert list(GeneralDistribution().state_dict()) == []
+    assert GeneralDistribution().double().bins.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"reg_max": 0}, "reg_max is 0"),
+        ({"reg_max": 7.5}, "reg_max is 7.5"),
+        ({"bin_width": 0.0}, "bin_width is 0.0"),
+    ],
+)
+def test_errors(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        GeneralDistribution(**kwargs)

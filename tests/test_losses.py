@@ -1,0 +1,174 @@
+"""QFL, DFL and GFL (Eq. 5-7): official values, hand-derived ones, and how they relate."""
+
+import math
+
+import pytest
+import torch
+from fvcore.nn import giou_loss, sigmoid_focal_loss
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from gfocal.losses import (
+    distribution_focal_loss,
+    generalized_focal_loss,
+    quality_focal_loss,
+)
+
+from . import official
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return {k: torch.from_numpy(v) for k, v in official.load("losses").items()}
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0, 2.5, 4.0])
+def test_official_qfl(numbers, beta):
+    logits = numbers["logits"].clone().requires_grad_()
+    targets = torch.zeros_like(logits)
+    foreground = numbers["label"] < logits.shape[1]
+    rows = foreground.nonzero().squeeze(1)
+    targets[rows, numbers["label"][rows]] = numbers["score"][rows]
+    loss = quality_focal_loss(logits, targets, beta=beta)
+    loss.sum().backward()
+    torch.testing.assert_close(
+        loss.sum(dim=1), numbers[f"qfl_logits_beta{beta}"], rtol=1e-6, atol=1e-12
+    )
+    torch.testing.assert_close(
+        logits.grad, numbers[f"qfl_logits_grad_beta{beta}"], rtol=1e-6, atol=1e-12
+    )
+
+
+def test_official_dfl(numbers):
+    logits = numbers["dfl_logits"].clone().requires_grad_()
+    loss = distribution_focal_loss(logits, numbers["dfl_target"])
+    loss.sum().backward()
+    torch.testing.assert_close(loss, numbers["dfl"], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(logits.grad, numbers["dfl_grad"], rtol=1e-6, atol=1e-12)
+
+
+def test_official_giou(numbers):
+    boxes = numbers["giou_pred"].clone().requires_grad_()
+    loss = giou_loss(boxes, numbers["giou_target"])
+    loss.sum().backward()
+    torch.testing.assert_close(loss, numbers["giou"], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(boxes.grad, numbers["giou_grad"], rtol=1e-5, atol=1e-7)
+
+
+def test_qfl_by_hand():
+    # s = sigmoid(0) = 1/2, y = 3/4: |1/4|^2 * -(3/4 ln 1/2 + 1/4 ln 1/2) = ln 2 / 16
+    loss = quality_focal_loss(torch.zeros(1), torch.tensor([0.75]))
+    assert loss.item() == pytest.approx(math.log(2) / 16)
+    # s = sigmoid(ln 3) = 3/4, y = 0: (3/4)^2 * -ln(1/4) = 9/16 ln 4
+    loss = quality_focal_loss(torch.tensor([math.log(3)]), torch.zeros(1))
+    assert loss.item() == pytest.approx(9 / 16 * math.log(4))
+
+
+def test_dfl_by_hand():
+    # Uniform over 4 bins: every S_i is 1/4, so the loss is ln 4 wherever y lies.
+    loss = distribution_focal_loss(torch.zeros(1, 4), torch.tensor([1.3]))
+    assert loss.item() == pytest.approx(math.log(4))
+    # S = (1/2, 1/4, 1/4), y = 0.25: 0.75 ln 2 + 0.25 ln 4 = 1.25 ln 2
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    loss = distribution_focal_loss(logits, torch.tensor([0.25]))
+    assert loss.item() == pytest.approx(1.25 * math.log(2))
+
+
+def test_dfl_is_smallest_at_its_own_interpolation():
+    # Eq. 6's global minimum is S_i = i+1-y, S_{i+1} = y-i (Sec. 3.2): there the gradient vanishes.
+    y = 2.3
+    probs = torch.tensor([[1e-30, 1e-30, 0.7, 0.3, 1e-30]], dtype=torch.float64)
+    logits = probs.log().requires_grad_()
+    distribution_focal_loss(logits, torch.tensor([y], dtype=torch.float64)).sum().backward()
+    assert logits.grad.abs().max() < 1e-12
+
+
+def test_gfl_by_hand():
+    # y_l = 2, y_r = 4, p_l = p_r = 1/2: estimate 3; y = 3.5: |0.5|^2 * (0.5 + 1.5) ln 2
+    loss = generalized_focal_loss(
+        torch.tensor([0.5]), torch.tensor([0.5]), torch.tensor([3.5]), y_left=2.0, y_right=4.0
+    )
+    assert loss.item() == pytest.approx(0.25 * 2.0 * math.log(2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), beta=st.sampled_from([0.0, 1.0, 2.0, 2.5, 4.0]))
+def test_special_cases_of_gfl(seed, beta):
+    """App. C: focal loss, QFL and DFL are Eq. 7 with particular labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(20, dtype=torch.float64, generator=generator) * 3
+    soft = torch.rand(20, dtype=torch.float64, generator=generator)
+    hard = (soft > 0.5).double()
+    p = logits.sigmoid()
+    torch.testing.assert_close(
+        generalized_focal_loss(1 - p, p, soft, beta=beta),
+        quality_focal_loss(logits, soft, beta=beta),
+    )
+    torch.testing.assert_close(
+        generalized_focal_loss(1 - p, p, hard, beta=beta),
+        sigmoid_focal_loss(logits, hard, alpha=-1, gamma=beta).double(),  # fvcore's is float32
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    bins = torch.randn(20, 9, dtype=torch.float64, generator=generator)
+    y = soft * 8
+    left = y.long()
+    probs = bins.softmax(dim=1)
+    torch.testing.assert_close(
+        generalized_focal_loss(
+            probs.gather(1, left[:, None])[:, 0],
+            probs.gather(1, left[:, None] + 1)[:, 0],
+            y,
+            y_left=left,
+            y_right=left + 1,
+            beta=0.0,
+        ),
+        distribution_focal_loss(bins, y),
+    )
+
+
+def test_gradients():
+    logits = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.rand(6, 5, dtype=torch.float64)
+    for beta in (0.0, 1.0, 2.0, 2.5):
+        assert torch.autograd.gradcheck(lambda x, b=beta: quality_focal_loss(x, targets, b), logits)
+    y = torch.rand(6, dtype=torch.float64) * 3.9
+    assert torch.autograd.gradcheck(lambda x: distribution_focal_loss(x, y), logits)
+
+
+@pytest.mark.parametrize("value", [-1e4, -50.0, 0.0, 50.0, 1e4])
+def test_extreme_logits_are_finite(value):
+    logits = torch.full((4,), value, requires_grad=True)
+    loss = quality_focal_loss(logits, torch.tensor([0.0, 0.3, 0.7, 1.0]), reduction="sum")
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
+    bins = torch.zeros(2, 17)
+    bins[:, 3] = value
+    bins.requires_grad_()
+    loss = distribution_focal_loss(bins, torch.tensor([0.0, 15.9]), reduction="sum")
+    loss.backward()
+    assert loss.isfinite() and bins.grad.isfinite().all()
+
+
+def test_reductions():
+    logits, targets = torch.randn(3, 4), torch.rand(3, 4)
+    each = quality_focal_loss(logits, targets)
+    assert each.shape == (3, 4)
+    torch.testing.assert_close(quality_focal_loss(logits, targets, reduction="sum"), each.sum())
+    torch.testing.assert_close(quality_focal_loss(logits, targets, reduction="mean"), each.mean())
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    torch.testing.assert_close(quality_focal_loss(logits, targets, beta=0.0), bce)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(2,\)"):
+        quality_focal_loss(torch.zeros(2, 3), torch.zeros(2))
+    with pytest.raises(ValueError, match="beta is -1"):
+        quality_focal_loss(torch.zeros(2), torch.zeros(2), beta=-1)
+    with pytest.raises(ValueError, match="reduction is 'avg'"):
+        quality_focal_loss(torch.zeros(2), torch.zeros(2), reduction="avg")
+    with pytest.raises(ValueError, match=r"\(2, 5\).*\(3,\)"):
+        distribution_focal_loss(torch.zeros(2, 5), torch.zeros(3))
+    with pytest.raises(ValueError, match="p_left"):
+        generalized_focal_loss(torch.zeros(2), torch.zeros(3), torch.zeros(3))

@@ -1,0 +1,182 @@
+"""ATSS: the window search against the full-matrix definition, and cases worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import Boxes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher
+from gfocal.structures import DenseAnchors
+
+from . import official
+
+STRIDES = [8, 16, 32, 64, 128]
+
+
+def make_anchors(height, width, strides=STRIDES, offset=0.0):
+    shapes = [(-(-height // s), -(-width // s)) for s in strides]
+    generator = DefaultAnchorGenerator(
+        sizes=[[8 * s] for s in strides], aspect_ratios=[1.0], strides=strides, offset=offset
+    )
+    anchors = generator([torch.zeros(1, 1, *shape) for shape in shapes])
+    return DenseAnchors.from_levels(anchors, shapes, strides)
+
+
+def full_matrix_atss(anchors, boxes, topk, inside=None):
+    """The definition (ATSS Alg. 1) with a box-by-anchor matrix, one box and level at a time.
+
+    boxes (G, 4) -> (R,) index of the box, -1 background. ``inside`` (R,) limits the anchors.
+    """
+    anchor_boxes, centers = anchors.boxes.double(), anchors.centers.double()
+    boxes = boxes.double()
+    inside = torch.ones(len(centers), dtype=torch.bool) if inside is None else inside
+    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distances = (centers[None] - box_centers[:, None]).square().sum(dim=-1)
+    lt = torch.maximum(anchor_boxes[None, :, :2], boxes[:, None, :2])
+    rb = torch.minimum(anchor_boxes[None, :, 2:], boxes[:, None, 2:])
+    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
+    area = (anchor_boxes[:, 2:] - anchor_boxes[:, :2]).prod(dim=-1)
+    box_area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
+    ious = intersection / (area[None] + box_area[:, None] - intersection).clamp(min=1e-6)
+
+    best_iou = torch.full((len(centers),), -1.0, dtype=torch.float64)
+    matched = torch.full((len(centers),), BACKGROUND)
+    for g in range(len(boxes)):
+        candidates, start = [], 0
+        for size in anchors.level_sizes:
+            level = torch.arange(start, start + size)
+            level = level[inside[level]]
+            order = distances[g, level].sort(stable=True).indices  # lowest index first among equals
+            candidates.append(level[order[:topk]])
+            start += size
+        candidates = torch.cat(candidates)
+        values = ious[g, candidates]
+        std = values.std() if len(values) > 1 else torch.zeros(())
+        x, y = centers[candidates].unbind(-1)
+        sides = torch.stack([x - boxes[g, 0], y - boxes[g, 1], boxes[g, 2] - x, boxes[g, 3] - y])
+        positive = candidates[(values >= values.mean() + std) & (sides.amin(dim=0) > 0.01)]
+        claims = positive[ious[g, positive] > best_iou[positive]]
+        best_iou[claims] = ious[g, claims]
+        matched[claims] = g
+    return matched
+
+
+def test_official_assignments():
+    cases = official.load("atss")
+    for i in range(int(cases["num_cases"])):
+        height, width = (int(n) for n in cases[f"shape_{i}"])
+        boxes = torch.from_numpy(cases[f"gt_{i}"]).reshape(-1, 4)
+        gt = Boxes(torch.zeros(0, 4))
+        gt.tensor = boxes
+        matched = ATSSMatcher()(make_anchors(height, width), [gt])
+        wrong = (matched[0].numpy() != cases[f"gt_inds_{i}"] - 1).sum()
+        assert wrong == 0, f"case {i}: {wrong} wrong anchors"
+
+
+def test_by_hand():
+    # One level of stride 8: 4 x 4 anchors of side 64, centred at 0, 8, 16, 24. topk 4. The box
+    # [4, 4, 20, 20] is centred at (12, 12): the four nearest centres are (8, 8), (16, 8), (8, 16),
+    # (16, 16), all inside. Each such anchor contains the box, so their IoUs are equal (256 / 4096),
+    # their deviation 0, the threshold that IoU, and all four are positive.
+    anchors = make_anchors(32, 32, strides=[8])
+    matched = ATSSMatcher(topk=4)(anchors, [Boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]]))])
+    expected = torch.full((4, 4), BACKGROUND)
+    expected[1:3, 1:3] = 0
+    assert (matched.view(4, 4) == expected).all()
+
+
+def test_equal_distances_lowest_index_wins():
+    # Centred at (8, 8) on a centre; the 2nd nearest are four at distance 8. With topk 3 the lowest
+    # indices, (8, 0) above and (0, 8) on the left, are candidates. All IoUs are equal.
+    anchors = make_anchors(32, 32, strides=[8])
+    matched = ATSSMatcher(topk=3)(anchors, [Boxes(torch.tensor([[-4.0, -4.0, 20.0, 20.0]]))])
+    assert (matched.view(-1) == 0).nonzero().flatten().tolist() == [1, 4, 5]
+
+
+def test_duplicate_boxes_go_to_the_first():
+    box = torch.tensor([[20.0, 20.0, 90.0, 84.0]])
+    once = ATSSMatcher()(make_anchors(128, 128), [Boxes(box)])
+    twice = ATSSMatcher()(make_anchors(128, 128), [Boxes(box.repeat(2, 1))])
+    assert (once >= 0).any()
+    assert torch.equal(once, twice)
+
+
+def test_contested_anchor_goes_to_higher_iou():
+    # Anchor (32, 32) of side 64 coincides with the second box; the first shares its centre.
+    boxes = Boxes(torch.tensor([[8.0, 8.0, 56.0, 56.0], [0.0, 0.0, 64.0, 64.0]]))
+    anchors = make_anchors(64, 64, strides=[8])
+    matched = ATSSMatcher(topk=1)(anchors, [boxes])
+    assert (matched >= 0).nonzero()[:, 1].tolist() == [4 * 8 + 4]
+    assert matched[0, 36] == 1
+
+
+def test_images_do_not_mix_and_may_be_empty():
+    first = Boxes(torch.tensor([[10.0, 10.0, 60.0, 50.0]]))
+    second = Boxes(torch.tensor([[40.0, 30.0, 120.0, 120.0], [5.0, 5.0, 20.0, 30.0]]))
+    none = Boxes(torch.zeros(0, 4))
+    anchors = make_anchors(128, 128)
+    matcher = ATSSMatcher()
+    together = matcher(anchors, [first, none, second, none])
+    assert torch.equal(together[0], matcher(anchors, [first])[0])
+    assert torch.equal(together[2], matcher(anchors, [second])[0])
+    assert (together[[1, 3]] == BACKGROUND).all()
+    assert (matcher(anchors, [none, none]) == BACKGROUND).all()
+
+
+def test_padding_is_ignored_and_holds_no_candidates():
+    anchors = make_anchors(64, 128)
+    boxes = Boxes(torch.tensor([[40.0, 10.0, 64.0, 40.0]]))
+    matched = ATSSMatcher()(anchors, [boxes, boxes], [(64, 64), (64, 128)])
+    padded, whole = matched
+    inside = anchors.inside([(64, 64)])[0]
+    assert (padded[~inside] == IGNORED).all()
+    assert (padded[inside] != IGNORED).all()
+    assert (whole != IGNORED).all()
+    alone = ATSSMatcher()(make_anchors(64, 64), [boxes])[0]
+    assert torch.equal(padded[inside], alone)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="topk is 0"):
+        ATSSMatcher(topk=0)
+    with pytest.raises(ValueError, match="2 image_sizes for 1"):
+        ATSSMatcher()(make_anchors(64, 64), [Boxes(torch.zeros(0, 4))], [(64, 64), (64, 64)])
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 200),
+    width=st.integers(1, 200),
+    strides=st.sampled_from([[8], [8, 16, 32, 64, 128], [4, 64], [16, 32]]),
+    offset=st.sampled_from([0.0, 0.5]),
+    topk=st.sampled_from([1, 2, 3, 8, 9, 12]),
+    num_boxes=st.integers(0, 12),
+    integer=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_equals_the_full_matrix(
+    seed, height, width, strides, offset, topk, num_boxes, integer, dtype
+):
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(-0.5, 1.5, (num_boxes, 2)) * [width, height]  # some outside the image
+    sizes = np.exp(rng.uniform(np.log(0.5), np.log(300), (num_boxes, 2)))
+    boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1)
+    if integer:  # ties in distance are then common
+        boxes = np.round(boxes)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    boxes = torch.from_numpy(boxes).to(dtype)
+    if num_boxes > 1:
+        boxes[-1] = boxes[0]
+    gt = Boxes(torch.zeros(0, 4))
+    gt.tensor = boxes
+    anchors = make_anchors(height, width, strides, offset)
+    limit = (int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1)))
+    matched = ATSSMatcher(topk)(anchors, [gt, gt], [(height, width), limit])
+    assert torch.equal(matched[0], full_matrix_atss(anchors, boxes, topk))
+    inside = anchors.inside([limit])[0]
+    expected = full_matrix_atss(anchors, boxes, topk, inside)
+    assert torch.equal(matched[1], torch.where(inside, expected, IGNORED))
