@@ -16,6 +16,7 @@ and wheel first. A failure is one line on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.util
 import re
@@ -30,6 +31,9 @@ MIN_PYTHON = (3, 10)
 MIN_DETECTRON2 = (0, 5)
 SDIST_REQUIREMENT = "detectron2-cdo==0.5"
 SDIST_SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
+
+
+say = functools.partial(print, flush=True)
 
 
 class InstallError(Exception):
@@ -103,11 +107,17 @@ REPLACEMENTS = (
         'str(resources.files("detectron2.model_zoo") / "configs" / config_path)\n',
         1,
     ),
-    # PyTorch 2 ships no Caffe2, and asks for meshgrid's indexing to be written out.
+    # PyTorch 2 ships no Caffe2, and warns of meshgrid without indexing and of lists of arrays.
     Replacement(
         "detectron2/export/__init__.py",
         "from .api import *\n",
         "try:\n    from .api import *\nexcept ImportError:  # Caffe2 is not there\n    pass\n",
+        1,
+    ),
+    Replacement(
+        "detectron2/data/detection_utils.py",
+        "target.gt_boxes = Boxes(boxes)",
+        "target.gt_boxes = Boxes(np.asarray(boxes))",
         1,
     ),
     Replacement(
@@ -194,16 +204,17 @@ def prepare_source(sdist: Path, folder: Path) -> Path:
 
 
 def pip(*args: str) -> None:
-    """Run pip in this interpreter, quietly; its last error line goes into the InstallError."""
+    """Run pip in this interpreter, quietly; the InstallError of a failure has its first error."""
     command = [sys.executable, "-m", "pip", *args, "--disable-pip-version-check"]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         output = (result.stdout + result.stderr).strip() or "no output"
+        lines = output.splitlines()
+        reason = ([line for line in lines if line.startswith("ERROR:")] or lines)[0]
         if "DO NOT MATCH THE HASHES" in output:
             reason = f"the download does not have the sha256 {SDIST_SHA256}"
-        else:
-            lines = output.splitlines()
-            reason = ([line for line in lines if line.startswith("ERROR:")] or lines)[0]
+        elif "Could not find a version" in output:
+            reason += " (is there a network connection?)"
         raise InstallError(f"pip {args[0]} failed: {reason}")
 
 
@@ -211,15 +222,10 @@ def download_sdist(folder: Path) -> Path:
     """Download the pinned source distribution into ``folder`` and return its path."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{SDIST_REQUIREMENT} --hash=sha256:{SDIST_SHA256}\n", "utf-8")
-    try:
-        pip(
-            *("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
-            *("--require-hashes", "--retries", "2", "--dest", str(folder), "-r", str(requirements)),
-        )
-    except InstallError as error:
-        raise InstallError(
-            f"cannot download {SDIST_REQUIREMENT} (is there a network connection?): {error}"
-        ) from error
+    pip(
+        *("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
+        *("--require-hashes", "--retries", "2", "--dest", str(folder), "-r", str(requirements)),
+    )
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
 
@@ -267,15 +273,15 @@ def install(sdist: Path | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if sdist is None:
-            print(f"Downloading the sources: {SDIST_REQUIREMENT}, sha256 {SDIST_SHA256}")
+            say(f"Downloading the sources: {SDIST_REQUIREMENT}, sha256 {SDIST_SHA256}")
             sdist = download_sdist(folder)
         elif not sdist.is_file():
             raise InstallError(f"--sdist {sdist}: no such file")
         source = folder / "source"
         source.mkdir()
         root = prepare_source(sdist, source)
-        print(f"Applied {len(REPLACEMENTS)} source replacements; detectron2._C is a stub")
-        print("Installing it with pip")
+        say(f"Applied {len(REPLACEMENTS)} source replacements; detectron2._C is a stub")
+        say("Installing it with pip")
         pip("install", "--no-build-isolation", "--use-pep517", str(root))
 
 
@@ -292,16 +298,16 @@ def main(argv: list[str] | None = None) -> int:
             )
         found = find_detectron2()
         if found is not None:
-            print(f"Detectron2 {found[0]} is there, in {found[1]}: nothing to do")
+            say(f"Detectron2 {found[0]} is there, in {found[1]}: nothing to do")
             return 0
-        print(f"No Detectron2 for {sys.executable}: building the pure-Python 0.5")
+        say(f"No Detectron2 for {sys.executable}: building the pure-Python 0.5")
         install(args.sdist)
         importlib.invalidate_caches()
         found = find_detectron2()
         if found is None:
             raise InstallError("pip succeeded, but detectron2 still cannot be found")
-        print(f"Installed Detectron2 {found[0]} (pure Python, no compiled ops) in {found[1]}")
-    except InstallError as error:
+        say(f"Installed Detectron2 {found[0]} (pure Python, no compiled ops) in {found[1]}")
+    except (InstallError, OSError) as error:
         print(f"install_detectron2: error: {error}", file=sys.stderr)
         return 1
     return 0
