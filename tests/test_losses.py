@@ -105,11 +105,15 @@ def test_special_cases_of_gfl(seed, beta):
         generalized_focal_loss(1 - p, p, soft, beta=beta),
         quality_focal_loss(logits, soft, beta=beta),
     )
+    p_true = torch.where(hard == 1, p, 1 - p)
     torch.testing.assert_close(
-        generalized_focal_loss(1 - p, p, hard, beta=beta),
-        sigmoid_focal_loss(logits, hard, alpha=-1, gamma=beta).double(),  # fvcore's is float32
-        rtol=1e-5,
-        atol=1e-7,
+        generalized_focal_loss(1 - p, p, hard, beta=beta), -((1 - p_true) ** beta) * p_true.log()
+    )
+    torch.testing.assert_close(  # fvcore's is float32
+        quality_focal_loss(logits, hard, beta=beta).float(),
+        sigmoid_focal_loss(logits, hard, alpha=-1, gamma=beta),
+        rtol=1e-4,
+        atol=1e-5,
     )
     bins = torch.randn(20, 9, dtype=torch.float64, generator=generator)
     y = soft * 8
