@@ -1,0 +1,39 @@
+"""Optimizers that do what a config asks for by themselves, whichever training loop steps them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["SGD"]
+
+
+class SGD(torch.optim.SGD):
+    """torch.optim.SGD that can clip the gradient first.
+
+    Clipping inside ``step`` works with every training loop, Detectron2's own included, and under
+    AMP it sees the gradients after they were unscaled.
+
+    Args:
+        params: see torch.optim.SGD.
+        max_grad_norm: the largest norm of the gradient over all parameters together; a longer one
+            is scaled down to it. None: no clipping.
+        kwargs: see torch.optim.SGD.
+
+    Raises:
+        ValueError: if ``max_grad_norm`` is not positive.
+    """
+
+    def __init__(self, params: Iterable[Any], *, max_grad_norm: float | None = None, **kwargs: Any):
+        super().__init__(params, **kwargs)
+        if max_grad_norm is not None:
+            if not max_grad_norm > 0:
+                raise ValueError(f"max_grad_norm is {max_grad_norm}; expected None or above 0")
+            self.max_grad_norm = max_grad_norm
+            self.register_step_pre_hook(_clip)
+
+
+def _clip(optimizer: SGD, args: tuple, kwargs: dict) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm)
