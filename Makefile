@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := output/demo
+DEMO_CONFIG := --config-file configs/quick_start/shapes_gflv2.py
+export DETECTRON2_DATASETS ?= datasets
 
 .PHONY: help env demo test lint
 .DEFAULT_GOAL := help
@@ -33,6 +35,13 @@ $(READY): requirements/runtime.txt requirements/dev.txt setup.py tools/install_d
 	@touch $@
 
 demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in output/demo
+	rm -rf $(DEMO)
+	$(BIN)/python tools/train_net.py $(DEMO_CONFIG) train.output_dir=$(DEMO)
+	$(BIN)/python tools/demo.py $(DEMO_CONFIG) --weights $(DEMO)/model_final.pth --output $(DEMO) \
+		--input '$(DETECTRON2_DATASETS)/gfocal_shapes/val_200x192px_seed0_v*/images/*.jpg' \
+		--max-images 12 --sheet --distributions
+	@echo "metrics.json, predictions.png and distributions.png are in $(DEMO). On unseen images:"
+	@sed -n '/Evaluation results for bbox/,/^| *[0-9]/p' $(DEMO)/log.txt | grep '^|'
 
 test: env  ## run the tests
 	$(BIN)/python -m pytest
