@@ -1,0 +1,21 @@
+"""Training and inference from LazyConfigs and yacs configs."""
+
+from .base import AutocastTrainer, BaseTrainer
+from .config_io import apply_overrides, config_settings, load_config, resolve_device, set_device
+from .lazy_trainer import LazyTrainer
+from .predictor import Predictor
+from .trainer import Trainer, trainer_class
+
+__all__ = [
+    "AutocastTrainer",
+    "BaseTrainer",
+    "LazyTrainer",
+    "Predictor",
+    "Trainer",
+    "apply_overrides",
+    "config_settings",
+    "load_config",
+    "resolve_device",
+    "set_device",
+    "trainer_class",
+]

@@ -1,0 +1,238 @@
+"""Reading configs of both kinds, LazyConfig and yacs, and changing them from the command line.
+
+Detectron2's ``LazyConfig.apply_overrides`` adds a misspelt key silently; here an unknown key is
+refused and the nearest one suggested.
+"""
+
+import builtins
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, LazyConfig, get_cfg
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..config import add_gfocal_config
+
+Config = DictConfig | CfgNode
+
+
+class ConfigSettings(NamedTuple):
+    """What both kinds of config say about a run, under one name.
+
+    Attributes:
+        output_dir: `train.output_dir` or `OUTPUT_DIR`.
+        weights: `train.init_checkpoint` or `MODEL.WEIGHTS`; empty for none.
+        device: `train.device` or `MODEL.DEVICE`; None where the config does not say.
+    """
+
+    output_dir: str
+    weights: str
+    device: str | None
+
+
+def config_settings(cfg: Config) -> ConfigSettings:
+    """Returns the output folder, the weights and the device that a config names."""
+    if isinstance(cfg, CfgNode):
+        return ConfigSettings(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE)
+    return ConfigSettings(
+        OmegaConf.select(cfg, "train.output_dir", default="./output"),
+        OmegaConf.select(cfg, "train.init_checkpoint", default="") or "",
+        OmegaConf.select(cfg, "train.device", default=None),
+    )
+
+
+def set_device(cfg: Config, device: str) -> None:
+    """Sets the device that a config names."""
+    if isinstance(cfg, CfgNode):
+        cfg.MODEL.DEVICE = device
+    else:
+        OmegaConf.update(cfg, "train.device", device)
+
+
+def resolve_device(name: str | None = None) -> torch.device:
+    """Returns the device of that name; without one, cuda where there is one, else cpu.
+
+    Raises:
+        ValueError: cuda is asked for on a machine without it.
+    """
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"the config asks for device {name!r}, but PyTorch sees no CUDA device here; "
+            "set train.device=cpu (LazyConfig) or MODEL.DEVICE=cpu (yacs)"
+        )
+    return device
+
+
+def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Config:
+    """Loads a config file and applies command-line overrides.
+
+    Args:
+        path: a ``.py`` LazyConfig, a LazyConfig saved as ``.yaml``, or a yacs ``.yaml``, which is
+            merged into Detectron2's defaults plus :func:`gfocal.config.add_gfocal_config`.
+            MODEL.DEVICE is then cuda where there is one, else cpu, unless the file says otherwise.
+        overrides: ``key=value`` strings; for yacs also Detectron2's ``KEY VALUE`` pairs.
+
+    Returns:
+        a DictConfig for a LazyConfig, a CfgNode for yacs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a config file, or an unknown key.
+    """
+    path = str(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no config file {path!r} (working directory: {os.getcwd()})")
+    extension = os.path.splitext(path)[1]
+    if extension not in (".py", ".yaml", ".yml"):
+        raise ValueError(f"config file {path!r} must end in .py, .yaml or .yml")
+    if extension != ".py" and _is_yacs(path):
+        cfg = get_cfg()
+        add_gfocal_config(cfg)
+        cfg.MODEL.DEVICE = resolve_device().type
+        try:
+            cfg.merge_from_file(path)
+        except KeyError as error:  # yacs' way to say "no such key"
+            key = str(error.args[0]).rsplit(" ", 1)[-1]
+            raise ValueError(_unknown_key(key, path, _all_keys(cfg))) from error
+        return apply_overrides(cfg, overrides)
+
+    original_import = builtins.__import__
+    try:
+        return apply_overrides(LazyConfig.load(path), overrides)
+    finally:
+        # LazyConfig.load replaces it while it loads, and does not restore it after an error.
+        builtins.__import__ = original_import
+
+
+def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
+    """Changes a config in place.
+
+    An override names a key that exists. Two additions are possible in a LazyConfig: an argument
+    that the callable of a LazyCall has but the config leaves at its default
+    (``model.head.norm=BN``), and, by hydra's sign for it, any new key (``+train.note=x``).
+
+    Args:
+        cfg: a LazyConfig or yacs config.
+        overrides: ``key=value`` strings; for yacs also ``KEY VALUE`` pairs.
+
+    Returns:
+        the same cfg.
+
+    Raises:
+        ValueError: an unknown key, or an override that cannot be read.
+    """
+    if isinstance(cfg, CfgNode):
+        return _override_yacs(cfg, overrides)
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise ValueError(f"override {text!r} is not of the form key=value") from None
+        if override.is_delete() or override.is_sweep_override():
+            raise ValueError(
+                f"override {text!r}: deletions and sweeps are not supported; quote a value with "
+                "commas: 'key=\"a,b\"'"
+            )
+        if not (override.is_add() or override.is_force_add()):
+            _check_key(cfg, override.key_or_group, text)
+        try:
+            LazyConfig.apply_overrides(cfg, [text])
+        except (KeyError, OmegaConfBaseException) as error:
+            raise ValueError(f"override {text!r}: {error}") from error
+    return cfg
+
+
+def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    pairs: list[str] = []
+    tokens = iter(overrides)
+    for token in tokens:
+        key, equals, value = token.partition("=")
+        if not equals:
+            value = next(tokens, None)
+            if value is None:
+                raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
+        if key not in _all_keys(cfg):
+            raise ValueError(_unknown_key(key, "the command line", _all_keys(cfg)))
+        pairs += [key, value]
+    cfg.merge_from_list(pairs)
+    return cfg
+
+
+def _is_yacs(path: str) -> bool:
+    """Whether a yaml file's top-level keys are yacs': upper case."""
+    with open(path) as f:
+        keys = re.findall(r"^(\w+)\s*:", f.read(), flags=re.MULTILINE)
+    return all(key.isupper() for key in keys)
+
+
+def _check_key(cfg: DictConfig, key: str, text: str) -> None:
+    """Raises ValueError where a key is neither in a LazyConfig nor an argument of a LazyCall."""
+    node: Any = cfg
+    parts = key.replace("[", ".").replace("]", "").split(".")
+    for depth, part in enumerate(parts):
+        prefix = ".".join(parts[:depth])
+        if not OmegaConf.is_config(node):
+            raise ValueError(f"override {text!r}: {prefix} is the value {node!r} and has no keys")
+        if isinstance(node, ListConfig):
+            if not (part.isdigit() and int(part) < len(node)):
+                raise ValueError(f"override {text!r}: {prefix} is a list of {len(node)} elements")
+            node = node[int(part)]
+            continue
+        if part not in list(node):
+            arguments = _arguments(node)
+            if depth == len(parts) - 1 and (part in arguments or "**" in arguments):
+                return
+            new = [f"{prefix}.{name}".lstrip(".") for name in arguments if name != "**"]
+            hint = f" (+{text} adds a new key)"
+            raise ValueError(_unknown_key(key, f"override {text!r}", _all_keys(cfg) + new) + hint)
+        node = None if OmegaConf.is_missing(node, part) else node[part]
+
+
+def _arguments(node: DictConfig) -> list[str]:
+    """Names of the arguments of a LazyCall's callable; "**" where it takes any name."""
+    target = node.get("_target_")
+    if isinstance(target, str):
+        target = locate(target)
+    if target is None:
+        return []
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return ["**"]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names + ["**"] * any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _all_keys(cfg: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a config, groups included."""
+    if isinstance(cfg, DictConfig):
+        cfg = OmegaConf.to_container(cfg, resolve=False)
+    keys = []
+    if isinstance(cfg, dict):
+        for name, value in cfg.items():
+            if name != "_target_":
+                keys += [f"{prefix}{name}", *_all_keys(value, f"{prefix}{name}.")]
+    return keys
+
+
+def _unknown_key(key: str, where: str, valid: Sequence[str]) -> str:
+    """The message for an unknown key, with the nearest valid ones."""
+    nearest = difflib.get_close_matches(key, valid, n=3, cutoff=0.75)
+    last = key.rsplit(".", 1)[-1]
+    nearest += [name for name in valid if name.rsplit(".", 1)[-1] == last]
+    if not nearest:
+        parent = key.rpartition(".")[0]
+        nearest = [name for name in valid if name.rpartition(".")[0] == parent]
+    suggestion = ", ".join(dict.fromkeys(nearest[:8]))
+    return f"unknown key {key!r} in {where}" + (f"; did you mean {suggestion}?" * bool(suggestion))

@@ -1,0 +1,287 @@
+"""A DefaultTrainer whose cfg is a LazyConfig.
+
+What one does with DefaultTrainer works the same: subclass it, override one builder, add hooks. The
+config is what Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optimizer`,
+`lr_multiplier`, `dataloader.{train,test,evaluator}` and `train`.
+"""
+
+import copy
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import (
+    AMPTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    default_writers,
+    hooks,
+)
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from .base import AutocastTrainer, BaseTrainer, is_cpu
+from .config_io import config_settings, resolve_device
+
+_TEST_NAMES = "dataloader.test.dataset.names"
+
+
+class LazyTrainer(BaseTrainer):
+    """Trains and evaluates what a LazyConfig describes.
+
+    Keys read, beside the five groups above:
+
+    - `train.max_iter`
+    - `train.output_dir`, `train.init_checkpoint`, `train.device` (cuda where there is one)
+    - `train.amp.enabled`: on CUDA Detectron2's AMPTrainer, on a CPU bfloat16 autocast
+    - `train.ddp`: arguments of DistributedDataParallel
+    - `train.checkpointer`: arguments of PeriodicCheckpointer
+    - `train.eval_period`, `train.log_period`
+    - `train.reference_world_size`, optional: see :meth:`auto_scale_workers`
+
+    Examples:
+    ::
+        cfg = load_config("configs/quick_start/shapes_gflv2.py", ["train.max_iter=100"])
+        trainer = LazyTrainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+    """
+
+    def __init__(self, cfg: DictConfig):
+        """
+        Args:
+            cfg: a LazyConfig. Interpolations such as ``"${data.val_json}"`` see the whole of it.
+
+        Raises:
+            TypeError: cfg is not a LazyConfig.
+            ValueError: a key is missing, or the device is.
+        """
+        TrainerBase.__init__(self)  # DefaultTrainer's own needs a yacs config
+        if not isinstance(cfg, DictConfig):
+            raise TypeError(
+                f"LazyTrainer takes a LazyConfig (omegaconf DictConfig), got {type(cfg).__name__}; "
+                "for a yacs config there is gfocal.engine.Trainer"
+            )
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        max_iter = _get(cfg, "train.max_iter")
+
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        on_cpu = is_cpu(model)
+        ddp = {"device_ids": None} if on_cpu else {}
+        ddp.update(OmegaConf.select(cfg, "train.ddp", default=None) or {})
+        model = create_ddp_model(model, **ddp)
+        loop = SimpleTrainer
+        if OmegaConf.select(cfg, "train.amp.enabled", default=False):
+            loop = AutocastTrainer if on_cpu else AMPTrainer
+        self._trainer = loop(model, data_loader, optimizer)
+
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            model, config_settings(cfg).output_dir, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = max_iter
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def train(self) -> dict[str, Any] | None:
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        return getattr(self, "_last_eval_results", None)
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        """Returns the default hooks: timing, learning rate, checkpoints, evaluation, writers."""
+        options = OmegaConf.select(self.cfg, "train.checkpointer", default=None) or {"period": 5000}
+        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if comm.is_main_process():
+            ret.append(hooks.PeriodicCheckpointer(self.checkpointer, **options))
+
+        def test_and_save_results():
+            self._last_eval_results = self.test(self.cfg, self.model)
+            return self._last_eval_results
+
+        # After the checkpointer: if evaluation fails, the checkpoint is there to debug it.
+        eval_period = OmegaConf.select(self.cfg, "train.eval_period", default=0)
+        ret.append(hooks.EvalHook(eval_period, test_and_save_results))
+        if comm.is_main_process():  # last, so that the evaluation's metrics are written too
+            log_period = OmegaConf.select(self.cfg, "train.log_period", default=20)
+            ret.append(hooks.PeriodicWriter(self.build_writers(), period=log_period))
+        return ret
+
+    def build_writers(self) -> list[EventWriter]:
+        """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
+        output_dir = config_settings(self.cfg).output_dir
+        PathManager.mkdirs(output_dir)
+        return default_writers(output_dir, self.max_iter)
+
+    @classmethod
+    def build_model(cls, cfg: DictConfig) -> nn.Module:
+        """Builds `model` and moves it to `train.device`."""
+        device = resolve_device(config_settings(cfg).device)
+        model = instantiate(_get(cfg, "model")).to(device)
+        logging.getLogger(__name__).info(f"Model:\n{model}")
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+        """Builds `optimizer` with `optimizer.params.model` set to the model."""
+        params = _get(cfg, "optimizer.params")
+        params.model = model
+        try:
+            return instantiate(cfg.optimizer)
+        finally:
+            del params["model"]  # the config stays a description, small enough to copy and save
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        """Builds `lr_multiplier`, a fvcore ParamScheduler, over `train.max_iter` iterations."""
+        multiplier = instantiate(_get(cfg, "lr_multiplier"))
+        return LRMultiplier(optimizer, multiplier, _get(cfg, "train.max_iter"))
+
+    @classmethod
+    def build_train_loader(cls, cfg: DictConfig) -> Iterable:
+        """Builds `dataloader.train`."""
+        return instantiate(_get(cfg, "dataloader.train"))
+
+    @classmethod
+    def build_test_loader(cls, cfg: DictConfig, dataset_name: str | None = None) -> Iterable:
+        """Builds `dataloader.test`.
+
+        Args:
+            cfg: the config.
+            dataset_name: one of `dataloader.test.dataset.names` where that is a list.
+        """
+        return instantiate(_get(_with_test_dataset(cfg, dataset_name), "dataloader.test"))
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: DictConfig, dataset_name: str | None = None
+    ) -> DatasetEvaluator | None:
+        """Builds `dataloader.evaluator`.
+
+        Args:
+            cfg: the config.
+            dataset_name: as in :meth:`build_test_loader`; an evaluator follows it by
+                ``dataset_name="${..test.dataset.names}"``.
+
+        Returns:
+            the evaluator; None, which means no evaluation, where the config has none.
+        """
+        cfg = _with_test_dataset(cfg, dataset_name)
+        return instantiate(OmegaConf.select(cfg, "dataloader.evaluator", default=None))
+
+    @classmethod
+    def test(
+        cls,
+        cfg: DictConfig,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluates a model that has its weights on each dataset of `dataloader.test`.
+
+        Args:
+            cfg: the config.
+            model: the model.
+            evaluators: one for each dataset; by default :meth:`build_evaluator` builds them.
+
+        Returns:
+            {task: {metric: value}}; for several datasets one such dict under each one's name.
+        """
+        logger = logging.getLogger(__name__)
+        names = _test_names(cfg)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if evaluators is not None and len(evaluators) != len(names):
+            raise ValueError(f"got {len(evaluators)} evaluators for {len(names)} test datasets")
+
+        results = OrderedDict()
+        for index, name in enumerate(names):
+            evaluator = evaluators[index] if evaluators else cls.build_evaluator(cfg, name)
+            if evaluator is None:
+                logger.warning("No evaluation: the config has no dataloader.evaluator")
+                results[name] = {}
+                continue
+            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            if comm.is_main_process():
+                logger.info(f"Evaluation results for {name} in csv format:")
+                print_csv_format(results[name])
+        return results if len(names) > 1 else results[names[0]]
+
+    @staticmethod
+    def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:
+        """Adapts a config to another number of GPUs, as :meth:`DefaultTrainer.auto_scale_workers`.
+
+        With `train.reference_world_size` (the number of GPUs that the config was written for) set
+        and different from `num_workers`, the batch size and the learning rate grow in proportion,
+        the number of iterations and the periods shrink. The steps and the warm-up of a fvcore
+        scheduler are fractions of the whole and follow by themselves.
+
+        Returns:
+            cfg itself, or a changed copy of it.
+
+        Raises:
+            ValueError: a key that has to be scaled is missing, or the batch size is no multiple of
+                the reference world size.
+        """
+        reference = OmegaConf.select(cfg, "train.reference_world_size", default=0)
+        if not reference or reference == num_workers:
+            return cfg
+        batch_size = _get(cfg, "dataloader.train.total_batch_size")
+        if batch_size % reference:
+            raise ValueError(
+                f"dataloader.train.total_batch_size={batch_size} is no multiple of "
+                f"train.reference_world_size={reference}"
+            )
+        cfg = copy.deepcopy(cfg)
+        scale = num_workers / reference
+        cfg.train.reference_world_size = num_workers
+        cfg.dataloader.train.total_batch_size = batch_size // reference * num_workers
+        cfg.optimizer.lr = _get(cfg, "optimizer.lr") * scale
+        for key in ("train.max_iter", "train.eval_period", "train.checkpointer.period"):
+            if OmegaConf.select(cfg, key, default=0):
+                OmegaConf.update(cfg, key, max(1, round(_get(cfg, key) / scale)))
+        logging.getLogger(__name__).info(
+            f"Scaled the config from {reference} to {num_workers} workers: "
+            f"batch size {cfg.dataloader.train.total_batch_size}, learning rate "
+            f"{cfg.optimizer.lr}, {cfg.train.max_iter} iterations"
+        )
+        return cfg
+
+
+def _get(cfg: DictConfig, key: str) -> Any:
+    """Returns a key's value, still attached to its config, so that interpolations work."""
+    value = OmegaConf.select(cfg, key, default=None)
+    if value is None:
+        raise ValueError(f"the config has no {key!r}; LazyTrainer needs it (or override its use)")
+    return value
+
+
+def _test_names(cfg: DictConfig) -> list[str | None]:
+    """Names of the test datasets; [None] where the config does not name any."""
+    # The node may be a LazyCall that registers a dataset and returns its name.
+    names = instantiate(OmegaConf.select(cfg, _TEST_NAMES, default=None))
+    return list(names) if isinstance(names, (list, tuple, ListConfig)) else [names]
+
+
+def _with_test_dataset(cfg: DictConfig, dataset_name: str | None) -> DictConfig:
+    """Returns a config whose only test dataset is the named one: cfg itself where it already is."""
+    if dataset_name is None or _test_names(cfg) == [dataset_name]:
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.update(cfg, _TEST_NAMES, dataset_name, merge=False)
+    return cfg

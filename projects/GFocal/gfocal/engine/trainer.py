@@ -1,0 +1,44 @@
+"""The trainer for yacs configs."""
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
+
+from ..data.coco import coco_evaluator
+from .base import AutocastTrainer, BaseTrainer, is_cpu
+from .config_io import Config, resolve_device
+from .lazy_trainer import LazyTrainer
+
+
+class Trainer(BaseTrainer):
+    """DefaultTrainer with the COCO evaluator, and with SOLVER.AMP.ENABLED on a CPU too."""
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: Detectron2's yacs config with :func:`gfocal.config.add_gfocal_config`'s keys.
+
+        Raises:
+            TypeError: cfg is not a yacs config.
+            ValueError: the device is missing.
+        """
+        if not isinstance(cfg, CfgNode):
+            raise TypeError(
+                f"Trainer takes a yacs config (CfgNode), got {type(cfg).__name__}; for a "
+                "LazyConfig there is gfocal.engine.LazyTrainer"
+            )
+        resolve_device(cfg.MODEL.DEVICE)
+        super().__init__(cfg)
+        if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
+            self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Returns a COCOEvaluator that writes to OUTPUT_DIR/inference."""
+        return coco_evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+def trainer_class(cfg: Config) -> type[BaseTrainer]:
+    """Returns the trainer for that kind of config: Trainer for yacs, LazyTrainer otherwise."""
+    return Trainer if isinstance(cfg, CfgNode) else LazyTrainer

@@ -1,0 +1,23 @@
+"""Fixtures of the engine's tests."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from gfocal.engine import load_config
+
+TOY_CONFIG = os.path.join(os.path.dirname(__file__), "toy_config.py")
+
+
+@pytest.fixture
+def toy_config(tmp_path: Path) -> Callable[..., DictConfig]:
+    """A function that loads the toy config, with overrides; its files go to tmp_path."""
+
+    def load(*overrides: str) -> DictConfig:
+        paths = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/output"]
+        return load_config(TOY_CONFIG, [*paths, *overrides])
+
+    return load
