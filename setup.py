@@ -21,12 +21,11 @@ setup(
         "torchvision>=0.15",
         "numpy>=1.22",
         "fvcore>=0.1.5",
-        "iopath>=0.1.7",
         "pycocotools>=2.0.2",
         "omegaconf>=2.1,<2.4",
+        "hydra-core>=1.1",
         "matplotlib>=3.5",
         "Pillow>=9.1",
-        "tabulate",
         "tqdm",
     ],
 )
