@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, JSONWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
@@ -105,6 +105,12 @@ class BaseTrainer(DefaultTrainer):
         )
         if resume:
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that it finished
+
+    def build_writers(self) -> list[EventWriter]:
+        """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
+        output_dir = config_settings(self.cfg).output_dir
+        PathManager.mkdirs(output_dir)
+        return default_writers(output_dir, self.max_iter)
 
     def train(self) -> dict[str, Any] | None:
         """Trains and evaluates.

@@ -179,7 +179,7 @@ def _is_yacs(path: str) -> bool:
 def _check_key(cfg: DictConfig, key: str, text: str) -> None:
     """Raises ValueError where a key is neither in a LazyConfig nor an argument of a LazyCall."""
     node: Any = cfg
-    parts = key.replace("[", ".").replace("]", "").split(".")
+    parts = key.split(".")
     for depth, part in enumerate(parts):
         prefix = ".".join(parts[:depth])
         if not OmegaConf.is_config(node):

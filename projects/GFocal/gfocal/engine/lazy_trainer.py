@@ -19,15 +19,12 @@ from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
     TrainerBase,
-    default_writers,
     hooks,
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -122,12 +119,6 @@ class LazyTrainer(BaseTrainer):
             log_period = OmegaConf.select(self.cfg, "train.log_period", default=20)
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=log_period))
         return ret
-
-    def build_writers(self) -> list[EventWriter]:
-        """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
-        output_dir = config_settings(self.cfg).output_dir
-        PathManager.mkdirs(output_dir)
-        return default_writers(output_dir, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:

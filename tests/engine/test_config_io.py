@@ -1,0 +1,139 @@
+import builtins
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from omegaconf import DictConfig
+
+from gfocal.engine import apply_overrides, config_settings, load_config, resolve_device
+from gfocal.engine.config_io import set_device
+
+
+@pytest.mark.parametrize(
+    ("override", "suggestion"),
+    [
+        ("train.max_itr=5", "did you mean train.max_iter"),
+        ("max_iter=5", "did you mean train.max_iter"),
+        ("trian.max_iter=5", "did you mean train.max_iter"),
+        ("optimizer.momentun=0.5", "did you mean optimizer.momentum"),
+        ("model.gian=2", "did you mean model.gain"),  # an argument that the config leaves out
+        ("model.new.part=2", "unknown key 'model.new.part'"),
+        ("train.amp.enable=1", "did you mean train.amp.enabled"),
+        ("zzz=1", "unknown key 'zzz'"),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest(toy_config, override, suggestion):
+    with pytest.raises(ValueError, match="unknown key") as error:
+        toy_config(override)
+    assert suggestion in str(error.value)
+    assert override in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_iter.x=5", "train.max_iter is the value 6 and has no keys"),
+        ("dataloader.train.mapper.augmentations.4.max_size=1", "is a list of 1 elements"),
+        ("train.max_iter", "is not of the form key=value"),
+        ("train.max_iter=[1", "is not of the form key=value"),
+        ("~train.max_iter", "deletions and sweeps are not supported"),
+        ("train.max_iter=1,2", "deletions and sweeps are not supported"),
+    ],
+)
+def test_unreadable_overrides_are_refused(toy_config, override, message):
+    with pytest.raises(ValueError, match="override") as error:
+        toy_config(override)
+    assert message in str(error.value)
+
+
+def test_overrides_reach_every_kind_of_key(toy_config):
+    cfg = toy_config(
+        "train.max_iter=9",
+        "train.output_dir='/a, b=c'",
+        "train.amp={enabled:true}",
+        "dataloader.train.mapper.augmentations.0.max_size=77",
+        "dataloader.train.mapper.augmentations.0.short_edge_length=33",
+        "model.gain=2.5",
+        "optimizer.params.bias_lr_factor=2.0",
+        "+train.note=hello",
+        "data.num_classes=3",
+        "model.input_format=${dataloader.train.mapper.image_format}",
+    )
+    assert cfg.train.max_iter == 9
+    assert cfg.train.output_dir == "/a, b=c"
+    assert cfg.train.amp.enabled is True
+    (augmentation,) = instantiate(cfg.dataloader.train.mapper.augmentations)
+    assert (augmentation.max_size, augmentation.short_edge_length) == (77, (33, 33))
+    model = instantiate(cfg.model)
+    assert (model.gain, model.num_classes, model.input_format) == (2.5, 3, "RGB")
+    assert cfg.optimizer.params.bias_lr_factor == 2.0
+    assert cfg.train.note == "hello"
+
+
+def test_a_callable_that_takes_anything_accepts_any_argument():
+    cfg = DictConfig({"part": {"_target_": "tests.engine.test_config_io.takes_anything"}})
+    assert apply_overrides(cfg, ["part.color=red"]).part.color == "red"
+
+
+def takes_anything(**kwargs):
+    return kwargs
+
+
+def test_files_that_are_no_configs(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no config file 'nowhere\.py'"):
+        load_config("nowhere.py")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"must end in \.py, \.yaml or \.yml"):
+        load_config(tmp_path / "a.txt")
+    (tmp_path / "bad.py").write_text("a = (")
+    with pytest.raises(SyntaxError, match=r"bad\.py"):
+        load_config(tmp_path / "bad.py")
+    (tmp_path / "raises.py").write_text("raise ValueError('on purpose')")
+    original = builtins.__import__
+    with pytest.raises(ValueError, match="on purpose"):
+        load_config(tmp_path / "raises.py")
+    assert builtins.__import__ is original
+
+
+def test_a_saved_lazy_config_loads_again(toy_config, tmp_path: Path):
+    cfg = toy_config("data.num_classes=4")
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    again = load_config(tmp_path / "saved.yaml", ["train.max_iter=11"])
+    assert isinstance(again, DictConfig)
+    assert again.train.max_iter == 11
+    assert instantiate(again.model).num_classes == 4
+
+
+def test_yacs(tmp_path: Path):
+    (tmp_path / "base.yaml").write_text("MODEL:\n  META_ARCHITECTURE: GFL\n")
+    path = tmp_path / "a.yaml"
+    path.write_text("_BASE_: base.yaml\nMODEL:\n  GFL:\n    NUM_CLASSES: 7\n")
+    cfg = load_config(path, ["SOLVER.MAX_ITER", "12", "OUTPUT_DIR=/x", "SOLVER.STEPS", "(3, 5)"])
+    assert isinstance(cfg, CfgNode)
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.GFL.NUM_CLASSES) == ("GFL", 7)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (12, (3, 5))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert config_settings(cfg) == ("/x", "", device)
+    set_device(cfg, "cpu")
+    assert config_settings(cfg).device == "cpu"
+
+    with pytest.raises(ValueError, match="SOLVER.MAX_ITR.*did you mean SOLVER.MAX_ITER"):
+        load_config(path, ["SOLVER.MAX_ITR", "12"])
+    with pytest.raises(ValueError, match="SOLVER.MAX_ITER.*has no value"):
+        load_config(path, ["SOLVER.MAX_ITER"])
+    path.write_text("MODEL:\n  GFL:\n    NUM_CLASES: 7\n")
+    with pytest.raises(
+        ValueError, match=r"NUM_CLASES.*a\.yaml.*did you mean MODEL.GFL.NUM_CLASSES"
+    ):
+        load_config(path)
+
+
+def test_settings_and_device(toy_config, tmp_path: Path):
+    cfg = toy_config("train.init_checkpoint=w.pth")
+    assert config_settings(cfg) == (f"{tmp_path}/output", "w.pth", "cpu")
+    assert config_settings(DictConfig({})) == ("./output", "", None)
+    set_device(cfg, "meta")
+    assert cfg.train.device == "meta"
+    assert resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu").type == "cpu"

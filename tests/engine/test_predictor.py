@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+
+from gfocal.engine import LazyTrainer, Predictor, load_config
+
+YACS = """
+MODEL:
+  META_ARCHITECTURE: ToyDetector
+  DEVICE: cpu
+  RETINANET: {NUM_CLASSES: 2}
+INPUT: {MIN_SIZE_TEST: 24, MAX_SIZE_TEST: 64, FORMAT: RGB}
+DATASETS: {TEST: [toy_val]}
+"""
+
+
+@pytest.fixture
+def trained(toy_config, tmp_path: Path) -> str:
+    LazyTrainer(toy_config("train.max_iter=1")).train()
+    return str(tmp_path / "output" / "model_final.pth")
+
+
+def test_both_kinds_of_config_give_the_evaluation_loaders_answer(toy_config, trained, tmp_path):
+    cfg = toy_config(f"train.init_checkpoint={trained}")
+    path = tmp_path / "toy.yaml"
+    path.write_text(YACS)
+    predictors = [Predictor(cfg), Predictor(load_config(path), trained)]
+    for inputs in LazyTrainer.build_test_loader(cfg):
+        image = read_image(inputs[0]["file_name"], format="BGR")
+        for predictor in predictors:
+            assert not predictor.model.training
+            prepared = predictor.preprocess(image)
+            assert prepared["image"].shape == (3, 24, 32)
+            # The mapper keeps the image in uint8, in the same order of channels.
+            assert torch.equal(prepared["image"], inputs[0]["image"].float())
+            instances = predictor(image)["instances"]
+            expected = predictor.model(inputs)[0]["instances"]
+            assert instances.image_size == (48, 64)
+            assert torch.equal(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
+            assert not instances.scores.requires_grad
+            assert predictor.metadata.thing_classes == ["square", "wide"]
+    cfg.dataloader.train.mapper.image_format = "BGR"  # followed by the test mapper
+    swapped = Predictor(cfg).preprocess(image)["image"]
+    assert torch.equal(swapped, prepared["image"].flip(0))
+
+
+def test_config_without_its_dataset_still_predicts(toy_config, trained):
+    cfg = toy_config("dataloader.test.dataset.names=not_there")
+    assert Predictor(cfg, trained).metadata is None
+    node = {"_target_": "gfocal.data.coco.register_coco_json", "name": "x", "image_root": "/"}
+    cfg.dataloader.test.dataset.names = {**node, "json_file": "/nowhere.json"}
+    assert Predictor(cfg, trained).metadata is None
+
+
+def test_weights_are_needed_and_checked(toy_config, trained, tmp_path):
+    with pytest.raises(ValueError, match="no weights"):
+        Predictor(toy_config())
+    with pytest.raises(FileNotFoundError, match=r"no weight file '/nowhere/w\.pth'"):
+        Predictor(toy_config(), "/nowhere/w.pth")
+    state = torch.load(trained)["model"]
+    state["linear.wieght"] = state.pop("linear.weight")
+    torch.save({"model": state}, tmp_path / "renamed.pth")
+    with pytest.raises(ValueError, match=r"linear.weight: missing(?s:.*)linear.wieght: not in the"):
+        Predictor(toy_config(), str(tmp_path / "renamed.pth"))
+
+
+def test_config_needs_test_augmentations(toy_config, trained):
+    cfg = toy_config()
+    del cfg.dataloader.test.mapper["augmentations"]
+    with pytest.raises(ValueError, match=r"dataloader\.test\.mapper\.augmentations"):
+        Predictor(cfg, trained)
+    cfg = toy_config("dataloader.test.mapper.image_format=L")
+    with pytest.raises(ValueError, match="'L'"):
+        Predictor(cfg, trained)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), TypeError, "float32"),
+        (Image.new("RGB", (4, 4)), TypeError, "Image"),
+        (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, r"\(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(toy_config, trained, image, error, message):
+    with pytest.raises(error, match=message):
+        Predictor(toy_config(), trained)(image)

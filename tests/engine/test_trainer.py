@@ -1,0 +1,89 @@
+"""The yacs trainer, on a toy detector and real COCO evaluation."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig
+
+from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
+from tests.engine.toy import toy_dataset
+
+YACS = """
+MODEL: {META_ARCHITECTURE: ToyDetector, DEVICE: cpu, RETINANET: {NUM_CLASSES: 2}}
+INPUT: {MIN_SIZE_TRAIN: [48], MIN_SIZE_TEST: 48, RANDOM_FLIP: none}
+DATASETS: {TRAIN: [toy_yacs], TEST: [toy_yacs]}
+DATALOADER: {NUM_WORKERS: 0}
+SOLVER: {IMS_PER_BATCH: 2, BASE_LR: 0.1, MAX_ITER: 6, STEPS: [5], WARMUP_ITERS: 1,
+         CHECKPOINT_PERIOD: 3}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """A function that loads a yacs config with overrides; the dataset is one image."""
+    (tmp_path / "toy.yaml").write_text(YACS)
+    DatasetCatalog.register("toy_yacs", lambda: toy_dataset(f"{tmp_path}/images", "yacs", 1))
+    MetadataCatalog.get("toy_yacs").set(thing_classes=["square", "wide"])
+
+    def load(*overrides: str):
+        return load_config(tmp_path / "toy.yaml", ["OUTPUT_DIR", f"{tmp_path}/out", *overrides])
+
+    yield load
+    DatasetCatalog.remove("toy_yacs")
+    MetadataCatalog.remove("toy_yacs")
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_trains_and_returns_coco_results(config, tmp_path):
+    trainer = Trainer(config("SOLVER.MAX_ITER=60", "SOLVER.STEPS=(50,)"))
+    trainer.resume_or_load(resume=False)
+    results = trainer.train()
+    assert results["bbox"]["AP50"] == pytest.approx(100)  # one image, learned by heart
+    last = (tmp_path / "out" / "metrics.json").read_text().splitlines()[-1]
+    assert json.loads(last)["bbox/AP"] == results["bbox"]["AP"]
+    assert Trainer.evaluate(trainer.cfg, resume=True)["bbox"]["AP"] == results["bbox"]["AP"]
+
+
+def test_resume_restores_the_momentum(config):
+    torch.manual_seed(0)
+    whole = Trainer(config())
+    whole.train()
+    torch.manual_seed(0)
+    half = Trainer(config())
+    half.max_iter = 3
+    half.train()
+    torch.manual_seed(5)
+    rest = Trainer(config())
+    rest.resume_or_load(resume=True)
+    assert rest.start_iter == 3
+    rest.train()
+    torch.testing.assert_close(weights(rest), weights(whole), rtol=0, atol=0)
+
+
+def test_amp_on_a_cpu(config):
+    trainer = Trainer(config("SOLVER.AMP.ENABLED=True"))
+    assert isinstance(trainer._trainer, AutocastTrainer)
+    before = weights(trainer)
+    dtypes = []
+    trainer.model.register_forward_hook(lambda m, i, o: dtypes.append(m.seen_dtype))
+    trainer.train()
+    # Training steps in bfloat16, the evaluation at the end as in production: float32.
+    assert dtypes[:6] == [torch.bfloat16] * 6
+    assert dtypes[-1] == torch.float32
+    assert not torch.equal(weights(trainer), before)
+
+
+def test_which_trainer_for_which_config(config):
+    assert trainer_class(config()) is Trainer
+    assert trainer_class(DictConfig({})) is LazyTrainer
+    with pytest.raises(TypeError, match="DictConfig.*LazyTrainer"):
+        Trainer(DictConfig({}))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device.*MODEL.DEVICE=cpu"):
+            Trainer(config("MODEL.DEVICE=cuda"))
