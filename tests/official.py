@@ -83,8 +83,8 @@ def detector(fixture):
     assert all(key.endswith("num_batches_tracked") for key in result.missing_keys)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.train = lambda mode=True: module  # statistics stay as loaded (norm_eval)
-            module.training = False
+            module.eval()
+            module.train = lambda mode=True: None  # statistics stay as loaded (norm_eval)
     return model
 
 
