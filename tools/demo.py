@@ -14,6 +14,9 @@ import sys
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
+from PIL import Image
+from tqdm import tqdm
+
 from gfocal.engine import Predictor, load_config
 from gfocal.visualization import (
     detect_with_distributions,
@@ -21,8 +24,6 @@ from gfocal.visualization import (
     draw_detections,
     draw_grid,
 )
-from PIL import Image
-from tqdm import tqdm
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 DISTRIBUTION_ROWS = 3  # images on a sheet of distributions

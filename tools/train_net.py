@@ -14,7 +14,10 @@ import traceback
 
 import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
-from gfocal.engine import load_config, set_device, trainer_class
+from detectron2.utils.comm import get_rank
+from detectron2.utils.logger import setup_logger
+
+from gfocal.engine import config_settings, load_config, set_device, trainer_class
 
 
 def main(args: argparse.Namespace) -> None:
@@ -24,6 +27,7 @@ def main(args: argparse.Namespace) -> None:
         if args.num_gpus == 0:
             set_device(cfg, "cpu")
         default_setup(cfg, args)
+        setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
         if args.eval_only:
             trainer = None
             cls.evaluate(cfg, resume=args.resume)
@@ -38,9 +42,9 @@ def main(args: argparse.Namespace) -> None:
         trainer.train()
 
 
-if __name__ == "__main__":
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = default_argument_parser(epilog=__doc__)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.config_file:
         parser.error("--config-file is missing")
     gpus = torch.cuda.device_count()
@@ -48,6 +52,11 @@ if __name__ == "__main__":
         parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")
     if args.num_machines > 1 and args.num_gpus == 0:
         parser.error("--num-machines needs at least one GPU a machine")
+    return args
+
+
+if __name__ == "__main__":
+    args = parse_args()
     launch(
         main,
         args.num_gpus,

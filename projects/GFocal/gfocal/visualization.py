@@ -56,11 +56,11 @@ def detect_with_distributions(
     """
     if model.training:
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
-    representation = model.head.box_representation
+    representation = getattr(getattr(model, "head", None), "box_representation", None)
     if not hasattr(representation, "probabilities"):
         raise TypeError(
-            f"{type(representation).__name__} has no bins; distributions need a box "
-            "representation such as GeneralDistribution"
+            f"{type(model).__name__} with box representation {type(representation).__name__} reads "
+            "no distributions; GFL with GeneralDistribution does"
         )
     images, anchors, predictions = model.forward_dense(batched_inputs)
     results = model.inference(anchors, predictions, images.image_sizes)

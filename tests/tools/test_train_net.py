@@ -1,0 +1,135 @@
+"""tools/train_net.py: in this process where possible, since a new one takes seconds to import."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tools import train_net
+
+ROOT = Path(__file__).parents[2]
+TOY = str(ROOT / "tests/engine/toy_config.py")
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """Puts the loggers back that default_setup configures."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "gfocal")]
+    before = [(x.propagate, x.level, list(x.handlers)) for x in loggers]
+    yield
+    for logger, (propagate, level, handlers) in zip(loggers, before):
+        logger.propagate, logger.handlers = propagate, handlers
+        logger.setLevel(level)
+
+
+def arguments(tmp_path: Path, *opts: str, **flags) -> Namespace:
+    opts = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/out", *opts]
+    flags = {"config_file": TOY, "resume": False, "eval_only": False, "num_gpus": 1, **flags}
+    return Namespace(opts=opts, **flags)
+
+
+def metrics(tmp_path: Path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "out/metrics.json").read_text().splitlines()]
+
+
+def command(*args: str) -> subprocess.CompletedProcess:
+    paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools/train_net.py"), *args],
+        env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_command_line_trains_and_evaluates(tmp_path):
+    opts = arguments(tmp_path, "train.max_iter=3").opts
+    done = command("--config-file", TOY, "--num-gpus", "0", *opts)
+    assert done.returncode == 0, done.stderr
+    assert "copypaste: AP,images" in done.stdout
+    assert metrics(tmp_path)[-1]["bbox/AP"] == 50.0
+    assert (tmp_path / "out/model_final.pth").is_file()
+    assert (tmp_path / "out/config.yaml").is_file()
+    assert (tmp_path / "out/log.txt").is_file()
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
+    done = command("--config-file", TOY, "train.max_itr=5")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: unknown key 'train.max_itr'")
+    assert "did you mean train.max_iter?" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_resume_and_eval_only(tmp_path):
+    log = tmp_path / "out/log.txt"
+    train_net.main(arguments(tmp_path, "train.max_iter=3"))
+    assert "Starting training from iteration 0" in log.read_text()
+    train_net.main(arguments(tmp_path, resume=True))
+    assert "Starting training from iteration 3" in log.read_text()
+    assert "gfocal.engine.lazy_trainer" in log.read_text()  # our own messages are logged too
+    assert metrics(tmp_path)[-1]["iteration"] == 6
+
+    trained, count = log.read_text(), len(metrics(tmp_path))
+    train_net.main(arguments(tmp_path, resume=True, eval_only=True))
+    train_net.main(
+        arguments(tmp_path, f"train.init_checkpoint={tmp_path}/out/model_final.pth", eval_only=True)
+    )
+    evaluated = log.read_text()[len(trained) :]
+    assert "copypaste: 50.0000,2.0000" in evaluated
+    assert "Starting training" not in evaluated
+    assert [line["bbox/AP"] for line in metrics(tmp_path)[count:]] == [50.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("opts", "flags", "message"),
+    [
+        ([], {"config_file": "nowhere.py"}, "error: no config file 'nowhere.py'"),
+        (["train.init_checkpoint=no.pth"], {}, "error: no weight file 'no.pth'"),
+        (["train.init_checkpoint=no.pth"], {"eval_only": True}, "error: no weight file 'no.pth'"),
+        ([], {"eval_only": True}, "error: no weights to evaluate"),
+        (["optimizer.lr=-1"], {}, "error: Invalid learning rate: -1"),
+    ],
+)
+def test_mistakes_found_while_setting_up(tmp_path, opts, flags, message):
+    with pytest.raises(SystemExit) as error:
+        train_net.main(arguments(tmp_path, *opts, **flags))
+    assert message in str(error.value)
+
+
+def test_an_error_in_training_keeps_its_traceback(tmp_path):
+    # A class that the model does not have reaches the loss.
+    args = arguments(tmp_path, "data.num_classes=2", "dataloader.train.dataset.num_images=2")
+    args.opts.append("model.num_classes=1")
+    with pytest.raises((IndexError, RuntimeError)):
+        train_net.main(args)
+
+
+def test_num_gpus_0_is_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="train.device=cpu"):
+        train_net.main(arguments(tmp_path, "train.device=cuda"))
+    train_net.main(arguments(tmp_path, "train.device=cuda", "train.max_iter=1", num_gpus=0))
+    assert metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config-file", "x", "--num-gpus", "99"], "--num-gpus is 99, but this machine has"),
+        (["--config-file", "x", "--num-gpus", "-1"], "--num-gpus is -1"),
+        ([], "--config-file is missing"),
+        (["--config-file", "x", "--num-gpus", "0", "--num-machines", "2"], "at least one GPU"),
+    ],
+)
+def test_wrong_flags(capsys, argv, message):
+    with pytest.raises(SystemExit) as error:
+        train_net.parse_args(argv)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
