@@ -13,9 +13,10 @@ from gfocal.engine import load_config
 from gfocal.engine.lazy_trainer import LazyTrainer
 from tests.engine.toy import toy_dataset
 from tests.tiny import make_gfl
-from tools import demo
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
+demo = load_tool("demo")
 TOY = str(ROOT / "tests/engine/toy_config.py")
 GFL = """
 from detectron2.config import LazyCall as L

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tools import train_net
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
+train_net = load_tool("train_net")
 TOY = str(ROOT / "tests/engine/toy_config.py")
 
 
