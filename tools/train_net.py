@@ -17,6 +17,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
+import gfocal
 from gfocal.engine import config_settings, load_config, set_device, trainer_class
 
 
@@ -35,9 +36,10 @@ def main(args: argparse.Namespace) -> None:
             trainer = cls(cfg)
             trainer.resume_or_load(resume=args.resume)
     except (ValueError, FileNotFoundError, SyntaxError) as error:
-        # What the user has to correct. Where it was raised helps who is writing a new part.
+        # What the user has to correct; whose code found it helps who is writing a new part.
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        sys.exit(f"error: {error} [{frame.filename}:{frame.lineno}]")
+        ours = frame.filename.startswith(gfocal.__path__[0])
+        sys.exit(f"error: {error}" + ("" if ours else f" ({frame.filename}:{frame.lineno})"))
     if trainer is not None:
         trainer.train()
 

@@ -87,3 +87,13 @@ def test_which_trainer_for_which_config(config):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device.*MODEL.DEVICE=cpu"):
             Trainer(config("MODEL.DEVICE=cuda"))
+
+
+def test_missing_files_of_a_dataset_are_named(config, tmp_path):
+    MetadataCatalog.get("toy_yacs").set(json_file=f"{tmp_path}/none.json", image_root=str(tmp_path))
+    for build in (
+        Trainer.build_train_loader,
+        lambda cfg: Trainer.build_test_loader(cfg, "toy_yacs"),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"none\.json.*DETECTRON2_DATASETS"):
+            build(config())

@@ -1,11 +1,12 @@
 """The trainer for yacs configs."""
 
 import os
+from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 
-from ..data.coco import coco_evaluator
+from ..data.coco import check_dataset_files, coco_evaluator
 from .base import AutocastTrainer, BaseTrainer, is_cpu
 from .config_io import Config, resolve_device
 from .lazy_trainer import LazyTrainer
@@ -32,6 +33,18 @@ class Trainer(BaseTrainer):
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
+        """Builds Detectron2's loader, after a look whether the dataset's files are there."""
+        check_dataset_files(cfg.DATASETS.TRAIN)
+        return super().build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
+        """Builds Detectron2's loader, after a look whether the dataset's files are there."""
+        check_dataset_files([dataset_name])
+        return super().build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
