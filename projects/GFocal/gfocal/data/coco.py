@@ -11,6 +11,7 @@ Units: boxes are XYWH, in pixels.
 import contextlib
 import difflib
 import functools
+import gc
 import io
 import json
 import logging
@@ -293,7 +294,7 @@ def _parse(json_file: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no COCO json {_absolute(json_file)!r}")
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8") as f, _paused_gc():
             document = json.load(f)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
@@ -307,6 +308,18 @@ def _parse(json_file: str) -> dict[str, Any]:
         if not isinstance(value, list) or not all(isinstance(x, dict) for x in value):
             raise ValueError(f"{json_file} has no list of objects {key!r}")
     return document
+
+
+@contextlib.contextmanager
+def _paused_gc():
+    """Halves the time for a large json: it makes millions of objects, and no garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _require(records: list[dict[str, Any]], keys: set[str], kind: str, json_file: str) -> None:

@@ -109,7 +109,7 @@ def generate_shapes(
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}")
     num_images = SPLITS[split] if num_images is None else num_images
-    for key, value, least in (("num_images", num_images, 1), ("image_size", image_size, 96)):
+    for key, value, least in (("num_images", num_images, 1), ("image_size", image_size, 128)):
         if value < least:
             raise ValueError(f"{key} is {value}; expected at least {least}")
     if seed < 0:

@@ -1,0 +1,61 @@
+"""The published configs by name, wherever the package is installed."""
+
+import difflib
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+
+__all__ = ["get_config", "get_config_file", "list_configs"]
+
+
+def list_configs() -> list[str]:
+    """Returns the names of the published models' configs, as :func:`get_config` takes them."""
+    root = _root()
+    files = root.glob("COCO-Detection/*")
+    return sorted(
+        str(file.relative_to(root).as_posix()) for file in files if file.suffix in (".py", ".yaml")
+    )
+
+
+def get_config_file(name: str) -> str:
+    """Returns the path of a config.
+
+    Args:
+        name: relative to configs/, e.g. "COCO-Detection/gflv2_R_50_FPN_1x.py"; the yacs twins end
+            in .yaml. The configs of configs/quick_start are found too.
+
+    Raises:
+        ValueError: no such config; names the nearest.
+    """
+    root = _root()
+    names = {
+        str(file.relative_to(root).as_posix())
+        for file in root.rglob("*")
+        if file.suffix in (".py", ".yaml") and file.name != "__init__.py"
+    }
+    if name not in names:
+        nearest = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "see list_configs()"
+        raise ValueError(f"no config {name!r} in {root}; {hint}")
+    return str(root / name)
+
+
+def get_config(name: str) -> DictConfig | CfgNode:
+    """Returns a config: a DictConfig for a .py, a yacs CfgNode for a .yaml.
+
+    Args:
+        name: see :func:`get_config_file`.
+    """
+    from .engine import load_config  # the engine is not needed for a list of names
+
+    return load_config(get_config_file(name))
+
+
+def _root() -> Path:
+    """configs/: inside the installed package, else at the top of the checkout."""
+    package = Path(__file__).resolve().parent
+    for root in (package / "configs", package.parents[2] / "configs"):
+        if (root / "COCO-Detection").is_dir():
+            return root
+    raise FileNotFoundError(f"no configs folder in {package} or {package.parents[2]}")
