@@ -26,7 +26,7 @@ from gfocal.visualization import (
 )
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-DISTRIBUTION_ROWS = 3  # images on a sheet of distributions
+ROWS, BOXES_A_ROW = 3, 3  # on a sheet of distributions
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> list[str]:
     names = [os.path.basename(p) for p in paths] if args.sheet else output_names(paths)
     predictor = Predictor(load_config(args.config_file, args.opts), args.weights)
     os.makedirs(args.output, exist_ok=True)
-    errors, titles, pictures, distributions = [], [], [], []
+    errors, titles, pictures, rows = [], [], [], []
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
             image = read_image(path, format="BGR")
@@ -100,18 +100,19 @@ def run(args: argparse.Namespace) -> list[str]:
         if args.sheet:
             titles.append(name)
             pictures.append(picture)
-            found = bool((instances.scores >= args.confidence).any())
-            if args.distributions and found and len(distributions) < DISTRIBUTION_ROWS:
-                distributions.append(draw_box_distributions(*drawing, max_boxes=3))
+            found = min(int((instances.scores >= args.confidence).sum()), BOXES_A_ROW)
+            if args.distributions and found:
+                rows.append((found, drawing))
         else:
             save(picture, args.output, f"{name}_detections.png")
             if args.distributions:
                 save(draw_box_distributions(*drawing), args.output, f"{name}_distributions.png")
     if pictures:
         save(draw_grid(pictures, titles), args.output, "predictions.png")
-    if distributions:
-        sheet = draw_grid(distributions, columns=1, cell_width=1200)
-        save(sheet, args.output, "distributions.png")
+    if rows:
+        rows.sort(key=lambda row: -row[0])  # stable: the first images that fill a row
+        best = [draw_box_distributions(*x, max_boxes=BOXES_A_ROW) for _, x in rows[:ROWS]]
+        save(draw_grid(best, columns=1, cell_width=1200), args.output, "distributions.png")
     elif args.sheet and args.distributions:
         errors.append(f"no distributions.png: nothing scores at least {args.confidence}")
     return errors
