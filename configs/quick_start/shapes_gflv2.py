@@ -4,15 +4,17 @@ A ResNet with one block a stage and narrow FPN and head; otherwise the detector 
 COCO-Detection/gflv2_R_50_FPN_1x.py.
 """
 
+import torch
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
+from detectron2.solver import WarmupParamScheduler
+from detectron2.solver.build import get_default_optimizer_params
+from fvcore.common.param_scheduler import CosineParamScheduler
 
 from gfocal.data.shapes import register_shapes
 
 from ..common.data import dataloader
 from ..common.models.gfl import model
-from ..common.optim import optimizer
-from ..common.schedule import step_schedule
 from ..common.train import train
 
 
@@ -47,9 +49,15 @@ for _loader in (dataloader.train, dataloader.test):
     _loader.num_workers = 2
 dataloader.train.total_batch_size = 8
 
-optimizer.lr = 0.02
-optimizer.max_grad_norm = 35.0
-lr_multiplier = step_schedule(steps=[900, 1100], max_iter=1200, warmup_iters=100)
+# From scratch in few iterations: AdamW and a cosine get further here than SGD and steps.
+optimizer = L(torch.optim.AdamW)(
+    params=L(get_default_optimizer_params)(), lr=0.002, betas=[0.9, 0.99], weight_decay=0.05
+)
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+    warmup_length=100 / 1200,
+    warmup_factor=0.001,
+)
 
 train.max_iter = 1200
 train.eval_period = "${train.max_iter}"  # once, at the end

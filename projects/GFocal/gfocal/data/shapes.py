@@ -31,7 +31,7 @@ MIN_VISIBLE = 0.4
 SPLITS = {"train": 1000, "val": 200}  # images, by default
 VERSION = 1  # raise it when the drawing changes: old folders are then left alone
 
-_DIAMETER = (18.0, 90.0)  # of the circumscribed circle, log-uniform
+_DIAMETER = (26.0, 90.0)  # of the circumscribed circle, log-uniform
 _NUM_SHAPES = (2, 7)
 _BLURRED = 0.35  # share of the shapes with a blurred edge
 _JPEG_QUALITY = 92
@@ -170,7 +170,7 @@ def _place(
     is none that leaves enough of the earlier shapes visible."""
     size = len(visible)
     diameter = np.exp(rng.uniform(*np.log(_DIAMETER)))
-    softness = rng.uniform(0.08, 0.3) * diameter if rng.random() < _BLURRED else 1.0
+    softness = rng.uniform(0.06, 0.24) * diameter if rng.random() < _BLURRED else 1.0
     angle = rng.uniform(0.0, 2 * np.pi)
     reach = int(np.ceil((diameter + softness) / 2)) + 1
     for _ in range(20):
