@@ -52,16 +52,20 @@ def test_class_rows():
     assert len(convert_mmdet_state_dict(v2, num_classes=6)["head.cls_logits.bias"]) == 6
     with pytest.raises(ValueError, match="6 class rows; expected num_classes 80"):
         convert_mmdet_state_dict(v1, num_classes=80)
-    with pytest.raises(ValueError, match="6 class rows; expected num_classes 4"):
-        convert_mmdet_state_dict(v1, num_classes=4)
+    with pytest.raises(ValueError, match="6 class rows; expected num_classes 5$"):
+        convert_mmdet_state_dict(v1, num_classes=5)  # v1 has no row to spare
+    with pytest.raises(ValueError, match="6 class rows; expected num_classes 4 or one more"):
+        convert_mmdet_state_dict(v2, num_classes=4)
 
 
 def test_unmapped_keys_are_listed():
-    with pytest.raises(ValueError, match="2 keys .*: rpn_head.conv.weight, backbone.layer1.x"):
+    with pytest.raises(
+        ValueError, match="2 keys .*: rpn_head.conv.weight, backbone.layer5.0.conv1"
+    ):
         convert_mmdet_state_dict(
             {
                 "rpn_head.conv.weight": torch.zeros(1),
                 "backbone.conv1.weight": torch.zeros(1),
-                "backbone.layer1.x": torch.zeros(1),
+                "backbone.layer5.0.conv1.weight": torch.zeros(1),
             }
         )

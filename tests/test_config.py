@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from gfocal import recipes
 from gfocal.config import add_gfocal_config
+from gfocal.criterion import QualityFocalLoss
 from gfocal.quality import NoQuality
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -44,6 +49,7 @@ def test_twins_are_the_same_detector(name):
         assert getattr(model, attribute) == getattr(twin, attribute), attribute
     assert repr(model.matcher) == repr(twin.matcher)
     assert torch.equal(model.pixel_mean, twin.pixel_mean)
+    assert torch.equal(model.pixel_std, twin.pixel_std)
     for cell, twin_cell in zip(
         model.anchor_generator.cell_anchors, twin.anchor_generator.cell_anchors
     ):
@@ -51,6 +57,50 @@ def test_twins_are_the_same_detector(name):
     for term, twin_term in zip(model.criterion.children(), twin.criterion.children()):
         assert vars(term).get("weight") == vars(twin_term).get("weight")
         assert vars(term).get("beta") == vars(twin_term).get("beta")
+
+
+@pytest.mark.parametrize("name", ["gfl", "gflv2"])
+def test_twins_are_trained_alike(name):
+    twin = yacs(name)
+    lazy = LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}_R_50_FPN_1x.py"))
+    assert twin.MODEL.WEIGHTS == lazy.train.init_checkpoint
+    assert twin.SOLVER.MAX_ITER == lazy.train.max_iter
+    assert twin.SOLVER.IMS_PER_BATCH == lazy.dataloader.train.total_batch_size
+    assert (twin.DATASETS.TRAIN[0], twin.DATASETS.TEST[0]) == (
+        lazy.dataloader.train.dataset.names,
+        lazy.dataloader.test.dataset.names,
+    )
+    for is_train, mapper in (
+        (True, lazy.dataloader.train.mapper),
+        (False, lazy.dataloader.test.mapper),
+    ):
+        assert mapper.image_format == twin.INPUT.FORMAT
+        # apply both to the same images, as random as they are alike
+        for augmentation, twin_augmentation in zip(
+            mapper.augmentations, build_augmentation(twin, is_train), strict=True
+        ):
+            for shape in ((480, 640, 3), (640, 480, 3), (300, 900, 3)):
+                image = np.random.randint(0, 256, shape, dtype=np.uint8)
+                results = []
+                for x in (instantiate(augmentation), twin_augmentation):
+                    np.random.seed(0)
+                    results.append(x.get_transform(image).apply_image(image))
+                assert np.array_equal(*results)
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
+    lazy.optimizer.params.model = model
+    optimizers = build_optimizer(twin, model), instantiate(lazy.optimizer)
+    settings = [
+        {(g["lr"], g["momentum"], g["weight_decay"]) for g in optimizer.param_groups}
+        for optimizer in optimizers
+    ]
+    assert settings[0] == settings[1] == {(0.01, 0.9, 1e-4)}
+    theirs = build_lr_scheduler(twin, optimizers[0])
+    multiplier = instantiate(lazy.lr_multiplier)
+    for iteration in (0, 100, 499, 500, 59999, 60000, 79999, 80000, 89999):
+        assert multiplier(iteration / 90000) == pytest.approx(
+            theirs._multiplier(iteration / 90000), rel=1e-6
+        )
 
 
 def test_keys_reach_their_parts():
@@ -103,4 +153,13 @@ def test_unknown_names_list_the_valid_ones(key):
 def test_picked_recipes_are_copies():
     part = recipes.pick(recipes.MATCHER, "atss", "key")
     part["matcher"].topk = 1
-    assert recipes.MATCHER["atss"]["matcher"].topk == 9
+    assert "topk" not in recipes.MATCHER["atss"]["matcher"]
+
+
+def test_numbers_reach_a_recipe_that_leaves_them_at_their_defaults(monkeypatch):
+    mine = {"quality_predictor": L(NoQuality)(), "cls_loss": L(QualityFocalLoss)()}
+    monkeypatch.setitem(recipes.QUALITY, "mine", mine)
+    parts = recipes.from_yacs(
+        yacs("gfl", "MODEL.GFL.QUALITY", "mine", "MODEL.GFL.QFL_BETA", 1.0).MODEL.GFL
+    )
+    assert parts["criterion"].cls_loss.beta == 1.0

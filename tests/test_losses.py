@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from fvcore.nn import giou_loss, sigmoid_focal_loss
+from fvcore.nn import sigmoid_focal_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
 
 from gfocal.losses import (
     distribution_focal_loss,
@@ -50,7 +51,7 @@ def test_official_dfl(numbers):
 
 def test_official_giou(numbers):
     boxes = numbers["giou_pred"].clone().requires_grad_()
-    loss = giou_loss(boxes, numbers["giou_target"])
+    loss = generalized_box_iou_loss(boxes, numbers["giou_target"])
     loss.sum().backward()
     torch.testing.assert_close(loss, numbers["giou"], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(boxes.grad, numbers["giou_grad"], rtol=1e-5, atol=1e-7)
@@ -168,8 +169,9 @@ def test_reductions():
 def test_errors():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(2,\)"):
         quality_focal_loss(torch.zeros(2, 3), torch.zeros(2))
-    with pytest.raises(ValueError, match="beta is -1"):
-        quality_focal_loss(torch.zeros(2), torch.zeros(2), beta=-1)
+    for beta in (-1, 0.5):
+        with pytest.raises(ValueError, match=f"beta is {beta}; expected 0 or at least 1"):
+            quality_focal_loss(torch.zeros(2), torch.zeros(2), beta=beta)
     with pytest.raises(ValueError, match="reduction is 'avg'"):
         quality_focal_loss(torch.zeros(2), torch.zeros(2), reduction="avg")
     with pytest.raises(ValueError, match=r"\(2, 5\).*\(3,\)"):

@@ -122,10 +122,25 @@ def test_overfits_one_image():
     )
 
 
+def test_a_diverged_run_is_nan_and_no_error():
+    """So that Detectron2's trainer can say in which iteration."""
+    model = make_gfl()
+    torch.nn.init.constant_(model.head.box_logits.bias, float("nan"))
+    assert model([make_input(64, 96, [BOX])])["loss_box_reg"].isnan()
+
+
+@pytest.mark.parametrize("quality", [None, NoQuality()], ids=["v2", "v1"])
+def test_a_model_in_bfloat16(quality):
+    model = make_gfl(quality_predictor=quality).bfloat16()
+    assert sum(model([make_input(64, 96, [BOX])]).values()).isfinite()
+    with torch.no_grad():
+        model.eval()([make_input(64, 96)])
+
+
 def test_training_pictures():
     model = make_gfl(vis_period=1, input_format="RGB")
     with EventStorage() as storage:
-        model([make_input(64, 96, [BOX])])
+        model([make_input(64, 96, [BOX]), make_input(80, 48)])
         ((_, picture, _),) = storage._vis_data
     assert picture.shape[0] == 3
 
@@ -153,6 +168,8 @@ def test_bad_ground_truth(inputs, message):
 def test_construction_errors():
     with pytest.raises(ValueError, match="the head has 3 classes, the detector 4"):
         make_gfl(head=make_head(3), num_classes=4)
+    with pytest.raises(ValueError, match=r"the head has 2 levels, head_in_features are \['p4'\]"):
+        make_gfl(head_in_features=["p4"])
     with pytest.raises(ValueError, match=r"\['p9'\] are not among \['p3', 'p4'\]"):
         make_gfl(head_in_features=["p3", "p9"])
     generator = DefaultAnchorGenerator(sizes=[[64], [128]], aspect_ratios=[1.0], strides=[8, 32])

@@ -41,7 +41,7 @@ def test_joint_logits_of_extremes(a, b):
     joint = joint_logits(cls, quality)
     joint.sum().backward()
     assert joint.isfinite().all()
-    # the smaller of the two decides: d joint / d a + d joint / d b lies in [1/2, 1] or nearly so
+    # d joint / d a = (1 - sigmoid(a)) / (1 - sigmoid(joint)), and likewise for b
     assert 0 <= cls.grad.item() <= 1 and 0 <= quality.grad.item() <= 1
     torch.testing.assert_close(joint.sigmoid(), cls.sigmoid() * quality.sigmoid())
 
@@ -82,6 +82,13 @@ def test_dgqp_by_hand():
     torch.nn.init.constant_(predictor.fc2.weight, 3.0)
     torch.nn.init.ones_(predictor.fc2.bias)
     assert predictor(None, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dgqp_in_another_precision(dtype):
+    predictor = DistributionGuidedQualityPredictor().to(dtype)
+    logits = torch.randn(1, 6, 4, 17)  # what a head of any precision hands over
+    assert predictor(None, logits).isfinite().all()
 
 
 def test_dgqp_size():

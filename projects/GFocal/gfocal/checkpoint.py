@@ -17,23 +17,23 @@ _RULES: list[tuple[str, Any]] = [
     (r"backbone\.conv1\.(\w+)", r"backbone.bottom_up.stem.conv1.\1"),
     (r"backbone\.bn1\.(\w+)", r"backbone.bottom_up.stem.conv1.norm.\1"),
     (
-        r"backbone\.layer(\d)\.(\d+)\.conv(\d)\.(\w+)",
+        r"backbone\.layer([1-4])\.(\d+)\.conv(\d)\.(\w+)",
         lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.conv{m[3]}.{m[4]}",
     ),
     (
-        r"backbone\.layer(\d)\.(\d+)\.bn(\d)\.(\w+)",
+        r"backbone\.layer([1-4])\.(\d+)\.bn(\d)\.(\w+)",
         lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.conv{m[3]}.norm.{m[4]}",
     ),
     (
-        r"backbone\.layer(\d)\.(\d+)\.downsample\.0\.(\w+)",
+        r"backbone\.layer([1-4])\.(\d+)\.downsample\.0\.(\w+)",
         lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.shortcut.{m[3]}",
     ),
     (
-        r"backbone\.layer(\d)\.(\d+)\.downsample\.1\.(\w+)",
+        r"backbone\.layer([1-4])\.(\d+)\.downsample\.1\.(\w+)",
         lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.shortcut.norm.{m[3]}",
     ),
     (
-        r"neck\.lateral_convs\.(\d)\.conv\.(\w+)",
+        r"neck\.lateral_convs\.([012])\.conv\.(\w+)",
         lambda m: f"backbone.fpn_lateral{int(m[1]) + 3}.{m[2]}",
     ),
     (
@@ -76,8 +76,8 @@ def convert_mmdet_state_dict(
         FPN of configs/common/models/gfl.py. The tensors share storage with the input's.
 
     Raises:
-        ValueError: if keys have no counterpart here (all are listed), or the class rows are fewer
-            than ``num_classes`` or more than one too many.
+        ValueError: if keys have no counterpart here (all are listed), or the class rows are not
+            ``num_classes`` (in v2 also one more).
     """
     converted, unmapped = {}, []
     for name, value in state_dict.items():
@@ -109,6 +109,7 @@ def convert_mmdet_state_dict(
 def _class_rows(name: str, value: Tensor, num_classes: int | None, is_v2: bool) -> Tensor:
     rows = len(value)
     keep = rows - int(is_v2) if num_classes is None else num_classes
-    if not keep <= rows <= keep + 1:
-        raise ValueError(f"{name} has {rows} class rows; expected num_classes {keep} or one more")
+    if not keep <= rows <= keep + int(is_v2):
+        extra = " or one more, as the official v2 heads have" if is_v2 else ""
+        raise ValueError(f"{name} has {rows} class rows; expected num_classes {keep}{extra}")
     return value[:keep]

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from fvcore.nn import giou_loss
 from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
 
 from .box_distribution import boxes_to_distances, distances_to_boxes
-from .losses import distribution_focal_loss, quality_focal_loss
+from .losses import check_beta, distribution_focal_loss, quality_focal_loss
 from .quality import localization_iou, max_class_score
 from .structures import DenseAnchors, DensePredictions, DenseTargets
 
@@ -73,12 +73,16 @@ class QualityFocalLoss(nn.Module):
     its predicted with its true box (Eq. 5).
 
     Args:
-        beta: exponent of the modulating factor.
+        beta: exponent of the modulating factor; 0 or at least 1.
         weight: multiplies the loss.
+
+    Raises:
+        ValueError: if ``beta`` is another number.
     """
 
     def __init__(self, *, beta: float = 2.0, weight: float = 1.0):
         super().__init__()
+        check_beta(beta)
         self.beta = beta
         self.weight = weight
 
@@ -103,7 +107,7 @@ class GIoULoss(nn.Module):
         self.weight = weight
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        loss = giou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
+        loss = generalized_box_iou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
         return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
 
 

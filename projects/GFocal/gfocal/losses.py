@@ -1,8 +1,8 @@
 """The focal losses of the paper, element-wise on logits.
 
 Like fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense, ``reduction`` is
-"none", "mean" or "sum"; weights and normalisers are the criterion's. GIoU and focal loss are
-fvcore's (``fvcore.nn.giou_loss``, ``fvcore.nn.sigmoid_focal_loss``).
+"none", "mean" or "sum"; weights and normalisers are the criterion's. GIoU is torchvision's
+(``generalized_box_iou_loss``; fvcore's stops at a NaN before Detectron2 can name the iteration).
 
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
 """
@@ -24,18 +24,18 @@ def quality_focal_loss(
     Args:
         inputs: (...) logits of the joint class and quality score.
         targets: (...) y in [0, 1]: the IoU of the predicted with the true box at its class, else 0.
-        beta: how strongly easy examples are down-weighted; at least 0.
+        beta: how strongly easy examples are down-weighted; 0 or at least 1 (between them the
+            gradient is infinite where s = y).
         reduction: "none", "mean" or "sum".
 
     Returns:
         (...) with "none", else a scalar.
 
     Raises:
-        ValueError: if shapes differ, ``beta`` is negative or ``reduction`` is unknown.
+        ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
     """
     _check_same_shape(inputs, targets, "inputs", "targets")
-    if beta < 0:
-        raise ValueError(f"beta is {beta}; expected at least 0")
+    check_beta(beta)
     bce = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     return _reduce((targets - inputs.sigmoid()).abs().pow(beta) * bce, reduction)
 
@@ -94,22 +94,27 @@ def generalized_focal_loss(
         p_left, p_right: (...) probabilities of the two values.
         targets: (...) continuous label y between ``y_left`` and ``y_right``.
         y_left, y_right: the two values, scalars or broadcastable tensors.
-        beta: modulating exponent; at least 0.
+        beta: modulating exponent; 0 or at least 1.
         reduction: "none", "mean" or "sum".
 
     Raises:
-        ValueError: if shapes differ, ``beta`` is negative or ``reduction`` is unknown.
+        ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
     """
     _check_same_shape(p_left, targets, "p_left", "targets")
     _check_same_shape(p_right, targets, "p_right", "targets")
-    if beta < 0:
-        raise ValueError(f"beta is {beta}; expected at least 0")
+    check_beta(beta)
     estimate = y_left * p_left + y_right * p_right
     # xlogy, so that a probability of 0 with weight 0 contributes 0
     cross_entropy = -(
         torch.xlogy(y_right - targets, p_left) + torch.xlogy(targets - y_left, p_right)
     )
     return _reduce((targets - estimate).abs().pow(beta) * cross_entropy, reduction)
+
+
+def check_beta(beta: float) -> None:
+    """Raise ValueError unless ``beta`` is 0 or at least 1."""
+    if not (beta == 0 or beta >= 1):
+        raise ValueError(f"beta is {beta}; expected 0 or at least 1")
 
 
 def _check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:

@@ -1,6 +1,7 @@
 """Which locations learn which box. Geometry only: a matcher knows no model.
 
-A matcher is called with the anchors of a batch and the boxes of its images, and answers with
+A matcher is called with the anchors of a batch, the boxes of its images and the sizes of its images
+(beyond which a location is padding, and ignored), and answers with
 ``matched_idxs`` (N, R) int64: for every location of every image the index of its box among that
 image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2) for locations that take no part in training.
 """
@@ -37,8 +38,8 @@ class ATSSMatcher:
     No box-by-anchor matrix is built. On a grid, the cell at rank i among the columns and rank j
     among the rows, by distance from the box's centre, has (i+1)(j+1)-1 cells at least as near on
     both axes. So the ``topk`` nearest are found among the ranks with (i+1)(j+1) <= topk: 23 cells
-    for topk 9, wherever the centre lies. Time and memory are linear in the number of boxes and do
-    not depend on that of the anchors. The geometry is computed in float64 for all images at once.
+    for topk 9, wherever the centre lies. The search is linear in the number of boxes and does not
+    depend on that of the anchors. The geometry is computed in float64 for all images at once.
 
     Args:
         topk: k of the paper.

@@ -26,12 +26,13 @@ class GFL(nn.Module):
 
     Args:
         backbone: a Detectron2 backbone.
-        head: a :class:`GFLHead` or what answers ``DensePredictions`` and has ``num_classes`` and
-            ``box_representation``.
+        head: a :class:`GFLHead` or what answers ``DensePredictions`` and has ``num_classes``,
+            ``num_levels`` and ``box_representation``.
         head_in_features: names of the backbone's maps given to the head, finest first.
         anchor_generator: a Detectron2 anchor generator with one anchor a location. The released
             models use side 8 * stride and offset 0.0.
-        matcher: which locations learn which box, see matcher.py.
+        matcher: which locations learn which box, called as ``matcher(anchors, gt_boxes,
+            image_sizes)``; see matcher.py.
         criterion: :class:`GFLCriterion`.
         num_classes: K.
         test_score_thresh: (location, class) pairs that score above it are candidates.
@@ -40,12 +41,13 @@ class GFL(nn.Module):
         max_detections_per_image: at most so many detections.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         vis_period: iterations between training pictures in the event storage; 0 for none.
-        input_format: order of the channels the data loader delivers ("RGB" or "BGR"); only the
-            visualization needs it.
+        input_format: order of the channels the data loader delivers, "RGB" or "BGR". The configs'
+            data loaders and the Predictor read it here; the model itself only draws with it.
 
     Raises:
-        ValueError: if the head and ``num_classes`` disagree, if the backbone has no such feature,
-            or if the anchor generator's levels are not those of ``head_in_features``.
+        ValueError: if the head's ``num_classes`` or ``num_levels`` disagree with the detector's, if
+            the backbone has no such feature, or if the anchor generator's levels are not those of
+            ``head_in_features``.
     """
 
     @configurable
@@ -87,6 +89,11 @@ class GFL(nn.Module):
 
         if head.num_classes != num_classes:
             raise ValueError(f"the head has {head.num_classes} classes, the detector {num_classes}")
+        if head.num_levels != len(self.head_in_features):
+            raise ValueError(
+                f"the head has {head.num_levels} levels, head_in_features are "
+                f"{self.head_in_features}"
+            )
         shapes = backbone.output_shape()
         missing = [name for name in self.head_in_features if name not in shapes]
         if missing:
@@ -241,8 +248,9 @@ class GFL(nn.Module):
         if self.vis_period > 0:
             storage = get_event_storage()
             if storage.iter % self.vis_period == 0:
-                results = self.inference(anchors, predictions, images.image_sizes)
-                self._visualize_training(storage, batched_inputs[0], results[0])
+                with torch.no_grad():  # of the first image only
+                    (result,) = self.inference(anchors, predictions, images.image_sizes[:1])
+                self._visualize_training(storage, batched_inputs[0], result)
         return losses
 
     def _visualize_training(self, storage, inputs: dict[str, Any], result: Instances) -> None:
@@ -255,9 +263,9 @@ class GFL(nn.Module):
 def _checked_ground_truth(index: int, inputs: dict[str, Any], num_classes: int) -> Instances:
     """The instances of one image; they usually still lie on the CPU, where looking is free."""
     where = f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
-    if "instances" not in inputs:
-        raise ValueError(f'{where} has no "instances"; training needs ground truth')
-    instances = inputs["instances"]
+    instances = inputs.get("instances")
+    if instances is None or not (instances.has("gt_boxes") and instances.has("gt_classes")):
+        raise ValueError(f'{where} has no "instances" with gt_boxes and gt_classes to train on')
     boxes: Boxes = instances.gt_boxes
     bad = ~torch.isfinite(boxes.tensor).all(dim=1) | ~boxes.nonempty()
     if bad.any():

@@ -122,8 +122,8 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 f"topk is {self.topk} but a side has {box_logits.shape[-1]} channels; "
                 "DGQP reads a general distribution with at least topk bins"
             )
-        probs = box_logits.softmax(dim=-1)
-        stats = probs.topk(self.topk, dim=-1).values
+        stats = box_logits.softmax(dim=-1).topk(self.topk, dim=-1).values
         if self.add_mean:
             stats = torch.cat([stats, stats.mean(dim=-1, keepdim=True)], dim=-1)
-        return self.fc2(self.fc1(stats.flatten(start_dim=-2)).relu())
+        stats = stats.flatten(start_dim=-2).to(self.fc1.weight.dtype)
+        return self.fc2(self.fc1(stats).relu())

@@ -1,15 +1,17 @@
-"""Names of parts that belong together: the one table behind the yacs keys and the ablations.
+"""Names of parts that belong together: what the yacs keys look up.
 
 A recipe maps slots to LazyCalls; ``pick`` copies one, so that a config can change its copy. A part
 that is not in a table needs no entry: pass it in a LazyConfig.
 """
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.utils.registry import locate
 
 from .box_distribution import GeneralDistribution
 from .criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
@@ -22,33 +24,31 @@ __all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick"]
 QUALITY: dict[str, dict[str, Any]] = {
     "qfl": {  # GFLV1: the class score is the quality
         "quality_predictor": L(NoQuality)(),
-        "cls_loss": L(QualityFocalLoss)(beta=2.0, weight=1.0),
+        "cls_loss": L(QualityFocalLoss)(),
     },
     "dgqp": {  # GFLV2: the shape of the distributions tells
-        "quality_predictor": L(DistributionGuidedQualityPredictor)(
-            topk=4, add_mean=True, hidden_dim=64
-        ),
-        "cls_loss": L(QualityFocalLoss)(beta=2.0, weight=1.0),
+        "quality_predictor": L(DistributionGuidedQualityPredictor)(),
+        "cls_loss": L(QualityFocalLoss)(),
     },
 }
 
 # MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned
 BOX: dict[str, dict[str, Any]] = {
     "general": {
-        "box_representation": L(GeneralDistribution)(reg_max=16, bin_width=1.0),
-        "box_loss": L(GIoULoss)(weight=2.0),
+        "box_representation": L(GeneralDistribution)(),
+        "box_loss": L(GIoULoss)(),
         "dist_loss": None,
     },
     "general_dfl": {
-        "box_representation": L(GeneralDistribution)(reg_max=16, bin_width=1.0),
-        "box_loss": L(GIoULoss)(weight=2.0),
-        "dist_loss": L(DistributionFocalLoss)(weight=0.25),
+        "box_representation": L(GeneralDistribution)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": L(DistributionFocalLoss)(),
     },
 }
 
 # MODEL.GFL.MATCHER: which locations learn which box
 MATCHER: dict[str, dict[str, Any]] = {
-    "atss": {"matcher": L(ATSSMatcher)(topk=9)},
+    "atss": {"matcher": L(ATSSMatcher)()},
 }
 
 
@@ -99,6 +99,8 @@ def from_yacs(gfl) -> dict[str, Any]:
 
 
 def _set(part, **settings) -> None:
-    for name, value in settings.items():
-        if part is not None and name in part:
-            part[name] = value
+    if part is None:
+        return
+    target = part["_target_"]
+    arguments = inspect.signature(locate(target) if isinstance(target, str) else target).parameters
+    part.update({name: value for name, value in settings.items() if name in arguments})
