@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfocal.box_distribution import (
+    DiracDistance,
+    GaussianDistance,
     GeneralDistribution,
+    aligned_iou,
     boxes_to_distances,
     distances_to_boxes,
 )
@@ -32,6 +35,25 @@ def test_sides_by_hand():
     # From (10, 20): left 1, top 2, right 3, bottom 4 is the box [9, 18, 13, 24].
     box = distances_to_boxes(torch.tensor([10.0, 20.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
     assert box.tolist() == [9.0, 18.0, 13.0, 24.0]
+
+
+def test_iou_by_hand():
+    # [0,0,2,2] and [1,0,3,2] share 1 x 2 of 4 + 4 - 2
+    a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    b = torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0], [0.0, 0.0, 1.0, 1.0]])
+    assert aligned_iou(a, b).tolist() == pytest.approx([2 / 6, 0.0, 1.0])
+    empty = torch.zeros(1, 4)
+    assert aligned_iou(empty, empty).tolist() == [0.0]
+
+
+def test_dirac_and_gaussian_by_hand():
+    logs = torch.log(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    torch.testing.assert_close(DiracDistance()(logs[:, None]), logs.exp())
+    channels = torch.stack([logs, torch.full((4,), math.log(0.3))], dim=-1)
+    gaussian = GaussianDistance()
+    torch.testing.assert_close(gaussian(channels), logs.exp())
+    torch.testing.assert_close(gaussian.std(channels), torch.full((4,), 0.3))
+    assert DiracDistance()(torch.tensor([[1e4], [-1e4], [0.0], [0.0]])).isfinite().all()
 
 
 def test_expectation_and_std_by_hand():

@@ -13,7 +13,8 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from gfocal import recipes
 from gfocal.config import add_gfocal_config
-from gfocal.criterion import QualityFocalLoss
+from gfocal.criterion import GaussianNLLLoss, QualityFocalLoss
+from gfocal.matcher import FCOSMatcher
 from gfocal.quality import NoQuality
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -140,8 +141,14 @@ def test_keys_reach_their_parts():
 
 def test_recipes_by_name():
     assert isinstance(build_model(yacs("gfl")).head.quality_predictor, NoQuality)
-    without_dfl = build_model(yacs("gfl", "MODEL.GFL.BOX_REPRESENTATION", "general"))
-    assert without_dfl.criterion.dist_loss is None
+    for name, loss in {"dirac": None, "gaussian": GaussianNLLLoss, "general": None}.items():
+        model = build_model(
+            yacs("gfl", "MODEL.GFL.BOX_REPRESENTATION", name, "MODEL.GFL.MATCHER", "fcos")
+        )
+        assert type(model.criterion.dist_loss) is (loss or type(None))
+        assert isinstance(model.matcher, FCOSMatcher)
+        channels = model.head.box_representation.num_channels
+        assert model.head.box_logits.out_channels == 4 * channels
 
 
 @pytest.mark.parametrize("key", ["QUALITY", "BOX_REPRESENTATION", "MATCHER"])

@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 
-from gfocal.box_distribution import GeneralDistribution
+from gfocal.box_distribution import GaussianDistance, GeneralDistribution
 from gfocal.criterion import (
     DistributionFocalLoss,
+    FocalLoss,
+    GaussianNLLLoss,
     GFLCriterion,
     GIoULoss,
+    QualityBranchLoss,
     QualityFocalLoss,
 )
+from gfocal.quality import centerness, localization_iou
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
 
 
@@ -158,3 +162,59 @@ def test_terms_and_weights_are_parts():
     assert losses["loss_quality"].item() == 7.0
     assert losses["loss_box_reg"].item() == pytest.approx(0.25, rel=1e-5)
     assert losses["loss_cls"].item() == pytest.approx(2 * (1 / 16 + 3 / 4) * math.log(2))
+
+
+def test_measures_by_hand():
+    anchors, predictions, targets = two_locations()
+    inputs = make_criterion().loss_inputs(
+        anchors, predictions, targets, GeneralDistribution(reg_max=2)
+    )
+    # The true sides lie 4, 8, 8, 8 px away: sqrt(4/8 * 8/8). The IoU is 3/4, see test_by_hand.
+    assert centerness(inputs).tolist() == pytest.approx([math.sqrt(0.5)])
+    assert localization_iou(inputs).tolist() == pytest.approx([0.75])
+    assert not localization_iou(inputs).requires_grad
+
+
+def test_focal_loss_by_hand():
+    anchors, predictions, targets = two_locations()
+    inputs = make_criterion().loss_inputs(
+        anchors, predictions, targets, GeneralDistribution(reg_max=2)
+    )
+    # Every score is 1/2. The positive: 1/4 (1/2)^2 ln 2; three negatives: 3/4 (1/2)^2 ln 2 each.
+    positive, negatives = math.log(2) / 16, 9 * math.log(2) / 16
+    assert FocalLoss()(inputs).item() == pytest.approx(positive + negatives)
+    guided = FocalLoss(positive_weight=localization_iou)
+    assert guided(inputs).item() == pytest.approx(0.75 * positive + negatives)
+
+
+def test_quality_branch_loss_by_hand():
+    anchors, predictions, targets = two_locations()
+    quality = torch.tensor([[[math.log(3)], [5.0]]], requires_grad=True)  # sigmoid(ln 3) = 3/4
+    inputs = make_criterion().loss_inputs(
+        anchors,
+        predictions._replace(quality_logits=quality),
+        targets,
+        GeneralDistribution(reg_max=2),
+    )
+    # -(3/4 ln 3/4 + 1/4 ln 1/4) on the only foreground location
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    loss = QualityBranchLoss(measure=localization_iou)(inputs)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert quality.grad.flatten().tolist() == pytest.approx(
+        [0.0, 0.0], abs=1e-6
+    )  # right; not asked
+    with pytest.raises(ValueError, match="no quality to train"):
+        QualityBranchLoss(measure=centerness)(inputs._replace(quality_logits=None))
+
+
+def test_gaussian_nll_by_hand():
+    anchors, _, targets = two_locations()
+    # mean 1 and deviation 1/2 stride on every side; the true sides lie 1/2, 1, 1, 1 stride away
+    box_logits = torch.zeros(1, 2, 4, 2)
+    box_logits[..., 1] = math.log(0.5)
+    predictions = DensePredictions(torch.zeros(1, 2, 2), box_logits)
+    inputs = make_criterion().loss_inputs(anchors, predictions, targets, GaussianDistance())
+    # ln(variance) / 2 = ln(1/2); the left side adds (1/2)^2 / (2 * 1/4) = 1/2, averaged over four
+    expected = math.log(0.5) + 0.5 / 4
+    assert GaussianNLLLoss(weight=1.0)(inputs).item() == pytest.approx(expected)

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher
+from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.structures import DenseAnchors
 
 from . import official
@@ -180,3 +180,42 @@ def test_equals_the_full_matrix(
     inside = anchors.inside([limit])[0]
     expected = full_matrix_atss(anchors, boxes, topk, inside)
     assert torch.equal(matched[1], torch.where(inside, expected, IGNORED))
+
+
+def test_fcos_by_hand():
+    # Strides 8 and 16, 64 x 64: the fine level takes furthest sides up to 64 px, the coarse one more.
+    # The box [10, 10, 50, 42] is centred at (30, 26): on the fine level the columns within 12 px of
+    # 30 are 24, 32, 40 and the rows within 12 px of 26 are 16, 24, 32. All their sides are < 64 px.
+    anchors = make_anchors(64, 64, strides=[8, 16])
+    box = Boxes(torch.tensor([[10.0, 10.0, 50.0, 42.0]]))
+    fine, coarse = FCOSMatcher()(anchors, [box])[0].split([64, 16])
+    expected = torch.full((8, 8), BACKGROUND)
+    expected[2:5, 3:6] = 0
+    assert (fine.view(8, 8) == expected).all()
+    assert (coarse == BACKGROUND).all()
+    # Without centre sampling every location inside: columns 16..48, rows 16..40
+    fine = FCOSMatcher(center_sampling_radius=0)(anchors, [box])[0][:64].view(8, 8)
+    expected[2:6, 2:7] = 0
+    assert (fine == expected).all()
+
+
+def test_fcos_smallest_box_and_level():
+    anchors = make_anchors(256, 256, strides=[8, 16])
+    boxes = [[0.0, 0.0, 240.0, 240.0], [96.0, 96.0, 144.0, 144.0], [96.0, 96.0, 144.0, 144.0]]
+    matched = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes))])[0]
+    fine, coarse = matched[: 32 * 32].view(32, 32), matched[32 * 32 :].view(16, 16)
+    assert fine[15, 15] == 1  # (120, 120): the smaller one, and the first of the two
+    assert (fine != 0).all()  # the large box has sides of more than 64 px
+    assert coarse[7, 7] == 0  # (112, 112): 128 px to a side
+
+
+def test_fcos_errors_and_padding():
+    with pytest.raises(ValueError, match="center_sampling_radius is -1"):
+        FCOSMatcher(center_sampling_radius=-1)
+    anchors = make_anchors(64, 128)
+    boxes = Boxes(torch.tensor([[30.0, 10.0, 90.0, 60.0]]))
+    matched = FCOSMatcher()(anchors, [boxes, Boxes(torch.zeros(0, 4))], [(64, 64), (64, 128)])
+    inside = anchors.inside([(64, 64)])[0]
+    assert (matched[0][~inside] == IGNORED).all() and (matched[0][inside] != IGNORED).all()
+    assert (matched[0] >= 0).any()
+    assert (matched[1] == BACKGROUND).all()

@@ -6,8 +6,17 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.utils.events import EventStorage
 
+from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.criterion import (
+    FocalLoss,
+    GaussianNLLLoss,
+    GFLCriterion,
+    GIoULoss,
+    QualityBranchLoss,
+)
+from gfocal.matcher import ATSSMatcher, FCOSMatcher
 from gfocal.meta_arch import GFL
-from gfocal.quality import NoQuality
+from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
 
 from .tiny import make_gfl, make_head, make_input
 
@@ -98,6 +107,30 @@ def test_autocast_losses_are_close_to_float32():
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, expected[name], rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("matcher", [ATSSMatcher(), FCOSMatcher()], ids=["atss", "fcos"])
+@pytest.mark.parametrize("representation", [DiracDistance, GaussianDistance, GeneralDistribution])
+def test_parts_are_swapped_by_passing_them(representation, matcher):
+    dist_loss = GaussianNLLLoss() if representation is GaussianDistance else None
+    criterion = GFLCriterion(
+        cls_loss=FocalLoss(positive_weight=centerness),
+        box_loss=GIoULoss(),
+        dist_loss=dist_loss,
+        quality_loss=QualityBranchLoss(measure=localization_iou),
+        box_weight=centerness,
+    )
+    head = make_head(3, QualityBranch(in_channels=8), representation())
+    model = make_gfl(head=head, matcher=matcher, criterion=criterion)
+    for batch in ([make_input(64, 96, [BOX, [60.0, 5, 90, 60]], [0, 2])], [make_input(64, 64)]):
+        model.zero_grad()
+        losses = model(batch)
+        assert all(loss.isfinite() for loss in losses.values())
+        assert "loss_quality" in losses
+        sum(losses.values()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        assert len(model.eval()([make_input(64, 96)])) == 1
 
 
 def test_overfits_one_image():

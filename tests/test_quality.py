@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from gfocal.quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
+    QualityBranch,
     joint_logits,
-    localization_iou,
 )
 
 
@@ -44,15 +44,6 @@ def test_joint_logits_of_extremes(a, b):
     # d joint / d a = (1 - sigmoid(a)) / (1 - sigmoid(joint)), and likewise for b
     assert 0 <= cls.grad.item() <= 1 and 0 <= quality.grad.item() <= 1
     torch.testing.assert_close(joint.sigmoid(), cls.sigmoid() * quality.sigmoid())
-
-
-def test_iou_by_hand():
-    # [0,0,2,2] and [1,0,3,2] share 1 x 2 of 4 + 4 - 2
-    a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
-    b = torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0], [0.0, 0.0, 1.0, 1.0]])
-    assert localization_iou(a, b).tolist() == pytest.approx([2 / 6, 0.0, 1.0])
-    empty = torch.zeros(1, 4)
-    assert localization_iou(empty, empty).tolist() == [0.0]
 
 
 def test_no_quality():
@@ -96,6 +87,16 @@ def test_dgqp_size():
     assert sum(p.numel() for p in DistributionGuidedQualityPredictor().parameters()) == 1409
     without_mean = DistributionGuidedQualityPredictor(topk=3, add_mean=False, hidden_dim=8)
     assert without_mean.fc1.in_features == 12
+
+
+def test_quality_branch_sees_its_own_surroundings():
+    branch = QualityBranch(in_channels=2)
+    torch.nn.init.ones_(branch.conv.weight)
+    features = torch.zeros(1, 2, 3, 4)
+    features[0, :, 0, 0] = 1.0  # both channels: 2 wherever the 3x3 window reaches it
+    quality = branch(features, torch.zeros(1, 12, 4, 17))
+    assert quality.shape == (1, 12, 1)
+    assert quality.view(3, 4).tolist() == [[2, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]]
 
 
 def test_errors():

@@ -43,14 +43,14 @@ class TinyBackbone(Backbone):
         }
 
 
-def make_head(num_classes=3, quality_predictor=None):
+def make_head(num_classes=3, quality_predictor=None, box_representation=None):
     return GFLHead(
         in_channels=8,
         num_levels=2,
         num_classes=num_classes,
         conv_dims=[8],
         norm="",
-        box_representation=GeneralDistribution(),
+        box_representation=box_representation or GeneralDistribution(),
         quality_predictor=quality_predictor or DistributionGuidedQualityPredictor(),
     )
 

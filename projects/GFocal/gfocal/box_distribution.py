@@ -12,10 +12,22 @@ and is chosen by passing another one to the head. Reference: Generalized Focal L
 (https://arxiv.org/abs/2006.04388), Sec. 3.2 and Fig. 5(b).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GeneralDistribution", "boxes_to_distances", "distances_to_boxes"]
+__all__ = [
+    "DiracDistance",
+    "GaussianDistance",
+    "GeneralDistribution",
+    "aligned_iou",
+    "boxes_to_distances",
+    "distances_to_boxes",
+]
+
+# No side is further than this many strides: keeps exp finite whatever a network says.
+_MAX_DISTANCE = 1024.0
 
 
 def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:
@@ -46,6 +58,60 @@ def boxes_to_distances(centers: Tensor, boxes: Tensor) -> Tensor:
         (..., 4) left, top, right, bottom.
     """
     return torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], dim=-1)
+
+
+def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """IoU of each box with the one at the same place.
+
+    Args:
+        boxes1, boxes2: (..., 4) XYXY in one unit, broadcastable.
+
+    Returns:
+        (...) in [0, 1]; 0 where both boxes are empty.
+    """
+    lt = torch.maximum(boxes1[..., :2], boxes2[..., :2])
+    rb = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
+    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
+    union = _area(boxes1) + _area(boxes2) - intersection
+    return intersection / union.clamp(min=1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+
+
+class DiracDistance(nn.Module):
+    """One number a side: the exponential of its channel is the distance, as in FCOS
+    (https://arxiv.org/abs/1904.01355, Sec. 3.1). A Dirac delta in the paper's terms (Sec. 3.2)."""
+
+    num_channels = 1
+
+    def forward(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, 1) -> (..., 4) positive distances, strides, in at least float32."""
+        return _exp(box_logits[..., 0])
+
+
+class GaussianDistance(nn.Module):
+    """A Gaussian a side: its mean is the distance, and its deviation is learned with it (Sec. 3.2).
+
+    Channel 0 is the logarithm of the mean, channel 1 that of the standard deviation, both in
+    strides. Trained by :class:`gfocal.criterion.GaussianNLLLoss`.
+    """
+
+    num_channels = 2
+
+    def forward(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, 2) -> (..., 4) means, strides, in at least float32."""
+        return _exp(box_logits[..., 0])
+
+    def std(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, 2) -> (..., 4) standard deviations, strides."""
+        return _exp(box_logits[..., 1])
+
+
+def _exp(x: Tensor) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.to(dtype).clamp(max=math.log(_MAX_DISTANCE)).exp()
 
 
 class GeneralDistribution(nn.Module):

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
 from torchvision.ops import generalized_box_iou_loss
 
 from .box_distribution import boxes_to_distances, distances_to_boxes
@@ -23,9 +25,12 @@ from .structures import DenseAnchors, DensePredictions, DenseTargets
 
 __all__ = [
     "DistributionFocalLoss",
+    "FocalLoss",
     "GFLCriterion",
     "GIoULoss",
+    "GaussianNLLLoss",
     "LossInputs",
+    "QualityBranchLoss",
     "QualityFocalLoss",
 ]
 
@@ -34,6 +39,7 @@ class LossInputs(NamedTuple):
     """What every loss term sees. M foreground locations of the whole batch; see structures.py.
 
     Attributes:
+        cls_logits: (N, R, K) class logits, at least float32.
         joint_logits: (N, R, K) logits of the class (and quality) score, at least float32.
         quality_logits: (N, R, 1) or None.
         labels: (N, R) as in DenseTargets.
@@ -51,6 +57,7 @@ class LossInputs(NamedTuple):
         box_representation: how the channels are read.
     """
 
+    cls_logits: Tensor
     joint_logits: Tensor
     quality_logits: Tensor | None
     labels: Tensor
@@ -88,10 +95,73 @@ class QualityFocalLoss(nn.Module):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         targets = torch.zeros_like(inputs.joint_logits)
-        iou = localization_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
-        targets[(*inputs.fg_idxs, inputs.fg_labels)] = iou
+        targets[(*inputs.fg_idxs, inputs.fg_labels)] = localization_iou(inputs)
         loss = quality_focal_loss(inputs.joint_logits, targets, beta=self.beta)
         loss = (loss.sum(dim=-1) * (inputs.labels >= 0)).sum()
+        return self.weight * loss / inputs.num_foreground
+
+
+class FocalLoss(nn.Module):
+    """Focal loss (https://arxiv.org/abs/1708.02002) of the class scores, labels 0 and 1.
+
+    Of the class alone: a separate quality is trained by :class:`QualityBranchLoss`.
+
+    Args:
+        alpha, gamma: of focal loss.
+        weight: multiplies the loss.
+        positive_weight: a measure (quality.py) that weights the loss of each positive at its class,
+            "centerness-guided" or "IoU-guided" in Table 1a; None for no weighting.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        weight: float = 1.0,
+        positive_weight: Callable[[LossInputs], Tensor] | None = None,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        self.gamma = gamma
+        self.weight = weight
+        self.positive_weight = positive_weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        targets = torch.zeros_like(inputs.cls_logits)
+        positives = (*inputs.fg_idxs, inputs.fg_labels)
+        targets[positives] = 1.0
+        loss = sigmoid_focal_loss(inputs.cls_logits, targets, alpha=self.alpha, gamma=self.gamma)
+        if self.positive_weight is not None:
+            factors = torch.ones_like(loss)
+            factors[positives] = self.positive_weight(inputs).to(loss.dtype)
+            loss = loss * factors
+        loss = (loss.sum(dim=-1) * (inputs.labels >= 0)).sum()
+        return self.weight * loss / inputs.num_foreground
+
+
+class QualityBranchLoss(nn.Module):
+    """Binary cross entropy of a quality branch on the foreground, as FCOS trains its centerness.
+
+    Args:
+        measure: what the branch is to estimate, ``centerness`` or ``localization_iou``.
+        weight: multiplies the loss.
+    """
+
+    def __init__(self, *, measure: Callable[[LossInputs], Tensor], weight: float = 1.0):
+        super().__init__()
+        self.measure = measure
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        """Raises ValueError if the head has no quality predictor."""
+        if inputs.quality_logits is None:
+            raise ValueError(
+                "QualityBranchLoss has no quality to train; give the head a quality_predictor, "
+                "e.g. QualityBranch"
+            )
+        logits = inputs.quality_logits[inputs.fg_idxs].squeeze(-1)
+        loss = binary_cross_entropy_with_logits(logits, self.measure(inputs), reduction="sum")
         return self.weight * loss / inputs.num_foreground
 
 
@@ -132,6 +202,27 @@ class DistributionFocalLoss(nn.Module):
         loss = distribution_focal_loss(inputs.fg_box_logits.flatten(0, 1), targets.flatten())
         loss = loss.view_as(targets).mean(dim=1)
         return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
+
+
+class GaussianNLLLoss(nn.Module):
+    """Negative log-likelihood of the true distances under :class:`GaussianDistance`, averaged over
+    the four sides, in strides (without the constant ln(2 pi) / 2).
+
+    Args:
+        weight: multiplies the loss.
+    """
+
+    def __init__(self, *, weight: float = 0.25):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        std = inputs.box_representation.std(inputs.fg_box_logits)
+        loss = gaussian_nll_loss(
+            inputs.fg_distances, inputs.fg_target_distances, std.square(), reduction="none"
+        )
+        loss = (loss.mean(dim=1) * inputs.box_weights).sum()
+        return self.weight * loss / inputs.total_box_weight
 
 
 class GFLCriterion(nn.Module):
@@ -206,6 +297,7 @@ class GFLCriterion(nn.Module):
         distances = box_representation(box_logits)
         target_boxes = targets.boxes[image_idxs, location_idxs]
         inputs = LossInputs(
+            cls_logits=predictions.cls_logits,
             joint_logits=joint_logits,
             quality_logits=predictions.quality_logits,
             labels=targets.labels,

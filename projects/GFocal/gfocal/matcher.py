@@ -13,11 +13,10 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from .box_distribution import boxes_to_distances
-from .quality import localization_iou
+from .box_distribution import aligned_iou, boxes_to_distances
 from .structures import DenseAnchors
 
-__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher"]
+__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher", "FCOSMatcher"]
 
 BACKGROUND = -1
 IGNORED = -2
@@ -77,15 +76,7 @@ class ATSSMatcher:
             ValueError: if ``image_sizes`` is not one size an image.
         """
         num_images, num_anchors = len(gt_boxes), len(anchors.boxes)
-        if image_sizes is None:
-            matched = anchors.boxes.new_full(
-                (num_images, num_anchors), BACKGROUND, dtype=torch.int64
-            )
-        elif len(image_sizes) != num_images:
-            raise ValueError(f"got {len(image_sizes)} image_sizes for {num_images} images' boxes")
-        else:
-            inside = anchors.inside(image_sizes)
-            matched = torch.where(inside, BACKGROUND, IGNORED)
+        matched = _nothing_matched(anchors, num_images, image_sizes)
         counts = [len(b) for b in gt_boxes]
         if sum(counts) == 0:
             return matched
@@ -167,6 +158,73 @@ class ATSSMatcher:
         return _Candidates(torch.cat(idxs, dim=1), torch.cat(exists, dim=1))
 
 
+class FCOSMatcher:
+    """FCOS's matching (https://arxiv.org/abs/1904.01355, Sec. 3.2, with centre sampling).
+
+    A location learns a box when it lies inside the box, no further than ``center_sampling_radius``
+    strides (in x and in y) from its centre, and its largest distance to a side is of its level:
+    within (4, 8] strides, unbounded below on the finest level and above on the coarsest. Of several
+    such boxes the smallest wins, of equal ones the first.
+
+    Args:
+        center_sampling_radius: in strides; 0 samples the whole box.
+
+    Raises:
+        ValueError: if the radius is negative.
+    """
+
+    def __init__(self, center_sampling_radius: float = 1.5):
+        if center_sampling_radius < 0:
+            raise ValueError(
+                f"center_sampling_radius is {center_sampling_radius}; expected at least 0 strides"
+            )
+        self.center_sampling_radius = center_sampling_radius
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(center_sampling_radius={self.center_sampling_radius})"
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        anchors: DenseAnchors,
+        gt_boxes: Sequence[Boxes],
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Tensor:
+        """See :meth:`ATSSMatcher.__call__`. Only the anchors' centres and strides are read."""
+        matched = _nothing_matched(anchors, len(gt_boxes), image_sizes)
+        lower, upper = 4 * anchors.strides, 8 * anchors.strides
+        lower[: anchors.level_sizes[0]] = 0
+        upper[len(upper) - anchors.level_sizes[-1] :] = float("inf")
+        radius = self.center_sampling_radius * anchors.strides
+        for image, boxes in enumerate(gt_boxes):
+            if len(boxes) == 0:
+                continue
+            boxes = boxes.tensor.to(anchors.centers.dtype)[:, None]  # (G, 1, 4)
+            distances = boxes_to_distances(anchors.centers, boxes)  # (G, R, 4)
+            furthest = distances.amax(dim=-1)
+            fits = (distances.amin(dim=-1) > 0) & (furthest > lower) & (furthest <= upper)
+            if self.center_sampling_radius > 0:
+                offsets = anchors.centers - (boxes[..., :2] + boxes[..., 2:]) / 2
+                fits &= offsets.abs().amax(dim=-1) < radius
+            areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)  # (G, 1)
+            smallest, idxs = areas.where(fits, float("inf")).min(dim=0)
+            taken = smallest.isfinite() & (matched[image] != IGNORED)
+            matched[image] = torch.where(taken, idxs, matched[image])
+        return matched
+
+
+def _nothing_matched(
+    anchors: DenseAnchors, num_images: int, image_sizes: Sequence[tuple[int, int]] | None
+) -> Tensor:
+    """(N, R) background on the images, ignored on the padding."""
+    if image_sizes is None:
+        shape = (num_images, len(anchors.boxes))
+        return torch.full(shape, BACKGROUND, device=anchors.boxes.device)
+    if len(image_sizes) != num_images:
+        raise ValueError(f"got {len(image_sizes)} image_sizes for {num_images} images' boxes")
+    return torch.where(anchors.inside(image_sizes), BACKGROUND, IGNORED)
+
+
 class _Candidates(NamedTuple):
     """Candidates of each box over all levels, T a box.
 
@@ -184,7 +242,7 @@ def _adaptive_positives(
 ) -> tuple[Tensor, Tensor]:
     """(G, T) which candidates are positive, and (G, T) their IoUs."""
     candidate_boxes = anchors.boxes[candidates.idxs].double()
-    ious = localization_iou(candidate_boxes, boxes[:, None])
+    ious = aligned_iou(candidate_boxes, boxes[:, None])
     exists = candidates.exists
     count = exists.sum(dim=1, keepdim=True)
     mean = (ious * exists).sum(dim=1, keepdim=True) / count

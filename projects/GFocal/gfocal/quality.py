@@ -4,8 +4,8 @@ A quality *predictor* is a module
 
     forward(box_features (N, F, H, W), box_logits (N, H*W, 4, C)) -> (N, H*W, 1) logits, or None
 
-of one pyramid level; a *measure* turns what the criterion knows of the foreground into one number
-in [0, 1] a box. References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388) and
+of one pyramid level; a *measure* turns what the criterion knows of the foreground, its
+``LossInputs``, into one detached number in [0, 1] a location. References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388) and
 Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
 """
 
@@ -15,12 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .box_distribution import aligned_iou
+
 if TYPE_CHECKING:
     from .criterion import LossInputs
 
 __all__ = [
     "DistributionGuidedQualityPredictor",
     "NoQuality",
+    "QualityBranch",
+    "centerness",
     "joint_logits",
     "localization_iou",
     "max_class_score",
@@ -47,28 +51,22 @@ def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
     return -torch.logaddexp(-a, -(F.logsigmoid(a) + b))
 
 
-def localization_iou(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """IoU of each predicted box with its own ground truth: the quality that QFL teaches (Sec. 3.1).
-
-    Args:
-        pred_boxes, gt_boxes: (..., 4) XYXY in one unit.
-
-    Returns:
-        (...) in [0, 1]; 0 where both boxes are empty.
-    """
-    lt = torch.maximum(pred_boxes[..., :2], gt_boxes[..., :2])
-    rb = torch.minimum(pred_boxes[..., 2:], gt_boxes[..., 2:])
-    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
-    union = _area(pred_boxes) + _area(gt_boxes) - intersection
-    return intersection / union.clamp(min=1e-6)
+def localization_iou(inputs: "LossInputs") -> Tensor:
+    """(M,) IoU of each predicted foreground box with its ground truth: what QFL teaches (Sec. 3.1)."""
+    return aligned_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+def centerness(inputs: "LossInputs") -> Tensor:
+    """(M,) how central a location is in its ground truth (FCOS, https://arxiv.org/abs/1904.01355,
+    Eq. 3): sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)); 1 at the centre, 0 on a side."""
+    sides = inputs.fg_target_distances.clamp(min=0)
+    opposite = sides[..., [2, 3, 0, 1]]
+    ratios = torch.minimum(sides, opposite) / torch.maximum(sides, opposite).clamp(min=1e-6)
+    return ratios[..., :2].prod(dim=-1).sqrt()
 
 
 def max_class_score(inputs: "LossInputs") -> Tensor:
-    """(M,) largest class score of each foreground location, detached: GFL's weight of a box."""
+    """(M,) largest class score of each foreground location: GFL's weight of a box."""
     return inputs.fg_joint_logits.detach().max(dim=-1).values.sigmoid()
 
 
@@ -77,6 +75,27 @@ class NoQuality(nn.Module):
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
         return None
+
+
+class QualityBranch(nn.Module):
+    """A 3x3 convolution of the box tower: the centerness of FCOS, the IoU of IoU-Net (Sec. 3.1).
+
+    What it estimates is up to the loss that trains it,
+    :class:`gfocal.criterion.QualityBranchLoss`.
+
+    Args:
+        in_channels: width of the box tower.
+    """
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1)
+        nn.init.normal_(self.conv.weight, std=0.01)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
+        """(N, F, H, W) features -> (N, H*W, 1) quality logits; box_logits are not read."""
+        return self.conv(box_features).flatten(start_dim=2).transpose(1, 2)
 
 
 class DistributionGuidedQualityPredictor(nn.Module):

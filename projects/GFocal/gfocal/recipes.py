@@ -13,9 +13,15 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
-from .box_distribution import GeneralDistribution
-from .criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
-from .matcher import ATSSMatcher
+from .box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
+from .criterion import (
+    DistributionFocalLoss,
+    GaussianNLLLoss,
+    GFLCriterion,
+    GIoULoss,
+    QualityFocalLoss,
+)
+from .matcher import ATSSMatcher, FCOSMatcher
 from .quality import DistributionGuidedQualityPredictor, NoQuality
 
 __all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick"]
@@ -34,6 +40,16 @@ QUALITY: dict[str, dict[str, Any]] = {
 
 # MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned
 BOX: dict[str, dict[str, Any]] = {
+    "dirac": {
+        "box_representation": L(DiracDistance)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": None,
+    },
+    "gaussian": {
+        "box_representation": L(GaussianDistance)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": L(GaussianNLLLoss)(),
+    },
     "general": {
         "box_representation": L(GeneralDistribution)(),
         "box_loss": L(GIoULoss)(),
@@ -49,6 +65,7 @@ BOX: dict[str, dict[str, Any]] = {
 # MODEL.GFL.MATCHER: which locations learn which box
 MATCHER: dict[str, dict[str, Any]] = {
     "atss": {"matcher": L(ATSSMatcher)()},
+    "fcos": {"matcher": L(FCOSMatcher)()},
 }
 
 
