@@ -35,8 +35,12 @@ def test_unknown_keys_are_refused_with_the_nearest(toy_config, override, suggest
     [
         ("train.max_iter.x=5", "train.max_iter is the value 6 and has no keys"),
         ("dataloader.train.mapper.augmentations.4.max_size=1", "is a list of 1 elements"),
-        ("train.max_iter", "is not of the form key=value"),
-        ("train.max_iter=[1", "is not of the form key=value"),
+        ("train.max_iter", "cannot be read as key=value"),
+        ("train.output_dir", "cannot be read as key=value"),
+        ("train.max_iter=[1", "cannot be read as key=value (no viable alternative at input '[1'"),
+        ("+train.note=José", "cannot be read as key=value (token recognition error"),
+        ("+train.note=José", "quote a value with special characters"),
+        ("train.output_dir=${x", "train.output_dir=${x"),
         ("~train.max_iter", "deletions and sweeps are not supported"),
         ("train.max_iter=1,2", "deletions and sweeps are not supported"),
     ],
@@ -69,6 +73,48 @@ def test_overrides_reach_every_kind_of_key(toy_config):
     assert (model.gain, model.num_classes, model.input_format) == (2.5, 3, "RGB")
     assert cfg.optimizer.params.bias_lr_factor == 2.0
     assert cfg.train.note == "hello"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/a/José/x.json",
+        "x(1).json",
+        "a[1].json",
+        "a # b & c; d=e, f",
+        "2017",
+        "1e3",
+        "true",
+        "",
+        "'",
+    ],
+)
+def test_where_a_string_stands_the_text_is_taken_as_it_is(toy_config, value):
+    assert toy_config(f"data.folder={value}").data.folder == value
+    for quote in "'\"":
+        assert toy_config(f"data.folder={quote}{value}{quote}").data.folder == value
+
+
+def test_what_else_can_replace_a_string(toy_config, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert toy_config("data.folder=~/x.json").data.folder == "/home/me/x.json"
+    assert toy_config("data.folder='~/x.json'").data.folder == "~/x.json"
+    assert toy_config("data.folder=null").data.folder is None
+    assert toy_config("data.folder=[a,2]").data.folder == ["a", 2]
+    assert toy_config("data.folder={a:2}").data.folder == {"a": 2}
+    assert toy_config("data.folder=${train.max_iter}").data.folder == 6
+    # An interpolation to a number is no string.
+    assert toy_config("model.num_classes=3").model.num_classes == 3
+
+
+def test_a_broken_value_can_be_replaced(toy_config):
+    cfg = toy_config("train.max_iter=${nowhere}")
+    cfg.data.folder = "${nowhere}"
+    apply_overrides(cfg, ["train.max_iter=7", "data.folder=x"])
+    assert (cfg.train.max_iter, cfg.data.folder) == (7, "x")
+    cfg.dataloader.train.mapper.augmentations[0] = "${nowhere}"
+    apply_overrides(cfg, ["dataloader.train.mapper.augmentations.0=x"])
+    assert cfg.dataloader.train.mapper.augmentations == ["x"]
 
 
 def test_a_callable_that_takes_anything_accepts_any_argument():

@@ -121,6 +121,10 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     that the callable of a LazyCall has but the config leaves at its default
     (``model.head.norm=BN``), and, by hydra's sign for it, any new key (``+train.note=x``).
 
+    Where a LazyConfig has a string, what follows "=" is taken as it is, so that any path can be
+    given; exceptions are ``null``, a list, a dict, a leading ``~``, and one pair of quotes around
+    the whole, which is removed. Other values follow hydra's grammar.
+
     Args:
         cfg: a LazyConfig or yacs config.
         overrides: ``key=value`` strings; for yacs also ``KEY VALUE`` pairs.
@@ -133,24 +137,37 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     """
     if isinstance(cfg, CfgNode):
         return _override_yacs(cfg, overrides)
-    parser = OverridesParser.create()
     for text in overrides:
         try:
-            override = parser.parse_override(text)
-        except HydraException:
-            raise ValueError(f"override {text!r} is not of the form key=value") from None
-        if override.is_delete() or override.is_sweep_override():
-            raise ValueError(
-                f"override {text!r}: deletions and sweeps are not supported; quote a value with "
-                "commas: 'key=\"a,b\"'"
-            )
-        if not (override.is_add() or override.is_force_add()):
-            _check_key(cfg, override.key_or_group, text)
-        try:
-            LazyConfig.apply_overrides(cfg, [text])
+            _override_lazy(cfg, text)
         except (KeyError, OmegaConfBaseException) as error:
             raise ValueError(f"override {text!r}: {error}") from error
     return cfg
+
+
+def _override_lazy(cfg: DictConfig, text: str) -> None:
+    key, equals, value = text.partition("=")
+    if equals and not key.startswith(("+", "~")):
+        _check_key(cfg, key, text)
+        current = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+        if isinstance(current, str) and not re.fullmatch(r"null|\[.*\]|\{.*\}", value):
+            quoted = re.fullmatch(r"(['\"])(.*)\1", value)
+            OmegaConf.update(cfg, key, quoted[2] if quoted else os.path.expanduser(value))
+            return
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"override {text!r} cannot be read as key=value ({reason}); "
+            "quote a value with special characters: 'key=\"value\"'"
+        ) from None
+    if override.is_delete() or override.is_sweep_override():
+        raise ValueError(
+            f"override {text!r}: deletions and sweeps are not supported; quote a value with "
+            "commas: 'key=\"a,b\"'"
+        )
+    LazyConfig.apply_overrides(cfg, [text])
 
 
 def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
@@ -181,22 +198,22 @@ def _check_key(cfg: DictConfig, key: str, text: str) -> None:
     node: Any = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
-        prefix = ".".join(parts[:depth])
+        prefix, last = ".".join(parts[:depth]), depth == len(parts) - 1
         if not OmegaConf.is_config(node):
             raise ValueError(f"override {text!r}: {prefix} is the value {node!r} and has no keys")
         if isinstance(node, ListConfig):
             if not (part.isdigit() and int(part) < len(node)):
                 raise ValueError(f"override {text!r}: {prefix} is a list of {len(node)} elements")
-            node = node[int(part)]
-            continue
-        if part not in list(node):
+            part = int(part)
+        elif part not in list(node):
             arguments = _arguments(node)
-            if depth == len(parts) - 1 and (part in arguments or "**" in arguments):
+            if last and (part in arguments or "**" in arguments):
                 return
             new = [f"{prefix}.{name}".lstrip(".") for name in arguments if name != "**"]
             hint = f" (+{text} adds a new key)"
             raise ValueError(_unknown_key(key, f"override {text!r}", _all_keys(cfg) + new) + hint)
-        node = None if OmegaConf.is_missing(node, part) else node[part]
+        if not last:  # what is replaced need not be readable
+            node = None if OmegaConf.is_missing(node, part) else node[part]
 
 
 def _arguments(node: DictConfig) -> list[str]:
