@@ -35,8 +35,9 @@ def main(args: argparse.Namespace) -> None:
         else:
             trainer = cls(cfg)
             trainer.resume_or_load(resume=args.resume)
-    except (ValueError, FileNotFoundError, SyntaxError) as error:
-        # What the user has to correct; whose code found it helps who is writing a new part.
+    except (ValueError, OSError, SyntaxError) as error:
+        # What the user has to correct, or a failed download; whose code found it helps who is
+        # writing a new part.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         ours = frame.filename.startswith(gfocal.__path__[0])
         sys.exit(f"error: {error}" + ("" if ours else f" ({frame.filename}:{frame.lineno})"))

@@ -300,6 +300,9 @@ def test_auto_scale_workers(toy_config):
     trainer = LazyTrainer(cfg)  # one worker here
     assert trainer.max_iter == 200
     assert trainer.optimizer.defaults["lr"] == pytest.approx(0.05)
+    cfg.train.eval_period = cfg.train.checkpointer.period = "${train.max_iter}"
+    half = LazyTrainer.auto_scale_workers(cfg, 1)
+    assert half.train.eval_period == half.train.checkpointer.period == half.train.max_iter == 200
     cfg.dataloader.train.total_batch_size = 3
     with pytest.raises(ValueError, match="total_batch_size=3 is no multiple"):
         LazyTrainer.auto_scale_workers(cfg, 1)

@@ -1,12 +1,17 @@
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyCall, instantiate
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from gfocal import model_zoo
+from gfocal.data.shapes import CLASSES
 from gfocal.engine import LazyTrainer, Predictor, load_config
+from gfocal.quality import NoQuality
 
 YACS = """
 MODEL:
@@ -54,6 +59,12 @@ def test_config_without_its_dataset_still_predicts(toy_config, trained):
     node = {"_target_": "gfocal.data.coco.register_coco_json", "name": "x", "image_root": "/"}
     cfg.dataloader.test.dataset.names = {**node, "json_file": "/nowhere.json"}
     assert Predictor(cfg, trained).metadata is None
+    cfg.dataloader.test.dataset.names = {"_target_": f"{__name__}.not_permitted"}
+    assert Predictor(cfg, trained).metadata is None
+
+
+def not_permitted():
+    raise PermissionError("Permission denied: '/x.json'")
 
 
 def test_weights_are_needed_and_checked(toy_config, trained, tmp_path):
@@ -66,6 +77,32 @@ def test_weights_are_needed_and_checked(toy_config, trained, tmp_path):
     torch.save({"model": state}, tmp_path / "renamed.pth")
     with pytest.raises(ValueError, match=r"linear.weight: missing(?s:.*)linear.wieght: not in the"):
         Predictor(toy_config(), str(tmp_path / "renamed.pth"))
+    state["linear.weight"] = state.pop("linear.wieght")
+    state["anchor_generator.cell_anchors.0"] = torch.zeros(1, 4)  # Detectron2 0.5 saves them
+    torch.save({"model": state}, tmp_path / "more.pth")
+    Predictor(toy_config(), str(tmp_path / "more.pth"))
+    state["quality.weight"] = torch.zeros(1)
+    torch.save({"model": state}, tmp_path / "more.pth")
+    with pytest.raises(ValueError, match=r"not this model's:\n  quality.weight: not in the model$"):
+        Predictor(toy_config(), str(tmp_path / "more.pth"))
+
+
+def test_weights_of_gflv2_in_gflv1_and_back(tmp_path, monkeypatch):
+    """And a Predictor leaves no dataset behind, not even a generated one."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.chdir(tmp_path)
+    v2 = load_config(model_zoo.get_config_file("quick_start/shapes_gflv2.py"), ["train.device=cpu"])
+    v1 = copy.deepcopy(v2)
+    v1.model.head.quality_predictor = LazyCall(NoQuality)()
+    for cfg, name in ((v1, "v1.pth"), (v2, "v2.pth")):
+        torch.save({"model": instantiate(cfg.model).state_dict()}, name)
+    with pytest.raises(ValueError, match=r"quality_predictor\S+: not in the model"):
+        Predictor(v1, "v2.pth")
+    with pytest.raises(ValueError, match=r"quality_predictor\S+: missing in the file"):
+        Predictor(v2, "v1.pth")
+    predictor = Predictor(v2, "v2.pth")
+    assert predictor.metadata.thing_classes == list(CLASSES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v1.pth", "v2.pth"]
 
 
 def test_config_needs_test_augmentations(toy_config, trained):

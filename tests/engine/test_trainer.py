@@ -87,6 +87,25 @@ def test_which_trainer_for_which_config(config):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device.*MODEL.DEVICE=cpu"):
             Trainer(config("MODEL.DEVICE=cuda"))
+        with pytest.raises(ValueError, match="no CUDA device.*MODEL.DEVICE=cpu"):
+            Trainer.evaluate(config("MODEL.DEVICE=cuda", f"MODEL.WEIGHTS={__file__}"))
+
+
+def test_the_number_of_classes_is_the_datasets(config):
+    cfg = config("MODEL.META_ARCHITECTURE=GFL", "MODEL.GFL.NUM_CLASSES=7")
+    for build in (
+        Trainer.build_train_loader,
+        lambda cfg: Trainer.build_test_loader(cfg, "toy_yacs"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"MODEL\.GFL\.NUM_CLASSES is 7, but dataset 'toy_yacs' has 2 classes"
+        ):
+            build(cfg)
+    cfg.MODEL.GFL.NUM_CLASSES = 2
+    assert len(Trainer.build_test_loader(cfg, "toy_yacs")) == 1
+    cfg.MODEL.GFL.NUM_CLASSES = 7
+    del MetadataCatalog.get("toy_yacs").thing_classes  # nothing to compare with
+    assert len(Trainer.build_test_loader(cfg, "toy_yacs")) == 1
 
 
 def test_missing_files_of_a_dataset_are_named(config, tmp_path):

@@ -96,9 +96,13 @@ def test_resume_and_eval_only(tmp_path):
         (["train.init_checkpoint=no.pth"], {"eval_only": True}, "error: no weight file 'no.pth'"),
         ([], {"eval_only": True}, "error: no weights to evaluate"),
         (["optimizer.lr=-1"], {}, "error: Invalid learning rate: -1"),
+        # Nobody listens on port 9 ("discard"): a download that fails.
+        (["train.init_checkpoint=http://127.0.0.1:9/w.pth"], {}, "error: <urlopen error"),
     ],
 )
-def test_mistakes_found_while_setting_up(tmp_path, opts, flags, message):
+def test_mistakes_found_while_setting_up(tmp_path, monkeypatch, opts, flags, message):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "downloads"))
+    monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(SystemExit) as error:
         train_net.main(arguments(tmp_path, *opts, **flags))
     assert message in str(error.value)

@@ -40,22 +40,22 @@ class AutocastTrainer(SimpleTrainer):
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """A DetectionCheckpointer that refuses a file which leaves a part of the model unloaded."""
+    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
+    model unloaded, or which has a part that the model lacks."""
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         # Anchors are constants: Detectron2 0.5 keeps them in the state dict, later versions don't.
-        missing = [
-            key
-            for key in incompatible.missing_keys
-            if "cell_anchors" not in key and not key.endswith("num_batches_tracked")
-        ]
-        if missing or incompatible.incorrect_shapes:
+        missing, unexpected = (
+            [k for k in keys if "cell_anchors" not in k and not k.endswith("num_batches_tracked")]
+            for keys in (incompatible.missing_keys, incompatible.unexpected_keys)
+        )
+        if missing or unexpected or incompatible.incorrect_shapes:
             lines = [f"  {key}: missing in the file" for key in missing]
             lines += [
                 f"  {key}: {shape} in the file, {expected} in the model"
                 for key, shape, expected in incompatible.incorrect_shapes
             ]
-            lines += [f"  {key}: not in the model" for key in incompatible.unexpected_keys]
+            lines += [f"  {key}: not in the model" for key in unexpected]
             if len(lines) > 20:
                 lines[20:] = [f"  ... and {len(lines) - 20} more"]
             raise ValueError("the weights are not this model's:\n" + "\n".join(lines))

@@ -243,9 +243,11 @@ class LazyTrainer(BaseTrainer):
         cfg.train.reference_world_size = num_workers
         cfg.dataloader.train.total_batch_size = batch_size // reference * num_workers
         cfg.optimizer.lr = _get(cfg, "optimizer.lr") * scale
-        for key in ("train.max_iter", "train.eval_period", "train.checkpointer.period"):
-            if OmegaConf.select(cfg, key, default=0):
-                OmegaConf.update(cfg, key, max(1, round(_get(cfg, key) / scale)))
+        keys = ("train.max_iter", "train.eval_period", "train.checkpointer.period")
+        # Read all before the first is written: a period may be "${train.max_iter}".
+        for key, value in [(key, OmegaConf.select(cfg, key, default=0)) for key in keys]:
+            if value:
+                OmegaConf.update(cfg, key, max(1, round(value / scale)))
         logging.getLogger(__name__).info(
             f"Scaled the config from {reference} to {num_workers} workers: "
             f"batch size {cfg.dataloader.train.total_batch_size}, learning rate "

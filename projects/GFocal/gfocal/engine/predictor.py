@@ -38,8 +38,7 @@ class Predictor:
 
         Raises:
             FileNotFoundError: no such weight file.
-            ValueError: no weights, weights that leave a part of the model unloaded, a device that
-                is not there, or a LazyConfig without `dataloader.test.mapper.augmentations`.
+            ValueError: no weights, weights of another model, a device that is not there, or a LazyConfig without `dataloader.test.mapper.augmentations`.
         """
         settings = config_settings(cfg)
         weights = check_weights(settings.weights if weights is None else str(weights))
@@ -115,7 +114,7 @@ def _registered_names(cfg: DictConfig) -> Sequence[str]:
     """Names of a LazyConfig's test datasets, after the LazyCalls that register them."""
     try:
         names = instantiate(OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[]))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         # Prediction needs no dataset; only the class names are lost.
         logging.getLogger(__name__).warning(f"The test dataset's class names are unknown: {error}")
         return []
