@@ -36,14 +36,14 @@ dataloader.train.dataset.names = L(register_coco_json)(
     name="custom_coco_train",
     json_file="${data.train_json}",
     image_root="${data.train_images}",
-    num_classes="${data.num_classes}",
+    num_classes="${model.num_classes}",
     on_invalid="${data.on_invalid}",
 )
 dataloader.test.dataset.names = L(register_coco_json)(
     name="custom_coco_val",
     json_file="${data.val_json}",
     image_root="${data.val_images}",
-    num_classes="${data.num_classes}",
+    num_classes="${model.num_classes}",
     on_invalid="${data.on_invalid}",
     same_categories_as="${data.train_json}",
 )

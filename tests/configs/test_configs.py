@@ -171,11 +171,12 @@ def test_a_dataset_by_overrides_alone(name, overrides):
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_one_knob_for_the_number_of_classes(name, overrides):
-    cfg = load(f"quick_start/{name}.py", [*overrides, "data.num_classes=7"])
-    assert cfg.model.num_classes == cfg.model.head.num_classes == 7
-    for split in ("train", "test"):
-        with pytest.raises(ValueError, match=r"num_classes is 7, but .*json has 3 categories"):
-            instantiate(cfg.dataloader[split])
+    for knob in ("data", "model"):
+        cfg = load(f"quick_start/{name}.py", [*overrides, f"{knob}.num_classes=7"])
+        assert cfg.model.num_classes == cfg.model.head.num_classes == 7
+        for split in ("train", "test"):
+            with pytest.raises(ValueError, match=r"num_classes is 7, but .*json has 3 categories"):
+                instantiate(cfg.dataloader[split])
     cfg = load(f"quick_start/{name}.py", [*overrides, "data.num_classes=3"])
     assert len(instantiate(cfg.dataloader.test)) == 3
 
