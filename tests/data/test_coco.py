@@ -68,7 +68,9 @@ def test_the_same_dicts_as_detectron2(dataset):
 
 def test_registration_is_lazy_and_idempotent(dataset, tmp_path):
     assert _register(dataset) == "mine"
+    MetadataCatalog.get("mine").thing_colors = [(1, 2, 3)]
     assert _register(dataset) == "mine"
+    assert MetadataCatalog.get("mine").thing_colors == [(1, 2, 3)]
     (tmp_path / "images" / "b.jpg").unlink()
     _register(dataset)  # images are looked for when the dataset is loaded
     with pytest.raises(FileNotFoundError):
@@ -104,6 +106,15 @@ def test_a_changed_json_is_read_again(dataset, tmp_path):
     document["categories"].append({"id": 2, "name": "bicycle"})
     write_dataset(tmp_path, document)
     assert coco_num_classes(dataset[0]) == 4
+
+
+def test_a_changed_json_is_registered_again(dataset, tmp_path):
+    _register(dataset)
+    document = valid_document()
+    document["categories"][0]["name"] = "hairbrush"
+    write_dataset(tmp_path, document)
+    _register(dataset)
+    assert MetadataCatalog.get("mine").thing_classes == ["person", "dog", "hairbrush"]
 
 
 @pytest.mark.parametrize(
@@ -327,6 +338,20 @@ def test_filter_empty(dataset):
     assert [d["image_id"] for d in dicts] == [3, 7, 9]
 
 
+def test_nothing_to_train_on_names_dataset_and_json(tmp_path):
+    document = valid_document()
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = 1
+    dataset = write_dataset(tmp_path, document)
+    _register(dataset)
+    message = rf"no image with a box that is no crowd in mine \({re.escape(dataset[0])}\)"
+    with pytest.raises(ValueError, match=message):
+        detection_dataset_dicts("mine")
+    assert len(detection_dataset_dicts("mine", filter_empty=False)) == 3
+    with pytest.raises(ValueError, match="no image in an empty list of datasets"):
+        detection_dataset_dicts([], filter_empty=False)
+
+
 # Evaluation
 
 
@@ -347,6 +372,17 @@ def _evaluate(name, skip=()):
 
 
 def test_evaluator_on_a_json_without_area_iscrowd_and_info(dataset):
+    assert _evaluate(_register(dataset)) == pytest.approx(100.0)
+
+
+def test_evaluator_on_a_json_with_null_area_and_iscrowd(tmp_path):
+    document = valid_document()
+    for annotation in document["annotations"]:
+        annotation.update(area=None, iscrowd=None)
+    dataset = write_dataset(tmp_path, document)
+    data = read_coco_json(*dataset)
+    assert [a["area"] for a in data.annotations] == [20.5 * 30, 16 * 16, 30 * 30, 40 * 20]
+    assert {a["iscrowd"] for a in data.annotations} == {0}
     assert _evaluate(_register(dataset)) == pytest.approx(100.0)
 
 
@@ -382,14 +418,14 @@ def test_evaluator_writes_the_original_category_ids(dataset, tmp_path):
     assert written[0]["bbox"] == [4.0, 5.0, 20.5, 30.0]
 
 
-def test_fast_evaluation_is_used_where_it_is_compiled():
+def test_fast_evaluation_is_used_where_it_is_compiled(dataset):
     try:
         from detectron2 import _C
 
         compiled = hasattr(_C, "COCOevalEvaluateImages")
     except ImportError:
         compiled = False
-    assert coco._has_fast_eval() == compiled
+    assert coco_evaluator(_register(dataset))._use_fast_impl == compiled
 
 
 def test_each_folder_is_looked_into_once(tmp_path, monkeypatch):

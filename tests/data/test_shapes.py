@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gfocal.data import shapes
-from gfocal.data.coco import read_coco_json
+from gfocal.data.coco import coco_evaluator, detection_dataset_dicts, read_coco_json
 from gfocal.data.shapes import CLASSES, MIN_VISIBLE, draw, generate_shapes, register_shapes
 
 
@@ -129,13 +129,13 @@ def test_no_shape_is_mostly_hidden(monkeypatch):
 
 def test_files_and_json(tmp_path):
     name = register_shapes("val", root=str(tmp_path), num_images=5, image_size=128)
+    dicts = DatasetCatalog.get(name)
     (folder,) = tmp_path.iterdir()
     assert name == "gfocal_shapes_val_5x128px_seed0_v1"
     document = json.loads((folder / "annotations.json").read_text())
     assert document["info"]["num_images"] == 5 and document["info"]["image_size"] == 128
     data = read_coco_json(str(folder / "annotations.json"), str(folder / "images"))
     assert len(data.images) == 5 and tuple(data.category_names) == CLASSES
-    dicts = DatasetCatalog.get(name)
     assert MetadataCatalog.get(name).thing_classes == list(CLASSES)
     for index, record in enumerate(dicts):
         drawing = draw("val", index, image_size=128)
@@ -163,6 +163,24 @@ def test_generated_once(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "draw", None)  # another drawing would fail
     assert generate_shapes("val", root=str(tmp_path), num_images=2) == folder
     assert _digest(folder) == before
+
+
+@pytest.mark.parametrize(
+    "use", [DatasetCatalog.get, coco_evaluator, detection_dataset_dicts, lambda x: x]
+)
+def test_generated_on_first_use(tmp_path, monkeypatch, use):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    name = register_shapes("val", num_images=2)
+    assert register_shapes("val", num_images=2) == name
+    assert MetadataCatalog.get(name).thing_classes == list(CLASSES)
+    assert MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id[1] == 0
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/another/folder")  # the registered one counts
+    use(name)
+    files = [tmp_path / "gfocal_shapes" / "val_2x192px_seed0_v1" / "annotations.json"]
+    assert list(tmp_path.glob("*/*/*.json")) == files * (use.__name__ != "<lambda>")
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
 
 
 def test_other_parameters_go_into_another_folder(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ Units: boxes are XYWH, in pixels.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import gc
@@ -16,7 +17,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,20 +107,59 @@ def register_coco_json(
     if same_categories_as and _categories(same_categories_as) != categories:
         raise ValueError(_difference(json_file, same_categories_as))
 
-    loader = functools.partial(_load_dicts, json_file, image_root, on_invalid)
+    return register_loader(name, CocoLoader(json_file, image_root, on_invalid), categories)
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoLoader:
+    """What DatasetCatalog calls to load a dataset.
+
+    Attributes:
+        json_file, image_root, on_invalid: see :func:`register_coco_json`.
+        prepare: makes the files where they are not there yet.
+    """
+
+    json_file: str
+    image_root: str
+    on_invalid: str = "error"
+    prepare: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
+
+    def read(self) -> CocoJson:
+        if self.prepare is not None:
+            self.prepare()
+        return read_coco_json(self.json_file, self.image_root, self.on_invalid)
+
+    def __call__(self) -> list[dict[str, Any]]:
+        return _dataset_dicts(self.read(), self.json_file, self.image_root)
+
+
+def register_loader(name: str, loader: CocoLoader, categories: dict[int, str]) -> str:
+    """Registers a dataset whose categories, {id: name} by ascending id, are known.
+
+    Returns:
+        ``name``.
+
+    Raises:
+        ValueError: the name is that of a dataset that was not registered here.
+    """
+    classes = list(categories.values())
+    ids = {key: index for index, key in enumerate(categories)}
     if name in DatasetCatalog:
-        registered = DatasetCatalog[name]
-        if getattr(registered, "func", None) is not _load_dicts:
+        registered, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+        if not isinstance(registered, CocoLoader):
             raise ValueError(f"the dataset name {name!r} is taken; choose another one")
+        known = (metadata.get("thing_classes"), metadata.get("thing_dataset_id_to_contiguous_id"))
+        if registered == loader and known == (classes, ids):
+            return name  # what others have added to the metadata stays
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, loader)
     MetadataCatalog.get(name).set(
-        json_file=json_file,
-        image_root=image_root,
+        json_file=loader.json_file,
+        image_root=loader.image_root,
         evaluator_type="coco",
-        thing_classes=list(categories.values()),
-        thing_dataset_id_to_contiguous_id={key: i for i, key in enumerate(categories)},
+        thing_classes=classes,
+        thing_dataset_id_to_contiguous_id=ids,
     )
     return name
 
@@ -150,13 +190,19 @@ def detection_dataset_dicts(
 
     Raises:
         FileNotFoundError: a file of a dataset is not there; says how to point elsewhere.
-        ValueError: no such dataset, or one is named twice.
+        ValueError: no such dataset, one is named twice, or no image is left.
     """
     names = [names] if isinstance(names, str) else list(names)
     if len(set(names)) < len(names):
         raise ValueError(f"a dataset is named twice: {names}")
     check_dataset_files(names)
-    return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+    try:
+        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+    except AssertionError as error:
+        files = [MetadataCatalog.get(name).get("json_file", "no json") for name in names]
+        where = ", ".join(f"{name} ({file})" for name, file in zip(names, files))
+        what = "image with a box that is no crowd" if filter_empty else "image"
+        raise ValueError(f"no {what} in {where or 'an empty list of datasets'}: {error}") from error
 
 
 def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOEvaluator:
@@ -177,13 +223,15 @@ def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOE
     check_dataset_files([dataset_name])
     evaluator = COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval())
     loader = DatasetCatalog[dataset_name]
-    if getattr(loader, "func", None) is _load_dicts:
-        evaluator._coco_api = _ground_truth(read_coco_json(*loader.args))
+    if isinstance(loader, CocoLoader):
+        evaluator._coco_api = _ground_truth(loader.read())
     return evaluator
 
 
 def check_dataset_files(names: Iterable[str]) -> None:
     """Checks that datasets are registered, and that their json files and image folders exist.
+
+    A dataset that is generated on first use is generated here.
 
     Raises:
         FileNotFoundError: one is not there; says where it was looked for and how to change that.
@@ -195,6 +243,8 @@ def check_dataset_files(names: Iterable[str]) -> None:
             raise ValueError(
                 f"no dataset {name!r} is registered" + f"; did you mean {nearest}?" * bool(nearest)
             )
+        if (prepare := getattr(DatasetCatalog[name], "prepare", None)) is not None:
+            prepare()
         metadata = MetadataCatalog.get(name)
         for key in ("json_file", "image_root"):
             path = metadata.get(key, None)
@@ -452,8 +502,8 @@ def _valid_annotations(
         {
             **record,
             "bbox": box,
-            "area": record.get("area", box[2] * box[3]),
-            "iscrowd": record.get("iscrowd", 0),
+            "area": box[2] * box[3] if record.get("area") is None else record["area"],
+            "iscrowd": record.get("iscrowd") or 0,
         }
         for record, box, is_bad in zip(records, boxes.tolist(), bad.tolist())
         if not is_bad
@@ -477,9 +527,8 @@ def _box_array(rows: list[Any]) -> np.ndarray:
     return boxes
 
 
-def _load_dicts(json_file: str, image_root: str, on_invalid: str) -> list[dict[str, Any]]:
+def _dataset_dicts(data: CocoJson, json_file: str, image_root: str) -> list[dict[str, Any]]:
     """Detectron2's dataset dicts. Boxes only: a detector needs no polygons and no keypoints."""
-    data = read_coco_json(json_file, image_root, on_invalid)
     classes = {category_id: index for index, category_id in enumerate(data.category_ids)}
     dicts = {
         image["id"]: {

@@ -11,6 +11,7 @@ opaque and no later shape is. Each shape that is drawn is annotated, and at leas
 Units: pixels; pixel (x, y) covers [x, x + 1) x [y, y + 1). Colours are in 0..255.
 """
 
+import functools
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .coco import register_coco_json
+from .coco import CocoLoader, register_loader
 
 __all__ = ["CLASSES", "generate_shapes", "register_shapes"]
 
@@ -61,7 +62,7 @@ def register_shapes(
     image_size: int = 192,
     seed: int = 0,
 ) -> str:
-    """Generates a split unless it is there already, and registers it.
+    """Registers a split. Its files are generated when it is first loaded or evaluated.
 
     Args:
         split: "train" or "val"; they have no image in common.
@@ -74,16 +75,19 @@ def register_shapes(
 
     Returns:
         the dataset's name, so that a LazyCall of this function can stand where one is expected.
+
+    Raises:
+        ValueError: an unknown split, or a number out of range.
     """
-    folder = generate_shapes(
-        split, root=root, num_images=num_images, image_size=image_size, seed=seed
-    )
-    return register_coco_json(
-        f"gfocal_shapes_{os.path.basename(folder)}",
+    num_images = SPLITS.get(split) if num_images is None else num_images
+    folder = _folder(split, root, num_images, image_size, seed)
+    loader = CocoLoader(
         json_file=os.path.join(folder, "annotations.json"),
         image_root=os.path.join(folder, "images"),
-        num_classes=len(CLASSES),
+        prepare=functools.partial(_generate, folder, split, num_images, image_size, seed),
     )
+    categories = dict(enumerate(CLASSES, 1))
+    return register_loader(f"gfocal_shapes_{os.path.basename(folder)}", loader, categories)
 
 
 def generate_shapes(
@@ -106,9 +110,18 @@ def generate_shapes(
     Raises:
         ValueError: an unknown split, or a number out of range.
     """
+    num_images = SPLITS.get(split) if num_images is None else num_images
+    folder = _folder(split, root, num_images, image_size, seed)
+    _generate(folder, split, num_images, image_size, seed)
+    return folder
+
+
+def _folder(
+    split: str, root: str | None, num_images: int | None, image_size: int, seed: int
+) -> str:
+    """The folder of a split, after a check of the arguments."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}")
-    num_images = SPLITS[split] if num_images is None else num_images
     for key, value, least in (("num_images", num_images, 1), ("image_size", image_size, 128)):
         if value < least:
             raise ValueError(f"{key} is {value}; expected at least {least}")
@@ -117,10 +130,13 @@ def generate_shapes(
     if root is None:
         root = os.path.join(os.environ.get("DETECTRON2_DATASETS") or "datasets", "gfocal_shapes")
     root = os.path.expanduser(root)
-    folder = os.path.join(root, f"{split}_{num_images}x{image_size}px_seed{seed}_v{VERSION}")
-    if os.path.isdir(folder):
-        return folder
+    return os.path.join(root, f"{split}_{num_images}x{image_size}px_seed{seed}_v{VERSION}")
 
+
+def _generate(folder: str, split: str, num_images: int, image_size: int, seed: int) -> None:
+    if os.path.isdir(folder):
+        return
+    root = os.path.dirname(folder)
     logger = logging.getLogger(__name__)
     logger.info(f"Generating {num_images} images of shapes in {os.path.abspath(folder)}")
     start = time.perf_counter()
@@ -135,7 +151,6 @@ def generate_shapes(
                 raise
             shutil.rmtree(complete)  # another process was faster, with the same result
     logger.info(f"Generated {num_images} images in {time.perf_counter() - start:.1f} s")
-    return folder
 
 
 def draw(split: str, index: int, *, image_size: int = 192, seed: int = 0) -> Drawing:
