@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VERSION := import sys; print(*sys.version_info[:2])
 DEMO := output/demo
 DEMO_CONFIG := --config-file configs/quick_start/shapes_gflv2.py
 export DETECTRON2_DATASETS ?= datasets
@@ -16,7 +17,8 @@ help:  ## list the targets
 
 env: $(READY)  ## make .venv: pinned requirements, Detectron2, the package in editable mode
 
-# A failure says why in one line; the stamp at the end makes an up-to-date env a no-op.
+# A failure says why in one line; the stamp at the end makes an up-to-date env a no-op. The .venv of
+# another Python version cannot be updated, and is replaced.
 $(READY): requirements/runtime.txt requirements/dev.txt setup.py tools/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 		|| { echo "make env: PYTHON=$(PYTHON) must be Python 3.10 or newer, got:" \
@@ -24,7 +26,8 @@ $(READY): requirements/runtime.txt requirements/dev.txt setup.py tools/install_d
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "make env: $(PYTHON) has no venv module:" \
 			"install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $$([ "$$($(BIN)/python -c '$(VERSION)' 2>&1)" = \
+		"$$($(PYTHON) -c '$(VERSION)')" ] || echo --clear) $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check \
 		-r requirements/runtime.txt -r requirements/dev.txt \
 		|| { echo "make env: cannot install the pinned requirements" \
