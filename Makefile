@@ -42,7 +42,7 @@ demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in ou
 	$(BIN)/python tools/train_net.py $(DEMO_CONFIG) train.output_dir=$(DEMO)
 	$(BIN)/python tools/demo.py $(DEMO_CONFIG) --weights $(DEMO)/model_final.pth --output $(DEMO) \
 		--input '$(DETECTRON2_DATASETS)/gfocal_shapes/val_200x192px_seed0_v*/images/*.jpg' \
-		--max-images 12 --sheet --distributions
+		--max-images 12 --confidence 0.4 --sheet --distributions
 	@echo "metrics.json, predictions.png and distributions.png are in $(DEMO). On unseen images:"
 	@sed -n '/Evaluation results for bbox/,/^| *[0-9]/p' $(DEMO)/log.txt | grep '^|'
 
