@@ -1,7 +1,7 @@
 """Packaging: the package lives in projects/GFocal, and configs/ ships inside it as gfocal/configs.
 
-Detectron2 is not among the requirements, because no package index has it under its name: install the
-official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
+Detectron2 is not among the requirements, because no package index has it under its name: install
+the official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
 """
 
 from setuptools import find_packages, setup

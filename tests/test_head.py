@@ -95,5 +95,5 @@ def test_errors(kwargs, message):
 
 
 def test_wrong_number_of_levels():
-    with pytest.raises(ValueError, match="got 1 feature maps; this head was built for 2 levels"):
+    with pytest.raises(ValueError, match="got 1 feature maps; this head has 2 levels"):
         make_head()([torch.zeros(1, 8, 2, 2)])

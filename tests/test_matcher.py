@@ -183,7 +183,7 @@ def test_equals_the_full_matrix(
 
 
 def test_fcos_by_hand():
-    # Strides 8 and 16, 64 x 64: the fine level takes furthest sides up to 64 px, the coarse one more.
+    # Strides 8 and 16: the fine level takes furthest sides of up to 64 px, the coarse one more.
     # The box [10, 10, 50, 42] is centred at (30, 26): on the fine level the columns within 12 px of
     # 30 are 24, 32, 40 and the rows within 12 px of 26 are 16, 24, 32. All their sides are < 64 px.
     anchors = make_anchors(64, 64, strides=[8, 16])

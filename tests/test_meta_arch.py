@@ -1,4 +1,4 @@
-"""The detector as a user meets it: any batch trains, any image is answered, errors name the image."""
+"""The detector as a user meets it: any batch trains, any image is answered, errors name it."""
 
 import pytest
 import torch

@@ -51,8 +51,8 @@ def test_no_quality():
 
 
 def test_dgqp_sees_only_the_shape_of_the_distributions():
-    """Its statistics are sorted probabilities: neither where the mass lies nor a shift of all logits
-    may change the quality (GFLV2 Sec. 3.2)."""
+    """Its statistics are sorted probabilities: neither where the mass lies nor a shift of all
+    logits may change the quality (GFLV2 Sec. 3.2)."""
     predictor = DistributionGuidedQualityPredictor()
     torch.nn.init.normal_(predictor.fc1.weight)
     torch.nn.init.normal_(predictor.fc2.weight)
@@ -66,8 +66,8 @@ def test_dgqp_sees_only_the_shape_of_the_distributions():
 
 
 def test_dgqp_by_hand():
-    # topk 1 with the mean: statistics are the largest probability, twice a side. First layer: sum of
-    # all eight; second: times 3 plus 1. Uniform over 4 bins: 8 * 1/4 = 2, so the quality is 7.
+    # topk 1 with the mean: statistics are the largest probability, twice a side. First layer: sum
+    # of all eight; second: times 3 plus 1. Uniform over 4 bins: 8 * 1/4 = 2, so the quality is 7.
     predictor = DistributionGuidedQualityPredictor(topk=1, add_mean=True, hidden_dim=1)
     torch.nn.init.ones_(predictor.fc1.weight)
     torch.nn.init.constant_(predictor.fc2.weight, 3.0)

@@ -9,8 +9,8 @@ official build (with the compiled ops) installs that first. Otherwise this tool
 3. puts a stub in the place of the compiled module ``detectron2._C``, which that distribution lacks,
 4. installs the result with pip.
 
-Usage: ``python tools/install_detectron2.py [--sdist FILE]``. The interpreter needs torch, setuptools
-and wheel first. A failure is one line on stderr and exit status 1.
+Usage: ``python tools/install_detectron2.py [--sdist FILE]``. The interpreter needs torch,
+setuptools and wheel first. A failure is one line on stderr and exit status 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Replacement(NamedTuple):
 
     Attributes:
         file: path in the source distribution.
-        old: text to replace where it stands as whole words (``np.int`` is not part of ``np.int64``).
+        old: text to replace where it stands as whole words (``np.int`` is not in ``np.int64``).
         new: text to put there.
         count: how often ``old`` occurs; anything else is an error.
     """
@@ -129,7 +129,7 @@ REPLACEMENTS = (
 )
 
 # The three functions are those that Detectron2's environment report calls.
-STUB = '''"""Stands in for the compiled ops of Detectron2, which this pure-Python build does not have."""
+STUB = '''"""Stands in for Detectron2's compiled ops, which this pure-Python build does not have."""
 
 
 def get_compiler_version():

@@ -1,4 +1,4 @@
-"""The yacs side: ``add_gfocal_config(cfg)`` adds the MODEL.GFL node that ``GFL.from_config`` reads."""
+"""The yacs side: ``add_gfocal_config`` adds the MODEL.GFL node that ``GFL.from_config`` reads."""
 
 from detectron2.config import CfgNode as CN
 

@@ -85,7 +85,7 @@ class GFLHead(nn.Module):
         """
         if len(features) != self.num_levels:
             raise ValueError(
-                f"got {len(features)} feature maps; this head was built for {self.num_levels} levels"
+                f"got {len(features)} feature maps; this head has {self.num_levels} levels"
             )
         cls_logits, box_logits, quality_logits = [], [], []
         for feature, scale in zip(features, self.scales):

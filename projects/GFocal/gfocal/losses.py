@@ -43,8 +43,8 @@ def quality_focal_loss(
 def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
     """DFL (Eq. 6): cross entropy on the two bins around the target, weighted by nearness.
 
-    With i <= y <= i + 1 the loss is -((i + 1 - y) log S_i + (y - i) log S_{i+1}), smallest where the
-    distribution's expectation is y.
+    With i <= y <= i + 1 the loss is -((i + 1 - y) log S_i + (y - i) log S_{i+1}), smallest where
+    all mass is on these two bins and the expectation is y.
 
     Args:
         inputs: (M, n+1) logits of the bins 0..n.

@@ -30,9 +30,9 @@ class ATSSMatcher:
 
     For each box, the ``topk`` anchors of each level whose centres are nearest to the box's centre
     are candidates (all of them on a smaller level; of equally near ones the lowest index). Positive
-    are the candidates whose IoU with the box reaches the mean plus the (unbiased) standard deviation
-    of its candidates' IoUs and whose centre lies inside the box. An anchor that several boxes claim
-    goes to the one of highest IoU, of equal ones to the first.
+    are the candidates whose IoU with the box reaches the mean plus the (unbiased) standard
+    deviation of its candidates' IoUs and whose centre lies inside the box. An anchor that several
+    boxes claim goes to the one of highest IoU, of equal ones to the first.
 
     No box-by-anchor matrix is built. On a grid, the cell at rank i among the columns and rank j
     among the rows, by distance from the box's centre, has (i+1)(j+1)-1 cells at least as near on

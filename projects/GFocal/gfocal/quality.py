@@ -5,8 +5,8 @@ A quality *predictor* is a module
     forward(box_features (N, F, H, W), box_logits (N, H*W, 4, C)) -> (N, H*W, 1) logits, or None
 
 of one pyramid level; a *measure* turns what the criterion knows of the foreground, its
-``LossInputs``, into one detached number in [0, 1] a location. References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388) and
-Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
+``LossInputs``, into one detached number in [0, 1] a location. References: Generalized Focal Loss
+(https://arxiv.org/abs/2006.04388) and Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
 """
 
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
 
 
 def localization_iou(inputs: "LossInputs") -> Tensor:
-    """(M,) IoU of each predicted foreground box with its ground truth: what QFL teaches (Sec. 3.1)."""
+    """(M,) IoU of each predicted foreground box with its ground truth: QFL's label (Sec. 3.1)."""
     return aligned_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
 
 
@@ -71,7 +71,7 @@ def max_class_score(inputs: "LossInputs") -> Tensor:
 
 
 class NoQuality(nn.Module):
-    """GFLV1: the class score alone is the joint representation; there is nothing more to predict."""
+    """GFLV1: the class score alone is the joint representation; nothing more is predicted."""
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
         return None
@@ -99,7 +99,7 @@ class QualityBranch(nn.Module):
 
 
 class DistributionGuidedQualityPredictor(nn.Module):
-    """DGQP: the shape of a box's four distributions tells how well it is localized (GFLV2 Sec. 3.2).
+    """DGQP: the shape of a box's distributions tells how well it is localized (GFLV2 Sec. 3.2).
 
     A sharp distribution marks a sure side. The statistics of a side are its ``topk`` largest
     probabilities and, if ``add_mean``, their mean; those of the four sides go through two linear

@@ -153,8 +153,8 @@ class DenseTargets(NamedTuple):
             gt_classes: N vectors of class indices in [0, num_classes).
             num_classes: K.
         """
-        # Two rows stand after the boxes of all images, one for ignored and one for background, which
-        # the codes -2 and -1 then index from the end: one gather serves the batch.
+        # Two rows stand after the boxes of all images, one for ignored and one for background,
+        # which the codes -2 and -1 then index from the end: one gather serves the batch.
         counts = [len(b) for b in gt_boxes]
         firsts = torch.tensor([0] + counts[:-1], device=matched_idxs.device).cumsum(0)
         codes = torch.where(matched_idxs >= 0, matched_idxs + firsts[:, None], matched_idxs)

@@ -38,7 +38,8 @@ class Predictor:
 
         Raises:
             FileNotFoundError: no such weight file.
-            ValueError: no weights, weights of another model, a device that is not there, or a LazyConfig without `dataloader.test.mapper.augmentations`.
+            ValueError: no weights, weights of another model, a device that is not there, or a
+                LazyConfig without `dataloader.test.mapper.augmentations`.
         """
         settings = config_settings(cfg)
         weights = check_weights(settings.weights if weights is None else str(weights))
