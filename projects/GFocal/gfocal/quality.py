@@ -105,6 +105,10 @@ class DistributionGuidedQualityPredictor(nn.Module):
     probabilities and, if ``add_mean``, their mean; those of the four sides go through two linear
     layers with a ReLU between.
 
+    The layers start as PyTorch starts them. The official code draws both from std 0.01, next to a
+    saddle (the gradient of each is scaled by the weights of the other), where a short training
+    leaves the quality almost constant.
+
     Args:
         topk: number of largest probabilities a side, 4 in the paper.
         add_mean: append their mean.
@@ -123,9 +127,6 @@ class DistributionGuidedQualityPredictor(nn.Module):
         self.add_mean = add_mean
         self.fc1 = nn.Linear(4 * (topk + int(add_mean)), hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, 1)
-        for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
         """
