@@ -70,6 +70,7 @@ def test_dgqp_by_hand():
     # of all eight; second: times 3 plus 1. Uniform over 4 bins: 8 * 1/4 = 2, so the quality is 7.
     predictor = DistributionGuidedQualityPredictor(topk=1, add_mean=True, hidden_dim=1)
     torch.nn.init.ones_(predictor.fc1.weight)
+    torch.nn.init.zeros_(predictor.fc1.bias)
     torch.nn.init.constant_(predictor.fc2.weight, 3.0)
     torch.nn.init.ones_(predictor.fc2.bias)
     assert predictor(None, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(7.0)
