@@ -71,12 +71,12 @@ def test_editable_install_points_into_the_checkout(source: Path, tmp_path: Path)
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # -S: without this environment's own site-packages, where gfocal is installed too.
+    # -E -S: without PYTHONPATH and this environment's own site-packages, where gfocal is installed too.
     look = (
         f"import site; site.addsitedir({str(site)!r});"
         "import importlib.util; print(importlib.util.find_spec('gfocal').origin)"
     )
-    origin = Path(run_python("-S", "-c", look, cwd=tmp_path).strip())
+    origin = Path(run_python("-E", "-S", "-c", look, cwd=tmp_path).strip())
     assert origin == source / "projects" / "GFocal" / "gfocal" / "__init__.py"
     assert (origin.parents[3] / "configs").is_dir()
 
