@@ -71,7 +71,7 @@ def test_editable_install_points_into_the_checkout(source: Path, tmp_path: Path)
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # -E -S: without PYTHONPATH and this environment's own site-packages, where gfocal is installed too.
+    # -E -S: without PYTHONPATH and this environment's site-packages, where gfocal may be too.
     look = (
         f"import site; site.addsitedir({str(site)!r});"
         "import importlib.util; print(importlib.util.find_spec('gfocal').origin)"
