@@ -207,6 +207,12 @@ def test_fcos_smallest_box_and_level():
     assert fine[15, 15] == 1  # (120, 120): the smaller one, and the first of the two
     assert (fine != 0).all()  # the large box has sides of more than 64 px
     assert coarse[7, 7] == 0  # (112, 112): 128 px to a side
+    # Alone, the large one is still not of the fine level: every side is at most 64 px there.
+    alone = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes[:1]))])[0]
+    assert (alone[: 32 * 32] == BACKGROUND).all() and (alone[32 * 32 :] == 0).any()
+    # And the small one, with 24 to 36 px to its sides, is not of the coarse level.
+    alone = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes[1:2]))])[0]
+    assert (alone[: 32 * 32] == 0).any() and (alone[32 * 32 :] == BACKGROUND).all()
 
 
 def test_fcos_errors_and_padding():
