@@ -5,14 +5,11 @@ Made for BCCD (364 images of blood cells) on 2 CPU cores. Takes the overrides of
     data.train_json=... data.train_images=... data.val_json=... data.val_images=...
 """
 
-from detectron2.config import LazyCall as L
-from detectron2.modeling.backbone.resnet import ResNet
-
 from ..common.schedule import step_schedule
 from .custom_coco import data, dataloader, model, optimizer, train
 
 model.backbone.bottom_up.stem.norm = "BN"
-model.backbone.bottom_up.stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
+model.backbone.bottom_up.stages.update(depth=18, norm="BN")
 model.backbone.bottom_up.freeze_at = 0
 model.backbone.out_channels = 128
 model.head.conv_dims = [128, 128]

@@ -5,7 +5,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
-from gfocal.backbone import LinearP6P7
+from gfocal.backbone import LinearP6P7, make_resnet_stages
 from gfocal.box_distribution import GeneralDistribution
 from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
 from gfocal.head import GFLHead
@@ -18,7 +18,7 @@ model = L(GFL)(
     backbone=L(FPN)(
         bottom_up=L(ResNet)(
             stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
-            stages=L(ResNet.make_default_stages)(depth=50, stride_in_1x1=False, norm="FrozenBN"),
+            stages=L(make_resnet_stages)(depth=50, norm="FrozenBN"),
             out_features=["res3", "res4", "res5"],
             freeze_at=2,  # the stem and res2 stay as they were pre-trained
         ),

@@ -1,4 +1,4 @@
-"""The yacs side: ``add_gfocal_config`` adds the MODEL.GFL node that ``GFL.from_config`` reads."""
+"""The yacs side: ``add_gfocal_config`` adds MODEL.GFL, which ``GFL.from_config`` reads."""
 
 from detectron2.config import CfgNode as CN
 
@@ -60,3 +60,9 @@ def add_gfocal_config(cfg: CN) -> None:
     gfl.SCORE_THRESH_TEST = 0.05
     gfl.TOPK_CANDIDATES_TEST = 1000
     gfl.NMS_THRESH_TEST = 0.6
+
+    # build_gfl_res2net_fpn_backbone: what MODEL.RESNETS has no key for. SCALES parts of the 3x3
+    # convolutions, each BASE_WIDTH channels wide in res2 ("26w 4s").
+    cfg.MODEL.RES2NET = CN()
+    cfg.MODEL.RES2NET.SCALES = 4
+    cfg.MODEL.RES2NET.BASE_WIDTH = 26

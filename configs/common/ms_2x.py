@@ -1,0 +1,15 @@
+"""24 epochs with multi-scale training: the shorter side drawn from 480..960, the longer at most
+1333 px.
+
+The official v1 configs draw it from 480..800, with which the published v1 models were trained:
+``dataloader.train.mapper.augmentations.0.short_edge_length=[480,800]``.
+"""
+
+from .data import dataloader
+from .schedule import lr_multiplier_2x as lr_multiplier
+from .train import train
+
+dataloader.train.mapper.augmentations[0].update(
+    short_edge_length=[480, 960], max_size=1333, sample_style="range"
+)
+train.max_iter = 180000
