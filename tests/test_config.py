@@ -20,18 +20,21 @@ from gfocal.quality import NoQuality
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+TWINS = [f"{name}_R_50_FPN_{schedule}" for name in ("gfl", "gflv2") for schedule in ("1x", "ms_2x")]
+
+
 def yacs(name, *overrides):
     cfg = get_cfg()
     add_gfocal_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / "COCO-Detection" / f"{name}_R_50_FPN_1x.yaml"))
+    cfg.merge_from_file(str(CONFIGS / "COCO-Detection" / f"{name}.yaml"))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
     return cfg
 
 
-@pytest.mark.parametrize("name", ["gfl", "gflv2"])
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_are_the_same_detector(name):
     twin = build_model(yacs(name))
-    lazy = LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}_R_50_FPN_1x.py")).model
+    lazy = LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}.py")).model
     model = instantiate(lazy)
     assert str(model) == str(twin)
     assert {k: v.shape for k, v in model.state_dict().items()} == {
@@ -60,10 +63,10 @@ def test_twins_are_the_same_detector(name):
         assert vars(term).get("beta") == vars(twin_term).get("beta")
 
 
-@pytest.mark.parametrize("name", ["gfl", "gflv2"])
+@pytest.mark.parametrize("name", TWINS)
 def test_twins_are_trained_alike(name):
     twin = yacs(name)
-    lazy = LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}_R_50_FPN_1x.py"))
+    lazy = LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}.py"))
     assert twin.MODEL.WEIGHTS == lazy.train.init_checkpoint
     assert twin.SOLVER.MAX_ITER == lazy.train.max_iter
     assert twin.SOLVER.IMS_PER_BATCH == lazy.dataloader.train.total_batch_size
@@ -98,16 +101,18 @@ def test_twins_are_trained_alike(name):
     assert settings[0] == settings[1] == {(0.01, 0.9, 1e-4)}
     theirs = build_lr_scheduler(twin, optimizers[0])
     multiplier = instantiate(lazy.lr_multiplier)
-    for iteration in (0, 100, 499, 500, 59999, 60000, 79999, 80000, 89999):
-        assert multiplier(iteration / 90000) == pytest.approx(
-            theirs._multiplier(iteration / 90000), rel=1e-6
+    max_iter = lazy.train.max_iter
+    steps = [*twin.SOLVER.STEPS, *(step - 1 for step in twin.SOLVER.STEPS)]
+    for iteration in (0, 100, 499, 500, *steps, max_iter - 1):
+        assert multiplier(iteration / max_iter) == pytest.approx(
+            theirs._multiplier(iteration / max_iter), rel=1e-6
         )
 
 
 def test_keys_reach_their_parts():
     model = build_model(
         yacs(
-            "gflv2",
+            "gflv2_R_50_FPN_1x",
             "MODEL.GFL.NUM_CLASSES", 7,
             "MODEL.GFL.REG_MAX", 8,
             "MODEL.GFL.BIN_WIDTH", 2.0,
@@ -140,10 +145,12 @@ def test_keys_reach_their_parts():
 
 
 def test_recipes_by_name():
-    assert isinstance(build_model(yacs("gfl")).head.quality_predictor, NoQuality)
+    assert isinstance(build_model(yacs("gfl_R_50_FPN_1x")).head.quality_predictor, NoQuality)
     for name, loss in {"dirac": None, "gaussian": GaussianNLLLoss, "general": None}.items():
         model = build_model(
-            yacs("gfl", "MODEL.GFL.BOX_REPRESENTATION", name, "MODEL.GFL.MATCHER", "fcos")
+            yacs(
+                "gfl_R_50_FPN_1x", "MODEL.GFL.BOX_REPRESENTATION", name, "MODEL.GFL.MATCHER", "fcos"
+            )
         )
         assert type(model.criterion.dist_loss) is (loss or type(None))
         assert isinstance(model.matcher, FCOSMatcher)
@@ -154,7 +161,7 @@ def test_recipes_by_name():
 @pytest.mark.parametrize("key", ["QUALITY", "BOX_REPRESENTATION", "MATCHER"])
 def test_unknown_names_list_the_valid_ones(key):
     with pytest.raises(ValueError, match=f"MODEL.GFL.{key} is 'best'; expected one of '"):
-        build_model(yacs("gflv2", f"MODEL.GFL.{key}", "best"))
+        build_model(yacs("gflv2_R_50_FPN_1x", f"MODEL.GFL.{key}", "best"))
 
 
 def test_picked_recipes_are_copies():
@@ -167,6 +174,6 @@ def test_numbers_reach_a_recipe_that_leaves_them_at_their_defaults(monkeypatch):
     mine = {"quality_predictor": L(NoQuality)(), "cls_loss": L(QualityFocalLoss)()}
     monkeypatch.setitem(recipes.QUALITY, "mine", mine)
     parts = recipes.from_yacs(
-        yacs("gfl", "MODEL.GFL.QUALITY", "mine", "MODEL.GFL.QFL_BETA", 1.0).MODEL.GFL
+        yacs("gfl_R_50_FPN_1x", "MODEL.GFL.QUALITY", "mine", "MODEL.GFL.QFL_BETA", 1.0).MODEL.GFL
     )
     assert parts["criterion"].cls_loss.beta == 1.0

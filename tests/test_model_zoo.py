@@ -79,5 +79,5 @@ def test_configs_inside_an_installed_package(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     path, num_classes = result.stdout.split()
-    assert path == str(tmp_path / "gfocal" / "configs" / PUBLISHED[0])
+    assert path == str(tmp_path / "gfocal" / "configs" / model_zoo.list_configs()[0])
     assert num_classes == "80"
