@@ -9,6 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.backbone.resnet import (
     BasicStem,
+    BottleneckBlock,
     ResNet,
     build_resnet_backbone,
 )
@@ -197,20 +198,21 @@ def test_deformable_block_has_detectron2s_parameters(modulated, stride_in_1x1):
     assert ours.conv2_offset.weight.grad.any() and ours.conv2.weight.grad.any()
 
 
-def test_deformable_block_without_offsets_is_the_plain_block():
-    """As it starts: offsets 0; the weights of DCNv2, sigmoid(0), halve the convolution."""
-    deformed = DeformBottleneckBlock(6, 16, bottleneck_channels=8, norm="", stride=2)
+def test_deformable_block_starts_as_the_plain_block():
+    """Initial weights too; the weights of DCNv2, sigmoid(0), halve the convolution."""
+    torch.manual_seed(0)
+    plain = BottleneckBlock(6, 16, bottleneck_channels=8, norm="", stride=2)
+    torch.manual_seed(0)
+    deformable = DeformBottleneckBlock(6, 16, bottleneck_channels=8, norm="", stride=2)
     x = torch.randn(2, 6, 8, 8)
-    out = F.relu(F.conv2d(F.relu(deformed.conv1(x)), deformed.conv2.weight, stride=2, padding=1))
-    expected = F.relu(deformed.conv3(out) + deformed.shortcut(x))
-    torch.testing.assert_close(deformed(x), expected)
+    torch.testing.assert_close(deformable(x), plain(x))
     modulated = DeformBottleneckBlock(
         6, 16, bottleneck_channels=8, norm="", stride=2, deform_modulated=True
     )
-    state = {k: v for k, v in deformed.state_dict().items() if "offset" not in k}
+    state = plain.state_dict()
     state["conv2.weight"] = 2 * state["conv2.weight"]
     modulated.load_state_dict(state, strict=False)
-    torch.testing.assert_close(modulated(x), expected)
+    torch.testing.assert_close(modulated(x), plain(x))
 
 
 def test_res2net_block_by_definition():

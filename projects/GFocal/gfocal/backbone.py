@@ -206,9 +206,7 @@ class Res2NetBlock(CNNBlockBase):
         width = bottleneck_channels
         self.shortcut = self.shortcut_pool = self.pool = None
         if in_channels != out_channels or stride != 1:
-            self.shortcut_pool = nn.AvgPool2d(
-                stride, stride, ceil_mode=True, count_include_pad=False
-            )
+            self.shortcut_pool = nn.AvgPool2d(stride, stride, ceil_mode=True)
             self.shortcut = _conv(in_channels, out_channels, norm, kernel_size=1)
             if stride != 1:
                 self.pool = nn.AvgPool2d(3, stride, padding=1)
