@@ -1,60 +1,96 @@
-"""Weights of other code bases: the names and shapes of mmdetection's GFL models, and ours."""
+"""Weights of other code bases: mmdetection's names and ours, and what a backbone starts from."""
 
+import math
+import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
 from torch import Tensor
 
-__all__ = ["convert_mmdet_state_dict"]
+from . import model_zoo
 
-# mmdetection's name -> ours, tried in order. A replacement may compute the level or stage.
-_STAGE = {"1": "res2", "2": "res3", "3": "res4", "4": "res5"}
-_TOP = {"3": "p6", "4": "p7"}
-_QUALITY = {"0": "fc1", "2": "fc2"}
-_RULES: list[tuple[str, Any]] = [
-    (r"backbone\.conv1\.(\w+)", r"backbone.bottom_up.stem.conv1.\1"),
-    (r"backbone\.bn1\.(\w+)", r"backbone.bottom_up.stem.conv1.norm.\1"),
-    (
-        r"backbone\.layer([1-4])\.(\d+)\.conv(\d)\.(\w+)",
-        lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.conv{m[3]}.{m[4]}",
-    ),
-    (
-        r"backbone\.layer([1-4])\.(\d+)\.bn(\d)\.(\w+)",
-        lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.conv{m[3]}.norm.{m[4]}",
-    ),
-    (
-        r"backbone\.layer([1-4])\.(\d+)\.downsample\.0\.(\w+)",
-        lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.shortcut.{m[3]}",
-    ),
-    (
-        r"backbone\.layer([1-4])\.(\d+)\.downsample\.1\.(\w+)",
-        lambda m: f"backbone.bottom_up.{_STAGE[m[1]]}.{m[2]}.shortcut.norm.{m[3]}",
-    ),
-    (
-        r"neck\.lateral_convs\.([012])\.conv\.(\w+)",
-        lambda m: f"backbone.fpn_lateral{int(m[1]) + 3}.{m[2]}",
-    ),
-    (
-        r"neck\.fpn_convs\.([012])\.conv\.(\w+)",
-        lambda m: f"backbone.fpn_output{int(m[1]) + 3}.{m[2]}",
-    ),
-    (r"neck\.fpn_convs\.([34])\.conv\.(\w+)", lambda m: f"backbone.top_block.{_TOP[m[1]]}.{m[2]}"),
-    (r"bbox_head\.cls_convs\.(\d+)\.conv\.(\w+)", r"head.cls_tower.\1.\2"),
-    (r"bbox_head\.cls_convs\.(\d+)\.(?:gn|bn)\.(\w+)", r"head.cls_tower.\1.norm.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.conv\.(\w+)", r"head.box_tower.\1.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.(?:gn|bn)\.(\w+)", r"head.box_tower.\1.norm.\2"),
-    (r"bbox_head\.gfl_cls\.(\w+)", r"head.cls_logits.\1"),
-    (r"bbox_head\.gfl_reg\.(\w+)", r"head.box_logits.\1"),
-    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1"),
-    (
-        r"bbox_head\.reg_conf\.([02])\.(\w+)",
-        lambda m: f"head.quality_predictor.{_QUALITY[m[1]]}.{m[2]}",
-    ),
+__all__ = [
+    "GFLCheckpointer",
+    "check_state_dict",
+    "convert_imagenet_state_dict",
+    "convert_mmdet_checkpoint",
+    "convert_mmdet_state_dict",
+    "expected_state_dict",
+    "find_configs",
+    "load_mmdet_checkpoint",
+    "load_weights_only",
+    "to_mmdet_state_dict",
 ]
-# What has no counterpart: a counter that frozen batch norm does not keep, and the constant 0..n.
+
+# The mapping, read in both directions: (mmdetection's name, ours). "#" is a number and "*" the last
+# part of a name (weight, bias, running_mean, ...), the same on both sides.
+_ROWS = [
+    ("neck.fpn_convs.3.conv.*", "backbone.top_block.p6.*"),
+    ("neck.fpn_convs.4.conv.*", "backbone.top_block.p7.*"),
+    ("bbox_head.cls_convs.#.conv.*", "head.cls_tower.#.*"),
+    ("bbox_head.cls_convs.#.gn.*", "head.cls_tower.#.norm.*"),
+    ("bbox_head.reg_convs.#.conv.*", "head.box_tower.#.*"),
+    ("bbox_head.reg_convs.#.gn.*", "head.box_tower.#.norm.*"),
+    ("bbox_head.gfl_cls.*", "head.cls_logits.*"),
+    ("bbox_head.gfl_reg.*", "head.box_logits.*"),
+    ("bbox_head.scales.#.scale", "head.scales.#"),
+    ("bbox_head.reg_conf.0.*", "head.quality_predictor.fc1.*"),
+    ("bbox_head.reg_conf.2.*", "head.quality_predictor.fc2.*"),
+]
+for _i in range(3):
+    _ROWS += [
+        (f"neck.lateral_convs.{_i}.conv.*", f"backbone.fpn_lateral{_i + 3}.*"),
+        (f"neck.fpn_convs.{_i}.conv.*", f"backbone.fpn_output{_i + 3}.*"),
+    ]
+# The shortcut of a ResNet is (convolution, norm), that of a Res2Net (pooling, convolution, norm).
+_RESNET_ROWS = [
+    ("backbone.conv1.*", "backbone.bottom_up.stem.conv1.*"),
+    ("backbone.bn1.*", "backbone.bottom_up.stem.conv1.norm.*"),
+]
+_RES2NET_ROWS = [
+    ("backbone.stem.0.*", "backbone.bottom_up.stem.conv1.*"),
+    ("backbone.stem.1.*", "backbone.bottom_up.stem.conv1.norm.*"),
+    ("backbone.stem.3.*", "backbone.bottom_up.stem.conv2.*"),
+    ("backbone.stem.4.*", "backbone.bottom_up.stem.conv2.norm.*"),
+    ("backbone.stem.6.*", "backbone.bottom_up.stem.conv3.*"),
+    ("backbone.stem.7.*", "backbone.bottom_up.stem.conv3.norm.*"),
+]
+for _i in range(1, 5):
+    _theirs, _ours = f"backbone.layer{_i}.#", f"backbone.bottom_up.res{_i + 1}.#"
+    _both = [
+        (f"{_theirs}.conv#.*", f"{_ours}.conv#.*"),
+        (f"{_theirs}.bn#.*", f"{_ours}.conv#.norm.*"),
+    ]
+    _RESNET_ROWS += [
+        *_both,
+        (f"{_theirs}.conv2.conv_offset.*", f"{_ours}.conv2_offset.*"),
+        (f"{_theirs}.downsample.0.*", f"{_ours}.shortcut.*"),
+        (f"{_theirs}.downsample.1.*", f"{_ours}.shortcut.norm.*"),
+    ]
+    _RES2NET_ROWS += [
+        *_both,
+        (f"{_theirs}.convs.#.*", f"{_ours}.conv2.#.*"),
+        (f"{_theirs}.bns.#.*", f"{_ours}.conv2.#.norm.*"),
+        (f"{_theirs}.convs.#.conv_offset.*", f"{_ours}.conv2_offset.#.*"),
+        (f"{_theirs}.downsample.1.*", f"{_ours}.shortcut.*"),
+        (f"{_theirs}.downsample.2.*", f"{_ours}.shortcut.norm.*"),
+    ]
+# What mmdetection called differently before mmcv 1.0; read only.
+_OLD_ROWS = [
+    (f"backbone.layer{i}.#.conv2_offset.*", f"backbone.bottom_up.res{i + 1}.#.conv2_offset.*")
+    for i in range(1, 5)
+]
+# All that a conversion leaves out, beside the extra class row of v2: a counter that frozen batch
+# norm does not keep and the constant bins 0..n. (An ImageNet model also has its classifier, fc.)
 _DROPPED = re.compile(r".*\.num_batches_tracked|bbox_head\.integral\.project")
+# What a file may lack or have in excess: that counter, and the anchors, constants that Detectron2
+# 0.5 kept in the state dict.
+_OPTIONAL = re.compile(r".*\.num_batches_tracked|.*\bcell_anchors\..*")
 
 
 def convert_mmdet_state_dict(
@@ -62,9 +98,10 @@ def convert_mmdet_state_dict(
 ) -> dict[str, Tensor]:
     """Rename (and where needed reshape) the weights of mmdetection's or the official GFL models.
 
-    Covers ResNet + FPN + GFL head, v1 and v2. Dropped are ``num_batches_tracked``,
-    ``integral.project`` and the last class row of a v2 head: the official v2 head has
-    num_classes + 1 rows, of which the last never meant anything.
+    Covers ResNet, ResNeXt and Res2Net v1d, with deformable stages or without, FPN and the head of
+    v1 and v2. Dropped are ``num_batches_tracked``, ``integral.project`` and the last class row of a
+    v2 head, and nothing else: the official v2 head has num_classes + 1 rows, of which the last
+    never meant anything.
 
     Args:
         state_dict: name -> tensor.
@@ -72,38 +109,341 @@ def convert_mmdet_state_dict(
             for v2 (whose ``reg_conf`` tells it from v1).
 
     Returns:
-        State dict of :class:`gfocal.meta_arch.GFL` with ``build_gfl_resnet_fpn_backbone`` or the
-        FPN of configs/common/models/gfl.py. The tensors share storage with the input's.
+        State dict of :class:`gfocal.meta_arch.GFL` with the backbones of the zoo's configs. The
+        tensors share storage with the input's.
 
     Raises:
-        ValueError: if keys have no counterpart here (all are listed), or the class rows are not
-            ``num_classes`` (in v2 also one more).
+        ValueError: if keys have no counterpart here or share one (all are listed), or the class
+            rows are not ``num_classes`` (in v2 also one more).
     """
-    converted, unmapped = {}, []
-    for name, value in state_dict.items():
-        if _DROPPED.fullmatch(name):
+    converted, unmapped = _convert(state_dict, num_classes)
+    _refuse(unmapped, "not of a GFL model of mmdetection")
+    return converted
+
+
+def convert_mmdet_checkpoint(
+    path: str | os.PathLike, num_classes: int | None = None, model_cfg: Any = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Read and convert a checkpoint of mmdetection or the official code, and check it for holes.
+
+    Args:
+        path: see :func:`load_mmdet_checkpoint`.
+        num_classes: see :func:`convert_mmdet_state_dict`.
+        model_cfg: ``model`` of the LazyConfig that the weights are for. By default one of the
+            published models'.
+
+    Returns:
+        The converted state dict, and the names of the published configs it is for ([] with a
+        ``model_cfg``).
+
+    Raises:
+        FileNotFoundError, ValueError: see there; and if a key has no counterpart, is missing or has
+            another shape than in the (nearest published) model; the message lists all of them.
+    """
+    converted, unmapped = _convert(load_mmdet_checkpoint(path), num_classes)
+    if model_cfg is None:
+        names, problems = find_configs(converted)
+        whose = f"a published model (another needs its config), the nearest of which is {names[0]}"
+    else:
+        names, problems = [], check_state_dict(converted, expected_state_dict(model_cfg))
+        whose = "the config's model"
+    problems.update({name: "has no counterpart here" for name in unmapped})
+    if problems:
+        rows = _backbone_rows("backbone.bottom_up.stem.conv2.weight" in converted) + _ROWS
+        theirs, _ = _rename(problems, [(ours, theirs) for theirs, ours in rows])
+        lines = [f"{theirs.get(name, name)}: {problem}" for name, problem in problems.items()]
+        raise ValueError(f"the weights in {path} are not those of {whose}:" + _listed(lines))
+    return converted, names
+
+
+def _convert(
+    state_dict: Mapping[str, Tensor], num_classes: int | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The converted state dict, and the keys that no row maps."""
+    rows = _backbone_rows("backbone.stem.0.weight" in state_dict) + _ROWS + _OLD_ROWS
+    names = [name for name in state_dict if not _DROPPED.fullmatch(name)]
+    renamed, unmapped = _rename(names, rows)
+    converted = {ours: torch.as_tensor(state_dict[theirs]) for theirs, ours in renamed.items()}
+    is_v2 = any(name.startswith("head.quality_predictor.") for name in converted)
+    for name in _DGQP_WEIGHTS:
+        if name in converted:  # 1x1 convolutions there, linear layers here
+            converted[name] = converted[name].flatten(start_dim=1)
+    for name in _CLASS_ROWS:
+        if name in converted:
+            converted[name] = _class_rows(name, converted[name], num_classes, is_v2)
+    return converted, unmapped
+
+
+def to_mmdet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`convert_mmdet_state_dict`: our names to the official code's.
+
+    What the official model has beyond ours is added: the constant ``integral.project`` and for v2
+    the extra class row, with weights of 0 and the bias of a class score of 0.01. (The official
+    inference takes that row for a class; so it stays below the score threshold.)
+
+    Args:
+        state_dict: of a GFL model.
+
+    Raises:
+        ValueError: if keys have no counterpart there (all are listed).
+    """
+    rows = _backbone_rows("backbone.bottom_up.stem.conv2.weight" in state_dict) + _ROWS
+    names = [name for name in state_dict if not _OPTIONAL.fullmatch(name)]
+    inverse = [(ours, theirs) for theirs, ours in rows]
+    renamed, unmapped = _rename(names, inverse)
+    _refuse(unmapped, "not of a GFL model that the official code has")
+    converted = {theirs: state_dict[ours] for ours, theirs in renamed.items()}
+    for name in ("bbox_head.reg_conf.0.weight", "bbox_head.reg_conf.2.weight"):
+        if name in converted:
+            converted[name] = converted[name][:, :, None, None]
+    if "bbox_head.reg_conf.0.weight" in converted:
+        for name, fill in (("weight", 0.0), ("bias", -math.log(99))):
+            value = converted[f"bbox_head.gfl_cls.{name}"]
+            converted[f"bbox_head.gfl_cls.{name}"] = torch.cat(
+                [value, torch.full_like(value[:1], fill)]
+            )
+    box_logits = converted.get("bbox_head.gfl_reg.weight")
+    if box_logits is not None:
+        num_bins = len(box_logits) // 4
+        converted["bbox_head.integral.project"] = torch.arange(num_bins, dtype=box_logits.dtype)
+    return converted
+
+
+def convert_imagenet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of a classifier into those of ``backbone.bottom_up``.
+
+    Args:
+        state_dict: of torchvision's ResNet or ResNeXt, or of the ImageNet models that mmdetection
+            starts from (ResNeXt, Res2Net v1d), whose names are the same. The classifier ``fc`` and
+            ``num_batches_tracked`` are dropped.
+
+    Raises:
+        ValueError: if keys have no counterpart here (all are listed).
+    """
+    rows = _backbone_rows("stem.0.weight" in state_dict)
+    names = [n for n in state_dict if not n.startswith("fc.") and not _DROPPED.fullmatch(n)]
+    renamed, unmapped = _rename([f"backbone.{n}" for n in names], rows)
+    _refuse(unmapped, "not of a ResNet, ResNeXt or Res2Net")
+    return {ours: state_dict[name] for name, ours in zip(names, renamed.values())}
+
+
+def load_mmdet_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the state dict of a checkpoint of mmdetection 2.x or 3.x, without running code of it.
+
+    Args:
+        path: a file with a ``state_dict``, or a state dict itself.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a file, needs to run code to be read, or is of mmdetection
+            1.x, whose anchors are centred elsewhere.
+    """
+    checkpoint = load_weights_only(path)
+    meta = checkpoint.get("meta")
+    state_dict = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise ValueError(f"{path} has no state_dict; its keys: {', '.join(map(str, checkpoint))}")
+    others = [name for name, value in state_dict.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"{path} is not a checkpoint of mmdetection: no tensors under "
+            + ", ".join(map(repr, others[:10]))
+        )
+    version = str(meta.get("mmdet_version", "")) if isinstance(meta, Mapping) else ""
+    sign = None
+    if re.match(r"[01]\.", version):
+        sign = f"its meta says mmdet_version {version}"
+    elif any("distribution_project" in name for name in state_dict):
+        sign = "it has bbox_head.distribution_project, as only the first GFocal repository has"
+    if sign:
+        raise ValueError(
+            f"{path} is of mmdetection 1.x ({sign}). Its anchors are centred at (stride - 1) / 2 + "
+            "i * stride pixels and not at i * stride, so its boxes would be off by half a stride; "
+            "take the checkpoint of the same model that mmdetection 2.x or 3.x published"
+        )
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name[len("module.") :]: value for name, value in state_dict.items()}
+    return dict(state_dict)
+
+
+def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
+    """``torch.load`` of a dict, refusing whatever would run code.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint or needs to run code to be read.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file: whatever the reader stumbles over
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code is None:
+            raise ValueError(
+                f"{path} is not a PyTorch checkpoint, or damaged: {error or type(error).__name__}"
+            ) from error
+        raise ValueError(
+            f"{path} can only be read by running code that it names ({code[1]}), which is refused. "
+            "If you trust the file, save its weights alone where it was made: torch.save("
+            '{"state_dict": torch.load(FILE, weights_only=False)["state_dict"]}, NEW_FILE)'
+        ) from error
+    if isinstance(checkpoint, Mapping):
+        return dict(checkpoint)
+    raise ValueError(f"{path} holds a {type(checkpoint).__name__}; expected a dict of weights")
+
+
+def check_state_dict(
+    state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """What is wrong with a state dict: {key: problem}, {} where nothing is.
+
+    Args:
+        state_dict: name -> tensor.
+        expected: the state dict of a model (of any device, "meta" too).
+    """
+    problems = {}
+    for name in dict.fromkeys([*expected, *state_dict]):
+        if _OPTIONAL.fullmatch(name):
             continue
-        for pattern, replacement in _RULES:
-            match = re.fullmatch(pattern, name)
+        if name not in state_dict:
+            problems[name] = "missing in the file"
+        elif name not in expected:
+            problems[name] = "not in the model"
+        elif state_dict[name].shape != expected[name].shape:
+            got, want = (tuple(x[name].shape) for x in (state_dict, expected))
+            problems[name] = f"{got} in the file, {want} in the model"
+    return problems
+
+
+def find_configs(state_dict: Mapping[str, Tensor]) -> tuple[list[str], dict[str, str]]:
+    """The published models (LazyConfigs of the zoo) that a state dict of ours is of.
+
+    Returns:
+        The names of the configs that it is nearest to, and what is wrong with it as one of them, as
+        :func:`check_state_dict` says it: {} where it is complete.
+    """
+    bias = state_dict.get("head.cls_logits.bias")
+    fits: dict[str, dict[str, str]] = {}
+    for name in model_zoo.list_configs():
+        if name.endswith(".py"):
+            cfg = model_zoo.get_config(name).model
+            cfg.num_classes = 80 if bias is None else len(bias)
+            fits[name] = check_state_dict(state_dict, expected_state_dict(cfg))
+    fewest = min(map(len, fits.values()))
+    nearest = [name for name, problems in fits.items() if len(problems) == fewest]
+    return nearest, fits[nearest[0]]
+
+
+def expected_state_dict(model_cfg: Any) -> dict[str, Tensor]:
+    """Names and shapes of a model's weights, without memory: tensors on the meta device.
+
+    Args:
+        model_cfg: ``model`` of a LazyConfig.
+    """
+    with torch.device("meta"):
+        return instantiate(model_cfg).state_dict()
+
+
+class GFLCheckpointer(DetectionCheckpointer):
+    """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
+
+    Beside checkpoints and Detectron2's pickles it reads the files of torchvision's ResNet and
+    ResNeXt and of the models that mmdetection starts from, known by their names. From such a file,
+    or a pickle of a backbone, all of ``backbone.bottom_up`` has to come, deformable offsets
+    excepted, which start at 0.
+
+    Raises:
+        ValueError: on loading, if a backbone's file is of another network.
+    """
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = super()._load_file(filename)
+        model = checkpoint["model"]
+        model = model.get("state_dict", model)
+        names = {"conv1.weight", "stem.0.weight"} & set(model)
+        ours = "backbone.bottom_up.stem.conv1.weight" in self.model.state_dict()
+        if names and "layer1.0.conv1.weight" in model and ours:
+            return {"model": convert_imagenet_state_dict(model), "backbone_only": True}
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        self._backbone_only = checkpoint.pop("backbone_only", False) or checkpoint.get(
+            "matching_heuristics", False
+        )
+        return super()._load_model(checkpoint)
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        if not self._backbone_only:
+            super()._log_incompatible_keys(incompatible)
+            return
+        # The rest is not expected in the file, and neither are deformable offsets.
+        missing = [
+            key
+            for key in incompatible.missing_keys
+            if key.startswith("backbone.bottom_up.") and ".conv2_offset." not in key
+        ]
+        refuse_incompatible(missing, incompatible.incorrect_shapes, [])
+        self.logger.info("Loaded backbone.bottom_up; the other layers start untrained")
+
+
+def refuse_incompatible(
+    missing: Iterable[str],
+    incorrect_shapes: Iterable[tuple[str, Any, Any]],
+    unexpected: Iterable[str],
+) -> None:
+    """Raises ValueError with what Detectron2's checkpointers found incompatible, if that is any."""
+    lines = [f"{key}: missing in the file" for key in missing if not _OPTIONAL.fullmatch(key)]
+    lines += [
+        f"{key}: {tuple(got)} in the file, {tuple(expected)} in the model"
+        for key, got, expected in incorrect_shapes
+    ]
+    lines += [f"{key}: not in the model" for key in unexpected if not _OPTIONAL.fullmatch(key)]
+    if lines:
+        raise ValueError("the weights are not this model's:" + _listed(lines))
+
+
+def _listed(lines: list[str], limit: int = 40) -> str:
+    """The lines of a message, not more than a reader has use for."""
+    more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return "".join(f"\n  {line}" for line in lines[:limit] + more)
+
+
+def _backbone_rows(is_res2net: bool) -> list[tuple[str, str]]:
+    return _RES2NET_ROWS if is_res2net else _RESNET_ROWS
+
+
+def _rename(names: Iterable[str], rows: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """{name: new name} by the first row whose left side matches, and the names that none does."""
+    patterns = [
+        (
+            re.compile(re.escape(left).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)")),
+            right.replace("#", "{}").replace("*", "{}"),
+        )
+        for left, right in rows
+    ]
+    renamed, unmapped = {}, []
+    for name in names:
+        for pattern, target in patterns:
+            match = pattern.fullmatch(name)
             if match:
-                ours = replacement(match) if callable(replacement) else match.expand(replacement)
-                converted[ours] = torch.as_tensor(value)
+                renamed[name] = target.format(*match.groups())
                 break
         else:
             unmapped.append(name)
+    twice = [name for name, count in Counter(renamed.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"several keys become the same one: {', '.join(twice)}")
+    return renamed, unmapped
+
+
+def _refuse(unmapped: list[str], reason: str) -> None:
     if unmapped:
-        raise ValueError(
-            f"{len(unmapped)} keys are not of a ResNet + FPN + GFL model of mmdetection: "
-            + ", ".join(unmapped)
-        )
-    is_v2 = any(name.startswith("head.quality_predictor.") for name in converted)
-    for name in ("head.quality_predictor.fc1.weight", "head.quality_predictor.fc2.weight"):
-        if name in converted:  # 1x1 convolutions there, linear layers here
-            converted[name] = converted[name].flatten(start_dim=1)
-    for name in ("head.cls_logits.weight", "head.cls_logits.bias"):
-        if name in converted:
-            converted[name] = _class_rows(name, converted[name], num_classes, is_v2)
-    return converted
+        raise ValueError(f"{len(unmapped)} keys are {reason}: " + ", ".join(unmapped))
+
+
+_CLASS_ROWS = ("head.cls_logits.weight", "head.cls_logits.bias")
+_DGQP_WEIGHTS = ("head.quality_predictor.fc1.weight", "head.quality_predictor.fc2.weight")
 
 
 def _class_rows(name: str, value: Tensor, num_classes: int | None, is_v2: bool) -> Tensor:

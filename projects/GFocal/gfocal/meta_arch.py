@@ -75,6 +75,10 @@ class GFL(nn.Module):
         self.head = head
         self.head_in_features = list(head_in_features)
         self.anchor_generator = anchor_generator
+        # Detectron2 0.5 would keep these constants in the state dict; later versions do not.
+        for anchors in anchor_generator.children():
+            for name, buffer in list(anchors.named_buffers()):
+                anchors.register_buffer(name, buffer, persistent=False)
         self.matcher = matcher
         self.criterion = criterion
         self.num_classes = num_classes

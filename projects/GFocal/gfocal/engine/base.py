@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ..checkpoint import GFLCheckpointer, refuse_incompatible
 from .config_io import Config, config_settings
 
 
@@ -44,22 +45,9 @@ class StrictCheckpointer(DetectionCheckpointer):
     model unloaded, or which has a part that the model lacks."""
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        # Anchors are constants: Detectron2 0.5 keeps them in the state dict, later versions don't.
-        missing, unexpected = (
-            [k for k in keys if "cell_anchors" not in k and not k.endswith("num_batches_tracked")]
-            for keys in (incompatible.missing_keys, incompatible.unexpected_keys)
+        refuse_incompatible(
+            incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
         )
-        if missing or unexpected or incompatible.incorrect_shapes:
-            lines = [f"  {key}: missing in the file" for key in missing]
-            lines += [
-                f"  {key}: {shape} in the file, {expected} in the model"
-                for key, shape, expected in incompatible.incorrect_shapes
-            ]
-            lines += [f"  {key}: not in the model" for key in unexpected]
-            if len(lines) > 20:
-                lines[20:] = [f"  ... and {len(lines) - 20} more"]
-            raise ValueError("the weights are not this model's:\n" + "\n".join(lines))
-        super()._log_incompatible_keys(incompatible)
 
 
 def check_weights(path: str) -> str:
@@ -93,18 +81,19 @@ class BaseTrainer(DefaultTrainer):
         Args:
             resume: with True and a checkpoint in the output folder: load the weights, the
                 optimizer, the scheduler and the iteration, and go on after it. Otherwise only the
-                weights that the config names, if any, and start at iteration 0.
+                weights that the config names, if any, and start at iteration 0. They may be those
+                of a whole detector or a backbone's, see :class:`gfocal.checkpoint.GFLCheckpointer`.
 
         Raises:
             FileNotFoundError: the weight file does not exist.
+            ValueError: it is a backbone's, and of another one.
         """
-        resume = resume and self.checkpointer.has_checkpoint()
-        weights = config_settings(self.cfg).weights
-        self.checkpointer.resume_or_load(
-            weights if resume else check_weights(weights), resume=resume
-        )
-        if resume:
+        if resume and self.checkpointer.has_checkpoint():
+            self.checkpointer.resume_or_load("", resume=True)
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that it finished
+        else:
+            weights = check_weights(config_settings(self.cfg).weights)
+            GFLCheckpointer(self.checkpointer.model).load(weights, checkpointables=[])
 
     def build_writers(self) -> list[EventWriter]:
         """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
