@@ -149,7 +149,7 @@ def convert_mmdet_checkpoint(
         whose = "the config's model"
     problems.update({name: "has no counterpart here" for name in unmapped})
     if problems:
-        rows = _backbone_rows("backbone.bottom_up.stem.conv2.weight" in converted) + _ROWS
+        rows = _backbone_rows(converted, "backbone.bottom_up.stem.conv2.") + _ROWS
         theirs, _ = _rename(problems, [(ours, theirs) for theirs, ours in rows])
         lines = [f"{theirs.get(name, name)}: {problem}" for name, problem in problems.items()]
         raise ValueError(f"the weights in {path} are not those of {whose}:" + _listed(lines))
@@ -160,7 +160,7 @@ def _convert(
     state_dict: Mapping[str, Tensor], num_classes: int | None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The converted state dict, and the keys that no row maps."""
-    rows = _backbone_rows("backbone.stem.0.weight" in state_dict) + _ROWS + _OLD_ROWS
+    rows = _backbone_rows(state_dict, "backbone.stem.") + _ROWS + _OLD_ROWS
     names = [name for name in state_dict if not _DROPPED.fullmatch(name)]
     renamed, unmapped = _rename(names, rows)
     converted = {ours: torch.as_tensor(state_dict[theirs]) for theirs, ours in renamed.items()}
@@ -187,7 +187,7 @@ def to_mmdet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: if keys have no counterpart there (all are listed).
     """
-    rows = _backbone_rows("backbone.bottom_up.stem.conv2.weight" in state_dict) + _ROWS
+    rows = _backbone_rows(state_dict, "backbone.bottom_up.stem.conv2.") + _ROWS
     names = [name for name in state_dict if not _OPTIONAL.fullmatch(name)]
     inverse = [(ours, theirs) for theirs, ours in rows]
     renamed, unmapped = _rename(names, inverse)
@@ -220,7 +220,7 @@ def convert_imagenet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, T
     Raises:
         ValueError: if keys have no counterpart here (all are listed).
     """
-    rows = _backbone_rows("stem.0.weight" in state_dict)
+    rows = _backbone_rows(state_dict, "stem.")
     names = [n for n in state_dict if not n.startswith("fc.") and not _DROPPED.fullmatch(n)]
     renamed, unmapped = _rename([f"backbone.{n}" for n in names], rows)
     _refuse(unmapped, "not of a ResNet, ResNeXt or Res2Net")
@@ -278,11 +278,10 @@ def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file: whatever the reader stumbles over
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = str(error) or type(error).__name__
+        code = re.search(r"GLOBAL ([\w.]+)", reason)
         if code is None:
-            raise ValueError(
-                f"{path} is not a PyTorch checkpoint, or damaged: {error or type(error).__name__}"
-            ) from error
+            raise ValueError(f"{path} is not a PyTorch checkpoint, or damaged: {reason}") from error
         raise ValueError(
             f"{path} can only be read by running code that it names ({code[1]}), which is refused. "
             "If you trust the file, save its weights alone where it was made: torch.save("
@@ -409,8 +408,9 @@ def _listed(lines: list[str], limit: int = 40) -> str:
     return "".join(f"\n  {line}" for line in lines[:limit] + more)
 
 
-def _backbone_rows(is_res2net: bool) -> list[tuple[str, str]]:
-    return _RES2NET_ROWS if is_res2net else _RESNET_ROWS
+def _backbone_rows(names: Iterable[str], res2net: str) -> list[tuple[str, str]]:
+    """Rows of the backbone; ``res2net`` is how names begin that only a Res2Net has."""
+    return _RES2NET_ROWS if any(name.startswith(res2net) for name in names) else _RESNET_ROWS
 
 
 def _rename(names: Iterable[str], rows: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:

@@ -1,0 +1,163 @@
+"""The converter as its user meets it: files, messages, exit codes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from detectron2.config import LazyConfig
+
+from gfocal import model_zoo
+from gfocal.checkpoint import expected_state_dict, to_mmdet_state_dict
+from tests.tools.loading import TOOLS, load_tool
+
+NAME = "COCO-Detection/gflv2_R_50_FPN_1x.py"
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """A checkpoint of the official GFLV2 with R-50 and 5 classes."""
+    cfg = model_zoo.get_config(NAME).model
+    cfg.num_classes = 5
+    ours = {key: torch.zeros(value.shape) for key, value in expected_state_dict(cfg).items()}
+    return to_mmdet_state_dict(ours)
+
+
+@pytest.fixture
+def convert(tmp_path):
+    """Runs the tool in this process: (exit code, message of an error)."""
+    tool = load_tool("convert_mmdet")
+
+    def run(state_dict, *options):
+        if state_dict is not None:
+            torch.save({"state_dict": state_dict, "meta": {}}, tmp_path / "in.pth")
+        arguments = [str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), *options]
+        try:
+            tool.main(tool.parse_args(arguments))
+        except (ValueError, OSError) as error:
+            return 1, str(error)
+        return 0, ""
+
+    return run
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_published_model(theirs, convert, tmp_path, capsys):
+    assert convert(theirs) == (0, "")
+    assert files(tmp_path) == ["in.pth", "out.pth"]
+    out = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert list(out) == ["model"] and len(out["model"]["head.cls_logits.bias"]) == 5
+    said = capsys.readouterr().out
+    assert f"{NAME} and {NAME.replace('1x', 'ms_2x')}" in said
+    assert f"--config-file configs/{NAME} --eval-only train.init_checkpoint={tmp_path}" in said
+    assert "model.num_classes=5" in said
+
+
+def test_there_and_back(theirs, convert, tmp_path):
+    assert convert(theirs)[0] == 0
+    os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
+    assert convert(None, "--to-mmdet") == (0, "")
+    back = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert back["state_dict"].keys() == theirs.keys()
+    assert all(torch.equal(back["state_dict"][key], theirs[key]) for key in theirs)
+
+
+def test_a_model_of_ones_own(theirs, convert, tmp_path):
+    """reg_max 8 is none of the published models; with its config it converts."""
+    own = dict(theirs)
+    own["bbox_head.gfl_reg.weight"] = torch.zeros(36, 256, 3, 3)
+    own["bbox_head.gfl_reg.bias"] = torch.zeros(36)
+    code, message = convert(own)
+    assert code == 1 and files(tmp_path) == ["in.pth"]
+    assert f"the nearest of which is {NAME}" in message
+    assert "bbox_head.gfl_reg.bias: (36,) in the file, (68,) in the model" in message
+    cfg = model_zoo.get_config(NAME)
+    cfg.model.head.box_representation.reg_max = 8
+    cfg.model.num_classes = 5
+    config = str(tmp_path / "own.yaml")
+    LazyConfig.save(cfg, config)
+    assert convert(own, "--config-file", config) == (0, "")
+    assert convert(own, "--config-file", config, "--num-classes", "7")[0] == 1
+
+
+def test_what_does_not_fit_is_listed_and_nothing_written(theirs, convert, tmp_path):
+    renamed = dict(theirs)
+    renamed["backbone.layer2.3.conv2.wait"] = renamed.pop("backbone.layer2.3.conv2.weight")
+    missing = {k: v for k, v in theirs.items() if k != "neck.fpn_convs.1.conv.bias"}
+    misshapen = {**theirs, "bbox_head.reg_conf.0.weight": torch.zeros(64, 16, 1, 1)}
+    for state_dict, lines in (
+        (
+            renamed,
+            [
+                "backbone.layer2.3.conv2.weight: missing in the file",
+                "backbone.layer2.3.conv2.wait: not in the model",
+            ],
+        ),
+        (missing, ["neck.fpn_convs.1.conv.bias: missing in the file"]),
+        (misshapen, ["bbox_head.reg_conf.0.weight: (64, 16) in the file, (64, 20) in the model"]),
+        ({**theirs, "rpn.weight": torch.zeros(1)}, ["rpn.weight: has no counterpart here"]),
+    ):
+        code, message = convert(state_dict)
+        assert code == 1
+        assert [line.strip() for line in message.splitlines()[1:]] == lines
+        assert files(tmp_path) == ["in.pth"]
+
+
+def test_a_failure_leaves_what_was_there(theirs, convert, tmp_path, monkeypatch):
+    (tmp_path / "out.pth").write_text("older")
+    assert convert({**theirs, "rpn.weight": torch.zeros(1)})[0] == 1
+    assert (tmp_path / "out.pth").read_text() == "older"
+
+    torch.save({"state_dict": theirs}, tmp_path / "in.pth")
+
+    def full_disk(content, path):
+        with open(path, "w") as f:
+            f.write("half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    assert convert(None) == (1, "no space left on device")
+    assert (tmp_path / "out.pth").read_text() == "older"
+    assert files(tmp_path) == ["in.pth", "out.pth"]
+
+
+class RunsCode:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    """As the command line it is: exit code 1, one message, no file."""
+    content = {"state_dict": {"a": torch.zeros(1)}, "meta": RunsCode(f"touch {tmp_path}/ran")}
+    torch.save(content, tmp_path / "in.pth")
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", TOOLS / "convert_mmdet.py", "in.pth", "out.pth"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: in.pth can only be read by running code that it names")
+    assert f"({os.system.__module__}.system)" in result.stderr and "Traceback" not in result.stderr
+    assert files(tmp_path) == ["in.pth"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.pth", "out.pkl"], "OUT is 'out.pkl'; it must end in .pth"),
+        (["in.pth", "out.pth", "--num-classes", "0"], "--num-classes is 0; expected at least 1"),
+    ],
+)
+def test_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        load_tool("convert_mmdet").parse_args(arguments)
+    assert message in capsys.readouterr().err
