@@ -5,6 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 
 from gfocal import model_zoo
@@ -67,8 +70,15 @@ def yacs(root):
 @pytest.mark.parametrize("make_config", [lazy, yacs])
 def test_train_evaluate_predict(make_config, root):
     cfg = make_config(root)
+    if isinstance(cfg, CfgNode):  # its backbone is a ResNet-18: start from torchvision's
+        network = torchvision.models.resnet18(weights=None)
+        cfg.MODEL.WEIGHTS = f"{root}/resnet18.pth"
+        torch.save(network.state_dict(), cfg.MODEL.WEIGHTS)
     trainer = trainer_class(cfg)(cfg)
     trainer.resume_or_load(resume=False)
+    if isinstance(cfg, CfgNode):
+        loaded = trainer.model.backbone.bottom_up.res5[1].conv2.weight
+        assert torch.equal(loaded, network.layer4[1].conv2.weight)
     results = trainer.train()
     assert {"AP", "AP50", "AP75"} <= results["bbox"].keys()
     lines = [json.loads(x) for x in (Path(root) / "run/metrics.json").read_text().splitlines()]
