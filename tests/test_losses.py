@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
+from gfocal import losses
 from gfocal.losses import (
     distribution_focal_loss,
     generalized_focal_loss,
     quality_focal_loss,
+    sparse_quality_focal_loss,
 )
+from gfocal.quality import joint_logits
 
 from . import official
 
@@ -178,3 +181,132 @@ def test_errors():
         distribution_focal_loss(torch.zeros(2, 5), torch.zeros(3))
     with pytest.raises(ValueError, match="p_left"):
         generalized_focal_loss(torch.zeros(2), torch.zeros(3), torch.zeros(3))
+
+
+def sparse_case(with_quality, dtype=torch.float64, num_locations=7, num_classes=5):
+    """(cls_logits, quality_logits, positives, targets, valid); location 2 is not valid."""
+    generator = torch.Generator().manual_seed(0)
+    cls = torch.randn(num_locations, num_classes, generator=generator, dtype=dtype) * 3
+    quality = torch.randn(num_locations, 1, generator=generator, dtype=dtype) * 3
+    valid = torch.ones(num_locations, dtype=torch.bool)
+    valid[2] = False
+    positives = torch.tensor([0, 3, 3, 6]), torch.tensor([4, 0, 2, 1])
+    targets = torch.tensor([0.3, 1.0, 0.0, 0.9], dtype=dtype)
+    quality = quality.requires_grad_() if with_quality else None
+    return cls.requires_grad_(), quality, positives, targets, valid
+
+
+def dense_sum(cls, quality, positives, targets, valid, beta):
+    """The same by the element-wise loss and a dense label."""
+    logits = cls if quality is None else joint_logits(cls, quality)
+    labels = torch.zeros_like(logits)
+    labels[positives] = targets
+    return (quality_focal_loss(logits, labels, beta).sum(dim=-1) * valid).sum()
+
+
+@pytest.mark.parametrize("with_quality", [False, True])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0, 2.5])
+@pytest.mark.parametrize("piece", [1, 10, 2**18])
+def test_sparse_qfl_is_the_dense_one(with_quality, beta, piece, monkeypatch):
+    """Value and gradients, however the locations are cut into pieces (1, 2 or all at a time)."""
+    monkeypatch.setattr(losses._SparseQualityFocalLoss, "PIECE", piece)
+    case = sparse_case(with_quality)
+    inputs = [x for x in case[:2] if x is not None]
+    ours = sparse_quality_focal_loss(*case, beta=beta)
+    expected = dense_sum(*case, beta)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(expected, inputs)):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+        assert not a[2].any()  # exactly nothing from a location that is not valid
+    with torch.no_grad():
+        assert sparse_quality_focal_loss(*case, beta=beta) == ours
+
+
+@pytest.mark.parametrize("with_quality", [False, True])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_sparse_qfl_gradcheck(with_quality, beta):
+    cls, quality, *rest = sparse_case(with_quality)
+    if with_quality:
+        assert torch.autograd.gradcheck(
+            lambda a, b: sparse_quality_focal_loss(a, b, *rest, beta=beta), (cls, quality)
+        )
+    else:
+        assert torch.autograd.gradcheck(
+            lambda a: sparse_quality_focal_loss(a, None, *rest, beta=beta), (cls,)
+        )
+
+
+def test_sparse_qfl_can_be_used_again():
+    """With a scaled gradient, as a GradScaler gives it, and twice through a retained graph."""
+    case = sparse_case(True)
+    inputs = case[:2]
+    loss = sparse_quality_focal_loss(*case)
+    once = torch.autograd.grad(loss, inputs, retain_graph=True)
+    scaled = torch.autograd.grad(1024 * loss, inputs, retain_graph=True)
+    again = torch.autograd.grad(loss, inputs)
+    for a, b, c in zip(once, scaled, again):
+        assert torch.equal(1024 * a, b) and torch.equal(a, c)
+
+
+def test_sparse_qfl_with_one_input_detached():
+    """A frozen quality predictor, or a frozen classifier."""
+    cls, quality, *rest = sparse_case(True)
+    both = torch.autograd.grad(sparse_quality_focal_loss(cls, quality, *rest), (cls, quality))
+    (only_cls,) = torch.autograd.grad(sparse_quality_focal_loss(cls, quality.detach(), *rest), cls)
+    (only_quality,) = torch.autograd.grad(
+        sparse_quality_focal_loss(cls.detach(), quality, *rest), quality
+    )
+    assert torch.equal(only_cls, both[0]) and torch.equal(only_quality, both[1])
+
+
+@pytest.mark.parametrize("logit", [0.0, 10.0, 20.0, 50.0, -50.0, 79.0])
+def test_sparse_qfl_in_float32(logit):
+    """Near the float64 value where 1 + e^a or 1 - p are rounded to 1 or 0."""
+    values = {}
+    for dtype in (torch.float32, torch.float64):
+        cls = torch.tensor([[logit, -logit, logit / 2]], dtype=dtype, requires_grad=True)
+        quality = torch.tensor([[logit]], dtype=dtype, requires_grad=True)
+        loss = sparse_quality_focal_loss(
+            cls,
+            quality,
+            (torch.tensor([0]), torch.tensor([1])),
+            torch.tensor([0.5], dtype=dtype),
+            torch.tensor([True]),
+            beta=1.0,
+        )
+        values[dtype] = [loss, *torch.autograd.grad(loss, (cls, quality))]
+    for a, b in zip(values[torch.float32], values[torch.float64]):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e4, -1e4, float("inf"), -float("inf")])
+def test_sparse_qfl_of_logits_beyond_its_range(value):
+    """Finite: the loss of +-80."""
+    for logits in ([[value]], [[80.0 if value > 0 else -80.0]]):
+        cls = torch.tensor(logits, requires_grad=True)
+        quality = torch.tensor([[value]], requires_grad=True)
+        nothing = torch.zeros(0, dtype=torch.long)
+        loss = sparse_quality_focal_loss(
+            cls, quality, (nothing, nothing), torch.zeros(0), torch.tensor([True])
+        )
+        grads = torch.autograd.grad(loss, (cls, quality))
+        assert all(x.isfinite().all() for x in (loss, *grads))
+        assert loss.item() == pytest.approx(80.0 if value > 0 else 0.0, abs=1e-4)
+
+
+def test_sparse_qfl_does_not_hide_nan():
+    nothing = torch.zeros(0, dtype=torch.long)
+    loss = sparse_quality_focal_loss(
+        torch.tensor([[0.0, float("nan")]]),
+        None,
+        (nothing, nothing),
+        torch.zeros(0),
+        torch.tensor([True]),
+    )
+    assert loss.isnan()
+
+
+def test_sparse_qfl_checks_beta():
+    with pytest.raises(ValueError, match=r"beta is 0\.5; expected 0 or at least 1"):
+        sparse_quality_focal_loss(*sparse_case(False), beta=0.5)

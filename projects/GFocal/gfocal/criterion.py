@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_l
 from torchvision.ops import generalized_box_iou_loss
 
 from .box_distribution import boxes_to_distances, distances_to_boxes
-from .losses import check_beta, distribution_focal_loss, quality_focal_loss
+from .losses import check_beta, distribution_focal_loss, sparse_quality_focal_loss
 from .quality import localization_iou, max_class_score
 from .structures import DenseAnchors, DensePredictions, DenseTargets
 
@@ -40,12 +40,11 @@ class LossInputs(NamedTuple):
 
     Attributes:
         cls_logits: (N, R, K) class logits, at least float32.
-        joint_logits: (N, R, K) logits of the class (and quality) score, at least float32.
         quality_logits: (N, R, 1) or None.
         labels: (N, R) as in DenseTargets.
         fg_idxs: (image (M,), location (M,)) of the foreground.
         fg_labels: (M,) its classes.
-        fg_joint_logits: (M, K).
+        fg_joint_logits: (M, K) logits of the class (and quality) score.
         fg_box_logits: (M, 4, C).
         fg_distances: (M, 4) predicted distances, strides.
         fg_boxes: (M, 4) predicted boxes, XYXY pixels; not clipped to the image.
@@ -58,7 +57,6 @@ class LossInputs(NamedTuple):
     """
 
     cls_logits: Tensor
-    joint_logits: Tensor
     quality_logits: Tensor | None
     labels: Tensor
     fg_idxs: tuple
@@ -94,10 +92,16 @@ class QualityFocalLoss(nn.Module):
         self.weight = weight
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        targets = torch.zeros_like(inputs.joint_logits)
-        targets[(*inputs.fg_idxs, inputs.fg_labels)] = localization_iou(inputs)
-        loss = quality_focal_loss(inputs.joint_logits, targets, beta=self.beta)
-        loss = (loss.sum(dim=-1) * (inputs.labels >= 0)).sum()
+        image_idxs, location_idxs = inputs.fg_idxs
+        quality_logits = inputs.quality_logits
+        loss = sparse_quality_focal_loss(
+            inputs.cls_logits.flatten(0, 1),
+            None if quality_logits is None else quality_logits.flatten(0, 1),
+            (image_idxs * inputs.labels.shape[1] + location_idxs, inputs.fg_labels),
+            localization_iou(inputs),
+            valid=(inputs.labels >= 0).flatten(),
+            beta=self.beta,
+        )
         return self.weight * loss / inputs.num_foreground
 
 
@@ -287,8 +291,7 @@ class GFLCriterion(nn.Module):
         box_representation: nn.Module,
     ) -> LossInputs:
         """Gather and decode the foreground once, and reduce the two normalisers once."""
-        joint_logits = predictions.joint_logits()
-        num_classes = joint_logits.shape[-1]
+        num_classes = predictions.cls_logits.shape[-1]
         foreground = (targets.labels >= 0) & (targets.labels < num_classes)
         image_idxs, location_idxs = foreground.nonzero(as_tuple=True)
         centers = anchors.centers[location_idxs]
@@ -298,12 +301,11 @@ class GFLCriterion(nn.Module):
         target_boxes = targets.boxes[image_idxs, location_idxs]
         inputs = LossInputs(
             cls_logits=predictions.cls_logits,
-            joint_logits=joint_logits,
             quality_logits=predictions.quality_logits,
             labels=targets.labels,
             fg_idxs=(image_idxs, location_idxs),
             fg_labels=targets.labels[image_idxs, location_idxs],
-            fg_joint_logits=joint_logits[image_idxs, location_idxs],
+            fg_joint_logits=predictions.joint_logits((image_idxs, location_idxs)),
             fg_box_logits=box_logits,
             fg_distances=distances,
             fg_boxes=distances_to_boxes(centers, distances * strides),

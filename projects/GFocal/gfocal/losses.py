@@ -1,7 +1,8 @@
-"""The focal losses of the paper, element-wise on logits.
+"""The focal losses of the paper on logits.
 
-Like fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense, ``reduction`` is
-"none", "mean" or "sum"; weights and normalisers are the criterion's. GIoU is torchvision's
+Element-wise as fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense,
+``reduction`` is "none", "mean" or "sum"; weights and normalisers are the criterion's. QFL is also
+there as the sum over a detector's sparse labels, which is what training runs. GIoU is torchvision's
 (``generalized_box_iou_loss``; fvcore's stops at a NaN before Detectron2 can name the iteration).
 
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
@@ -9,9 +10,17 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["distribution_focal_loss", "generalized_focal_loss", "quality_focal_loss"]
+from .quality import joint_logits
+
+__all__ = [
+    "distribution_focal_loss",
+    "generalized_focal_loss",
+    "quality_focal_loss",
+    "sparse_quality_focal_loss",
+]
 
 
 def quality_focal_loss(
@@ -38,6 +47,129 @@ def quality_focal_loss(
     check_beta(beta)
     bce = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     return _reduce((targets - inputs.sigmoid()).abs().pow(beta) * bce, reduction)
+
+
+def sparse_quality_focal_loss(
+    cls_logits: Tensor,
+    quality_logits: Tensor | None,
+    positives: tuple[Tensor, Tensor],
+    targets: Tensor,
+    valid: Tensor,
+    beta: float = 2.0,
+) -> Tensor:
+    """The sum of QFL where nearly all labels are 0, as they are for a detector: in one pass.
+
+    The same number as ``quality_focal_loss`` of :func:`gfocal.quality.joint_logits` and a dense
+    label, summed over the valid locations, but the sum and its gradient come from one sweep over
+    the logits, in pieces that stay in the cache. With the label 0, p the joint score, and
+    L = -log(1 - p) its cross entropy,
+
+        QFL = p^beta L,        dQFL/dz = p^beta (beta (1 - p) L + p),
+
+    z being the joint logit, and with a, b the logits of class and quality
+    dz/da = sigmoid(-a) / (1 - p), dz/db = sigmoid(-b) / (1 - p). The few positives are added as the
+    difference of the losses at their label and at 0.
+
+    Args:
+        cls_logits: (L, K), at least float32. The loss is that of logits clipped to +-80.
+        quality_logits: (L, 1), or None for a class score alone.
+        positives: (locations (M,), classes (M,)) of the labels other than 0, each pair once.
+        targets: (M,) their labels in [0, 1]; no gradient flows into them.
+        valid: (L,) bool; other locations have no loss.
+        beta: as in :func:`quality_focal_loss`.
+
+    Returns:
+        A scalar. It can be differentiated once.
+
+    Raises:
+        ValueError: if ``beta`` is neither 0 nor at least 1.
+    """
+    check_beta(beta)
+    return _SparseQualityFocalLoss.apply(
+        cls_logits, quality_logits, positives, targets.detach(), valid, beta
+    )
+
+
+class _SparseQualityFocalLoss(torch.autograd.Function):
+    # Elements a piece: temporaries of 1 MB in float32, which a core's cache holds.
+    PIECE = 2**18
+
+    @staticmethod
+    def forward(ctx, cls_logits, quality_logits, positives, targets, valid, beta):
+        num_locations, num_classes = cls_logits.shape
+        differentiate = any(ctx.needs_input_grad[:2])
+        cls_grad = torch.empty_like(cls_logits) if differentiate else None
+        quality_grad = quality = no_quality = None
+        if quality_logits is not None:
+            quality, no_quality = quality_logits.sigmoid(), (-quality_logits).sigmoid()
+            quality_grad = torch.empty_like(quality_logits) if differentiate else None
+        valid = valid[:, None].to(cls_logits.dtype)
+        total = cls_logits.new_zeros(())
+        # A GPU has no use for pieces, and a launch for each would cost.
+        step = num_locations
+        if cls_logits.device.type == "cpu":
+            step = _SparseQualityFocalLoss.PIECE // num_classes
+        step = max(1, step)
+        for start in range(0, num_locations, step):
+            rows = slice(start, start + step)
+            e = cls_logits[rows].clamp(-80, 80).exp_()
+            if quality is None:
+                odds = e
+            else:  # p / (1 - p) = e^a q / (1 + e^a (1 - q))
+                shared = (e * no_quality[rows]).add_(1)
+                odds = (e / shared).mul_(quality[rows])
+            y = odds + 1
+            loss = y.log()
+            complement = y.reciprocal()  # 1 - p
+            # y is rounded: log(1 + odds) = log(y) + (odds - (y - 1)) / y
+            loss.addcmul_(torch.sub(odds, y.sub_(1), out=y), complement)
+            score = torch.mul(odds, complement, out=y)
+            factor = (score.square() if beta == 2 else score.pow(beta)).mul_(valid[rows])
+            loss.mul_(factor)
+            total += loss.sum()
+            if not differentiate:
+                continue
+            grad = torch.mul(factor, score, out=cls_grad[rows])
+            grad.addcmul_(loss, complement, value=beta)  # dQFL/dz
+            if quality is not None:
+                grad.div_(shared)  # sigmoid(-a) / (1 - p) = 1 / shared
+                # sigmoid(-b) / (1 - p) = (1 - q) (1 + e^a) / shared
+                torch.sum(e.add_(1).mul_(grad), dim=1, keepdim=True, out=quality_grad[rows])
+        if quality_grad is not None:
+            quality_grad.mul_(no_quality)
+        total += _add_positives(
+            cls_logits, quality_logits, positives, targets, beta, cls_grad, quality_grad
+        )
+        ctx.save_for_backward(cls_grad, quality_grad)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        grads = (None if grad is None else grad * grad_output for grad in ctx.saved_tensors)
+        return (*grads, None, None, None, None)
+
+
+def _add_positives(cls_logits, quality_logits, positives, targets, beta, cls_grad, quality_grad):
+    """What the positives' losses have beyond those of label 0; their gradients are added."""
+    locations, _ = positives
+    inputs = [cls_logits[positives]]
+    if quality_logits is not None:
+        inputs.append(quality_logits[locations, 0])
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        logits = joint_logits(*inputs) if len(inputs) == 2 else inputs[0]
+        targets = targets.to(logits.dtype)
+        difference = quality_focal_loss(logits, targets, beta) - quality_focal_loss(
+            logits, torch.zeros_like(targets), beta
+        )
+        difference = difference.sum()
+    if cls_grad is not None:
+        grads = torch.autograd.grad(difference, inputs)
+        cls_grad.index_put_(positives, grads[0], accumulate=True)
+        if quality_grad is not None:
+            quality_grad[:, 0].index_add_(0, locations, grads[1])
+    return difference.detach()
 
 
 def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:

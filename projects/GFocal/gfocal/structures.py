@@ -118,12 +118,20 @@ class DensePredictions(NamedTuple):
     box_logits: Tensor
     quality_logits: Tensor | None = None
 
-    def joint_logits(self) -> Tensor:
-        """(N, R, K) logits of the score that training supervises and inference ranks by:
-        sigmoid(cls) * sigmoid(quality), or the class score itself where there is no quality."""
-        if self.quality_logits is None:
-            return self.cls_logits
-        return joint_logits(self.cls_logits, self.quality_logits)
+    def joint_logits(self, idxs: tuple | None = None) -> Tensor:
+        """Logits of the score that training supervises and inference ranks by:
+        sigmoid(cls) * sigmoid(quality), or the class score itself where there is no quality.
+
+        Args:
+            idxs: (image (M,), location (M,)) of the locations that matter.
+
+        Returns:
+            (M, K); without ``idxs`` (N, R, K).
+        """
+        logits = [x for x in (self.cls_logits, self.quality_logits) if x is not None]
+        if idxs is not None:
+            logits = [x[idxs] for x in logits]
+        return joint_logits(*logits) if len(logits) == 2 else logits[0]
 
 
 class DenseTargets(NamedTuple):
