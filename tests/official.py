@@ -40,26 +40,45 @@ def seeded_parameter(name, shape, seed):
         return rng.normal(0, 0.1, size=shape)
     if kind == "running_var":
         return rng.uniform(0.5, 1.5, size=shape)
+    if name.endswith("conv_offset.weight"):  # offsets of about 1 px, not 0
+        return rng.normal(0, 0.35 / np.sqrt(np.prod(shape[1:])), size=shape)
     if len(shape) >= 2:
         return rng.normal(0, np.sqrt(2.0 / np.prod(shape[1:])), size=shape)
     if name.endswith("gfl_cls.bias"):
         return rng.normal(-4.5, 0.5, size=shape)
     if kind == "bias":
         return rng.normal(0, 0.1, size=shape)
-    if ".bn3.weight" in name or (".bn2.weight" in name and "layer" in name):
+    if ".bn3.weight" in name or (".bn2.weight" in name and "layer" in name) or ".bns." in name:
         return rng.uniform(0.2, 0.5, size=shape)
     return rng.uniform(0.8, 1.2, size=shape)
 
 
+def named_shapes(names, shapes):
+    """{name: shape} of a fixture's arrays of names and of shapes such as "64,3,7,7"."""
+    return {str(n): tuple(int(k) for k in str(s).split(",") if k) for n, s in zip(names, shapes)}
+
+
+def seeded_state_dict(name_to_shape, seed):
+    return {
+        name: torch.from_numpy(np.asarray(seeded_parameter(name, shape, seed)))
+        for name, shape in name_to_shape.items()
+    }
+
+
 def state_dict(fixture):
     """The official state dict of a detector fixture."""
-    shapes = [tuple(int(n) for n in str(s).split(",") if n) for s in fixture["param_shapes"]]
-    return {
-        str(name): torch.from_numpy(
-            np.asarray(seeded_parameter(str(name), shape, int(fixture["seed"])))
-        )
-        for name, shape in zip(fixture["param_names"], shapes)
-    }
+    names = named_shapes(fixture["param_names"], fixture["param_shapes"])
+    return seeded_state_dict(names, int(fixture["seed"]))
+
+
+def zoo_image():
+    """The input (1, 3, 72, 104) of the zoo's backbones: odd sizes from stride 8 on, float64."""
+    return torch.from_numpy(np.random.RandomState(0).normal(size=(1, 3, 72, 104)))
+
+
+def sample(values, count=2000):
+    """``count`` values of a feature map, from the same places on every machine."""
+    return values.flatten()[np.random.RandomState(0).choice(values.size, count, replace=False)]
 
 
 def detector(fixture):
