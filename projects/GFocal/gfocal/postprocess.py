@@ -4,6 +4,7 @@ Only what survives the top-k is decoded.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from .box_distribution import distances_to_boxes
+from .quality import joint_logits
 from .structures import DenseAnchors, DensePredictions
 
 __all__ = ["detections"]
@@ -42,46 +44,63 @@ def detections(
         N ``Instances`` with pred_boxes (XYXY pixels, clipped to the image), scores, pred_classes
         and anchor_idxs, the location in 0..R-1 that made each detection.
     """
-    logits = predictions.joint_logits()
+    image_idxs, location_idxs, classes, scores = _candidates(
+        predictions, anchors.level_sizes, score_thresh, topk_candidates
+    )
+    distances = box_representation(predictions.box_logits[image_idxs, location_idxs])
+    boxes = distances_to_boxes(
+        anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
+    )
+    counts = torch.bincount(image_idxs, minlength=len(image_sizes)).tolist()
     results = []
-    for image, image_size in enumerate(image_sizes):
-        location_idxs, classes, scores = _candidates(
-            logits[image], anchors.level_sizes, score_thresh, topk_candidates
+    for image_size, *candidates in zip(
+        image_sizes, *(x.split(counts) for x in (boxes, scores, classes, location_idxs))
+    ):
+        image_boxes = clip_boxes_to_image(candidates[0], image_size)
+        keep = batched_nms(image_boxes, *candidates[1:3], nms_thresh)[:max_detections]
+        kept_boxes, kept_scores, kept_classes, kept_idxs = (
+            x[keep] for x in (image_boxes, *candidates[1:])
         )
-        distances = box_representation(predictions.box_logits[image, location_idxs])
-        boxes = distances_to_boxes(
-            anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
-        )
-        boxes = clip_boxes_to_image(boxes, image_size)
-        keep = batched_nms(boxes, scores, classes, nms_thresh)[:max_detections]
         results.append(
             Instances(
                 image_size,
-                pred_boxes=Boxes(boxes[keep]),
-                scores=scores[keep],
-                pred_classes=classes[keep],
-                anchor_idxs=location_idxs[keep],
+                pred_boxes=Boxes(kept_boxes),
+                scores=kept_scores,
+                pred_classes=kept_classes,
+                anchor_idxs=kept_idxs,
             )
         )
     return results
 
 
 def _candidates(
-    logits: Tensor, level_sizes: list[int], score_thresh: float, topk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Locations (T,), classes (T,) and scores (T,) of one image's candidates; logits (R, K)."""
-    num_classes = logits.shape[-1]
-    idxs, scores = [], []
-    start = 0
-    for level_logits in logits.split(level_sizes):
-        level_scores = level_logits.flatten().sigmoid()
-        above = (level_scores > score_thresh).nonzero().squeeze(1)
-        level_scores = level_scores[above]
-        if len(above) > topk:
-            level_scores, best = level_scores.topk(topk)
-            above = above[best]
-        idxs.append(above + start * num_classes)
-        scores.append(level_scores)
-        start += len(level_logits)
-    flat = torch.cat(idxs)
-    return flat.div(num_classes, rounding_mode="floor"), flat % num_classes, torch.cat(scores)
+    predictions: DensePredictions, level_sizes: list[int], score_thresh: float, topk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images, locations, classes and scores (T,) of the batch's candidates, image after image."""
+    cls_logits, quality_logits = predictions.cls_logits, predictions.quality_logits
+    num_locations, num_classes = cls_logits.shape[1:]
+    # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)): one comparison finds
+    # those that can pass, a margin for rounding included, and no dense score is ever computed.
+    thresh = torch.as_tensor(score_thresh, dtype=cls_logits.dtype)
+    if quality_logits is not None:
+        thresh = (score_thresh / quality_logits.sigmoid()).clamp(max=1)
+    idxs = (cls_logits > thresh.logit() - 1e-3).flatten().nonzero().squeeze(1)
+    logits = cls_logits.flatten()[idxs]
+    idxs, classes = idxs.div(num_classes, rounding_mode="floor"), idxs % num_classes
+    if quality_logits is not None:
+        logits = joint_logits(logits, quality_logits.flatten()[idxs])
+    scores = logits.sigmoid()
+    passed = scores > score_thresh
+    idxs, classes, scores = idxs[passed], classes[passed], scores[passed]
+
+    # Each level of each image is a run of idxs, of which the topk best stay.
+    firsts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0)
+    firsts = firsts + num_locations * torch.arange(len(cls_logits))[:, None]
+    starts = torch.searchsorted(idxs, firsts.flatten().to(idxs.device, non_blocking=True))
+    runs = list(pairwise([*starts.tolist(), len(idxs)]))
+    if any(end - start > topk for start, end in runs):
+        keep = torch.cat(
+            [start + scores[start:end].topk(min(topk, end - start)).indices for start, end in runs]
+        )
+        idxs, classes, scores = idxs[keep], classes[keep], scores[keep]
+    return idxs.div(num_locations, rounding_mode="floor"), idxs % num_locations, classes, scores
