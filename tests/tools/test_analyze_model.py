@@ -1,16 +1,18 @@
-"""Parameters and FLOPs: against counts made otherwise."""
+"""Parameters and FLOPs: against numbers derived by hand and the official code's shapes."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from fvcore.nn import FlopCountAnalysis
+from torch import nn
 
 from gfocal import model_zoo
 from gfocal.backbone import DeformConv2d
 from tests import official
+from tests.tiny import make_gfl
 from tests.tools.loading import load_tool
 
-R50 = "COCO-Detection/gfl_R_50_FPN_1x.py"
+R50 = "COCO-Detection/gfl_R_50_FPN_1x"
 
 
 @pytest.fixture(scope="module")
@@ -18,53 +20,105 @@ def tool():
     return load_tool("analyze_model")
 
 
-def test_parameters_are_the_official_ones(tool):
-    """Summed over the official model's names: what batch norm counts is no parameter."""
+@pytest.fixture(scope="module")
+def r50(tool):
+    """GFLV1 with R-50 and 5 classes on 64 x 96 px."""
+    cfg = model_zoo.get_config(f"{R50}.py").model
+    cfg.num_classes = 5
+    return tool.analyze(instantiate(cfg), (64, 96))
+
+
+def test_by_hand(tool):
+    """30 x 41 px is padded to 32 x 48: 4 * 6 locations of stride 8 and 2 * 3 of stride 16.
+
+    backbone: 1x1 convolutions 3 -> 8 of each level: 24 multiply-adds a location, 32 parameters.
+    towers: 3x3, 8 -> 8, with a bias: 576 and 584; twice.
+    cls_logits: 3x3, 8 -> 3: 216 and 219; box_logits: 3x3, 8 -> 68: 4896 and 4964.
+    DGQP: 20 -> 64 -> 1: 1344 and 1409. The two scales are 2 parameters.
+    """
+    result = tool.analyze(make_gfl(num_classes=3), (30, 41))
+    assert result.parameters == 2 * 32 + 2 * 584 + 219 + 4964 + 1409 + 2
+    assert result.flops == 30 * (24 + 2 * 576 + 216 + 4896 + 1344)
+    assert not result.uncounted
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deformable_convolution(tool, modulated):
+    """Costs what the convolution of the same shape costs: 17 x 13 of stride 2 gives 9 x 7, and
+    each of 12 output channels sees 8 / 4 input channels at 9 samples."""
+    shape = {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 4, "bias": False}
+
+    class Deformed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = DeformConv2d(8, 12, modulated=modulated, **shape)
+
+        def forward(self, x, offsets):
+            return self.conv(x, offsets)
+
+    images = torch.zeros(2, 8, 17, 13)
+    offsets = torch.zeros(2, 27 if modulated else 18, 9, 7)
+    deformed = tool.FlopCountAnalysis(Deformed(), (images, offsets))
+    deformed.set_op_handle("torchvision::deform_conv2d", tool.deform_conv2d_flops)
+    plain = tool.FlopCountAnalysis(nn.Conv2d(8, 12, **shape), images)
+    assert deformed.by_operator()["deform_conv"] == 2 * 9 * 7 * 12 * 2 * 9 == plain.total()
+
+
+def test_deformable_models(tool, r50):
+    """Their 3x3 convolutions cost what the plain ones do, and their offsets come on top: 3x3,
+    512 -> 18, in the three blocks of res5 (2 x 3 locations)."""
+    cfg = model_zoo.get_config(f"{R50}.py").model
+    cfg.num_classes = 5
+    cfg.backbone.bottom_up.stages.deform_on_per_stage = [False, False, False, True]
+    deformed = tool.analyze(instantiate(cfg), (64, 96))
+    assert deformed.flops - r50.flops == 3 * 6 * 9 * 512 * 18
+    assert deformed.parameters - r50.parameters == 3 * (9 * 512 + 1) * 18
+    assert not deformed.uncounted and not r50.uncounted
+
+
+def test_parameters_are_the_official_ones(r50):
+    """All but batch norm's, which are buffers where it is frozen, and the constant bins."""
     fixture = official.load("detector_v1_r50")
-    shapes = [[int(n) for n in str(s).split(",") if n] for s in fixture["param_shapes"]]
+    shapes = official.named_shapes(fixture["param_names"], fixture["param_shapes"])
     expected = sum(
-        torch.Size(shape).numel()
-        for name, shape in zip(fixture["param_names"], shapes)
-        if not str(name).endswith(("running_mean", "running_var", "_tracked", "project"))
+        int(np.prod(shape))
+        for name, shape in shapes.items()
+        if not any(part in name for part in (".bn", ".downsample.1.", ".integral."))
     )
-    cfg = model_zoo.get_config(R50).model
-    cfg.num_classes = int(fixture["num_classes"])
-    with torch.device("meta"):
-        assert tool.count_parameters(instantiate(cfg)) == expected
+    assert r50.parameters == expected
 
 
-@pytest.mark.parametrize(("groups", "stride", "modulated"), [(1, 1, False), (4, 2, True)])
-def test_deformable_convolutions_are_counted_as_convolutions(tool, groups, stride, modulated):
-    """2 x 12 x 5 x 6 outputs (10 x 12 without the stride) of 8 / groups x 3 x 3 products."""
-    conv = DeformConv2d(
-        8, 12, kernel_size=3, stride=stride, padding=1, groups=groups, modulated=modulated
-    )
-    size = (5, 6) if stride == 2 else (10, 12)
-    offsets = torch.zeros(2, 27 if modulated else 18, *size)
-    analysis = FlopCountAnalysis(conv, (torch.zeros(2, 8, 10, 12), offsets))
-    analysis.set_op_handle("torchvision::deform_conv2d", tool.deform_conv_flops)
-    expected = 2 * 12 * size[0] * size[1] * (8 // groups) * 9
-    assert analysis.by_operator()["deform_conv"] == expected
+def test_what_is_not_counted_is_named(tool):
+    class Cumulative(nn.Module):
+        def forward(self, box_features, box_logits):
+            return box_logits.cumsum(dim=-1)[..., 0, :1]
+
+    result = tool.analyze(make_gfl(quality_predictor=Cumulative()), (32, 32))
+    assert dict(result.uncounted) == {"aten::cumsum": 2}  # once a level
 
 
-def test_flops_by_hand(tool):
-    """Of the two towers on P3..P7 of 64 x 96 px: 4 convolutions each, and the outputs."""
-    _, _, uncounted = tool.count(R50, (64, 90))  # padded to 96
-    locations = sum((64 // s if s <= 64 else 1) * (96 // s if s <= 64 else 1) for s in (8, 16, 32))
-    locations += 1 * 2 + 1 * 1  # P6 and P7, rounded up
-    model = instantiate(model_zoo.get_config(R50).model).eval()
-    with torch.no_grad():
-        analysis = FlopCountAnalysis(tool.Network(model), torch.zeros(1, 3, 64, 96))
-        by_module = analysis.unsupported_ops_warnings(False).by_module_and_operator()
-    head = by_module["model.head"]
-    assert head["conv"] == locations * 9 * 256 * (8 * 256 + 80 + 68)
-    assert not {op for op in uncounted if "conv" in op or "mm" in op or "linear" in op}
+def test_table_of_both_kinds_of_config(tool, capsys):
+    path = model_zoo.get_config_file(f"{R50}.yaml")
+    tool.main(tool.parse_args([f"{R50}.py", path, "--input-size", "64", "64"]))
+    head, rule, lazy, yacs = capsys.readouterr().out.splitlines()
+    assert head == "| config | parameters (M) | GFLOPs at 64 x 64 |" and rule == "|---|---|---|"
+    assert lazy.startswith(f"| {R50}.py | 32.39 | ")
+    assert yacs == lazy.replace(f"{R50}.py", path)
 
 
-def test_the_command(tool, tmp_path, capsys):
-    tool.main(tool.parse_args([R50, model_zoo.get_config_file(R50), "--input-size", "64", "96"]))
-    header, _, first, second, *_ = capsys.readouterr().out.splitlines()
-    assert header == "| config | parameters (M) | GFLOPs at 64 x 96 |"
-    assert first == second and first.startswith("| gfl_R_50_FPN_1x | 32.44 | ")
-    with pytest.raises(ValueError, match="no config 'nothing'"):
-        tool.main(tool.parse_args(["nothing"]))
+def test_without_a_config_it_is_the_zoo(tool):
+    args = tool.parse_args([])
+    assert len(args.configs) == 12 and args.configs[0].endswith(".py")
+    assert tuple(args.input_size) == (800, 1333)
+
+
+def test_errors(tool, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"did you mean .*gfl_R_50_FPN_1x\.py"):
+        tool.build("COCO-Detection/gfl_R_50_FPN_1.py")
+    other = tmp_path / "other.yaml"
+    other.write_text('MODEL:\n  META_ARCHITECTURE: "GeneralizedRCNN"\n')
+    with pytest.raises(TypeError, match="is a GeneralizedRCNN; expected GFL"):
+        tool.build(str(other))
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--input-size", "0", "10"])
+    assert "--input-size is [0, 10]; expected at least 1 pixel" in capsys.readouterr().err
