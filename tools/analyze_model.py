@@ -5,18 +5,18 @@
 
 A CONFIG is a file or a name of the zoo; without one, all LazyConfigs of the zoo, which takes some
 minutes on a CPU. Counted is the network, backbone and head, on one image, padded as in inference. A
-FLOP is one multiply-add, as fvcore counts; the constants of frozen batch norm are no parameters. No
-weights are loaded.
+FLOP is one multiply-add, as fvcore counts. No weights are loaded.
 """
 
 import argparse
 import os
 import sys
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, instantiate
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
@@ -29,20 +29,6 @@ from gfocal.meta_arch import GFL
 # One operation an element or none, as the activations that fvcore leaves out by itself.
 NOT_COUNTED = ("add", "add_", "avg_pool2d", "max_pool2d", "mean", "mul", "softmax", "topk")
 NO_ARITHMETIC = ("unflatten",)
-
-
-class Analysis(NamedTuple):
-    """
-    Attributes:
-        parameters: number of parameters.
-        flops: multiply-adds of backbone and head on one image.
-        uncounted: operators that are neither counted nor known to cost next to nothing, and how
-            often they ran.
-    """
-
-    parameters: int
-    flops: int
-    uncounted: Counter
 
 
 class Network(nn.Module):
@@ -64,21 +50,31 @@ def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
     return Counter({"deform_conv": conv_flop_count(*shapes)})
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of a network; weight and bias of a frozen norm are some, if not ones to learn."""
+    frozen = (m for m in model.modules() if isinstance(m, FrozenBatchNorm2d))
+    return sum(p.numel() for p in model.parameters()) + sum(2 * m.num_features for m in frozen)
+
+
 @torch.no_grad()
-def analyze(model: GFL, input_size: tuple[int, int]) -> Analysis:
+def count_flops(model: GFL, input_size: tuple[int, int]) -> tuple[int, Counter]:
     """
     Args:
         model: any GFL; it is set to eval mode.
         input_size: (height, width) of the image before padding, pixels.
+
+    Returns:
+        Multiply-adds of backbone and head, and the operators (name: how often they ran) that are
+        neither counted nor known to cost next to nothing.
     """
     model.eval()
     images = model.preprocess_image([{"image": torch.zeros(3, *input_size)}]).tensor
-    flops = FlopCountAnalysis(Network(model), images)
-    flops.set_op_handle("torchvision::deform_conv2d", deform_conv2d_flops)
-    flops.set_op_handle(**{f"aten::{name}": None for name in NOT_COUNTED + NO_ARITHMETIC})
-    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    parameters = sum(p.numel() for p in model.parameters())
-    return Analysis(parameters, int(flops.total()), flops.unsupported_ops())
+    analysis = FlopCountAnalysis(Network(model), images)
+    analysis.set_op_handle("torchvision::deform_conv2d", deform_conv2d_flops)
+    analysis.set_op_handle(**{f"aten::{name}": None for name in NOT_COUNTED + NO_ARITHMETIC})
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    return int(analysis.total()), analysis.unsupported_ops()
 
 
 def build(config: str) -> GFL:
@@ -99,10 +95,11 @@ def main(args: argparse.Namespace) -> None:
     print(f"| config | parameters (M) | GFLOPs at {height} x {width} |\n|---|---|---|", flush=True)
     uncounted: Counter = Counter()
     for config in args.configs:
-        result = analyze(build(config), (height, width))
-        uncounted += result.uncounted
-        row = f"| {config} | {result.parameters / 1e6:.2f} | {result.flops / 1e9:.1f} |"
-        print(row, flush=True)
+        model = build(config)
+        parameters = count_parameters(model)
+        flops, others = count_flops(model, (height, width))
+        uncounted += others
+        print(f"| {config} | {parameters / 1e6:.2f} | {flops / 1e9:.1f} |", flush=True)
     if uncounted:
         print(f"\nNot counted: {', '.join(f'{op} ({n})' for op, n in uncounted.items())}")
 
