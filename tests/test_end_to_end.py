@@ -87,6 +87,11 @@ def test_train_evaluate_predict(make_config, root):
         assert math.isfinite(last[key]) and last[key] > 0
     assert "bbox/AP50" in last
 
+    if not isinstance(cfg, CfgNode):
+        cfg.train.init_checkpoint = f"{root}/run/model_final.pth"
+        again = trainer_class(cfg).evaluate(cfg, fast=True)
+        assert again["bbox"]["AP50"] == pytest.approx(results["bbox"]["AP50"], abs=1)
+
     predictor = Predictor(cfg, str(Path(root) / "run/model_final.pth"))
     image = next((Path(generate_shapes("val", num_images=SIZES["val"])) / "images").iterdir())
     instances = predictor(read_image(str(image), format="BGR"))["instances"]

@@ -40,6 +40,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--confidence", type=float, default=0.5, help="lowest score (default 0.5)")
     parser.add_argument("--distributions", action="store_true", help="draw box distributions too")
     parser.add_argument("--sheet", action="store_true", help="one picture for all images")
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="batch norm folded, channels_last, half precision where it is native",
+    )
     parser.add_argument("--max-images", type=int, help="stop after so many images")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides: key=value")
     return parser.parse_args()
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"--max-images is {args.max_images}, expected at least 1")
     paths = find_images(args.input)[: args.max_images]
     names = [os.path.basename(p) for p in paths] if args.sheet else output_names(paths)
-    predictor = Predictor(load_config(args.config_file, args.opts), args.weights)
+    predictor = Predictor(load_config(args.config_file, args.opts), args.weights, fast=args.fast)
     os.makedirs(args.output, exist_ok=True)
     errors, titles, pictures, rows = [], [], [], []
     for path, name in zip(tqdm(paths, unit="image"), names):

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
         setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
         if args.eval_only:
             trainer = None
-            cls.evaluate(cfg, resume=args.resume)
+            cls.evaluate(cfg, resume=args.resume, fast=args.fast)
         else:
             trainer = cls(cfg)
             trainer.resume_or_load(resume=args.resume)
@@ -47,9 +47,16 @@ def main(args: argparse.Namespace) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="evaluate with batch norm folded, channels_last, half precision where it is native",
+    )
     args = parser.parse_args(argv)
     if not args.config_file:
         parser.error("--config-file is missing")
+    if args.fast and not args.eval_only:
+        parser.error("--fast is for --eval-only; training has train.amp.enabled")
     gpus = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(gpus, 1):
         parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")

@@ -47,6 +47,7 @@ def arguments(files: Path, model: str = "toy", **flags) -> Namespace:
         "confidence": 0.0,
         "distributions": False,
         "sheet": False,
+        "fast": False,
         "max_images": None,
         "opts": [],
     }
@@ -55,6 +56,18 @@ def arguments(files: Path, model: str = "toy", **flags) -> Namespace:
 
 def written(files: Path) -> list[str]:
     return sorted(os.listdir(files / "out"))
+
+
+def test_fast(files):
+    """The same boxes, as far as a picture shows; only of a GFL."""
+    pictures = []
+    for fast in (False, True):
+        demo.run(arguments(files, "gfl", fast=fast))
+        with Image.open(files / "out" / written(files)[0]) as picture:
+            pictures.append(np.asarray(picture, dtype=float))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 10
+    with pytest.raises(TypeError, match="optimize_for_inference knows GFL"):
+        demo.run(arguments(files, fast=True))
 
 
 def test_command_line(files):

@@ -7,3 +7,7 @@ except ImportError as error:
         "gfocal extends Detectron2, which is not installed: install the official build, or run "
         "tools/install_detectron2.py for a pure-Python one"
     ) from error
+
+from .optimize import optimize_for_inference
+
+__all__ = ["optimize_for_inference"]

@@ -93,7 +93,8 @@ class GFLHead(nn.Module):
             boxes = _flatten(scale * self.box_logits(box_features)).unflatten(-1, (4, -1))
             cls_logits.append(_flatten(self.cls_logits(self.cls_tower(feature))))
             box_logits.append(boxes)
-            quality_logits.append(self.quality_predictor(box_features, boxes))
+            quality = self.quality_predictor(box_features, boxes)
+            quality_logits.append(None if quality is None else _at_least_float32(quality))
         return DensePredictions(
             cls_logits=torch.cat(cls_logits, dim=1),
             box_logits=torch.cat(box_logits, dim=1),
@@ -120,7 +121,10 @@ def _tower(in_channels: int, conv_dims: Sequence[int], norm: str) -> nn.Sequenti
 
 
 def _flatten(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H*W, C) in at least float32: the maths of boxes and scores is not for
-    half precision."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.flatten(start_dim=2).transpose(1, 2).to(dtype)
+    """(N, C, H, W) -> (N, H*W, C) in at least float32."""
+    return _at_least_float32(x.flatten(start_dim=2).transpose(1, 2))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """The maths of boxes and scores is not for half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -186,7 +186,7 @@ class GFL(nn.Module):
     ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
         """What the network says at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
+        features = self.backbone(images.tensor.to(next(self.backbone.parameters()).dtype))
         features = [features[name] for name in self.head_in_features]
         anchors = DenseAnchors.from_levels(
             self.anchor_generator(features), [f.shape[-2:] for f in features], self.strides

@@ -13,6 +13,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
+from ..optimize import fast_dtype, optimize_for_inference
 from .base import StrictCheckpointer, check_weights
 from .config_io import Config, config_settings, resolve_device
 
@@ -30,11 +31,12 @@ class Predictor:
         instances = predictor(read_image("input.jpg", format="BGR"))["instances"]
     """
 
-    def __init__(self, cfg: Config, weights: str | None = None):
+    def __init__(self, cfg: Config, weights: str | None = None, *, fast: bool = False):
         """
         Args:
             cfg: a LazyConfig or a yacs config.
             weights: a file that DetectionCheckpointer reads; by default the one the config names.
+            fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
 
         Raises:
             FileNotFoundError: no such weight file.
@@ -72,6 +74,8 @@ class Predictor:
         self.metadata = MetadataCatalog.get(names[0]) if known else None
         StrictCheckpointer(self.model).load(weights)
         self.model.eval()
+        if fast:
+            optimize_for_inference(self.model, dtype=fast_dtype(device))
 
     def preprocess(self, image: np.ndarray) -> dict[str, Any]:
         """Turns an image into the model's input: resized as for testing, channels in its order.

@@ -1,0 +1,84 @@
+"""A trained detector, made ready to run fast."""
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from .meta_arch import GFL
+
+__all__ = ["fast_dtype", "optimize_for_inference"]
+
+
+def optimize_for_inference(
+    model: GFL,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
+) -> GFL:
+    """Change a trained detector, in place, into a faster one with the same detections.
+
+    Batch norm is folded into the convolutions before it. The model is for inference from then on:
+    what was folded cannot be trained, nor loaded into another model.
+
+    Args:
+        model: with its weights, on its device.
+        dtype: of backbone and head, e.g. :func:`fast_dtype`; None leaves it. In half precision the
+            scores change in their third digit. Boxes and scores are computed in float32 anyway.
+        channels_last: memory format of the convolutions: much faster on a CPU, and on a GPU in half
+            precision.
+        compile: run backbone and head through torch.compile, which takes a minute at the first
+            image, and again at the first image of another shape.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        TypeError: if the model is no GFL.
+    """
+    if not isinstance(model, GFL):
+        raise TypeError(f"got a {type(model).__name__}; optimize_for_inference knows GFL")
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            _fold_norm(module)
+    if dtype is not None:
+        model.backbone.to(dtype)
+        model.head.to(dtype)
+        model.head.box_representation.float()  # its bins are no weights
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    if compile:
+        for part in (model.backbone, model.head):
+            part.forward = torch.compile(part.forward)
+    return model
+
+
+def fast_dtype(device: torch.device | str) -> torch.dtype | None:
+    """The half precision that a device computes in natively, or None.
+
+    float16 on CUDA; on a CPU bfloat16, if it has instructions for it.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.float16
+    try:
+        with open("/proc/cpuinfo") as f:
+            flags = f.read()
+    except OSError:  # not Linux
+        return None
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else None
+
+
+@torch.no_grad()
+def _fold_norm(conv: nn.Conv2d) -> None:
+    """Fold the norm of a Detectron2 convolution into its weights, where it is a batch norm."""
+    norm = getattr(conv, "norm", None)
+    if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d)):
+        return
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    if conv.bias is not None:
+        bias += conv.bias.double() * scale
+    weight = conv.weight.double() * scale[:, None, None, None]
+    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+    conv.norm = None
