@@ -1,4 +1,4 @@
-"""QFL, DFL and GFL (Eq. 5-7): official values, hand-derived ones, and how they relate."""
+"""QFL, DFL and GFL (Eq. 2, 6, 7): official values, hand-derived ones, and how they relate."""
 
 import math
 
@@ -80,7 +80,7 @@ def test_dfl_by_hand():
 
 
 def test_dfl_is_smallest_at_its_own_interpolation():
-    # Eq. 6's global minimum is S_i = i+1-y, S_{i+1} = y-i (Sec. 3.2): there the gradient vanishes.
+    # Eq. 6's global minimum is S_i = i+1-y, S_{i+1} = y-i (Sec. 3): there the gradient vanishes.
     y = 2.3
     probs = torch.tensor([[1e-30, 1e-30, 0.7, 0.3, 1e-30]], dtype=torch.float64)
     logits = probs.log().requires_grad_()

@@ -9,7 +9,7 @@ A box representation turns raw channels (..., 4, C) into distances (..., 4). It 
     __call__(box_logits) -> distances in strides
 
 and is chosen by passing another one to the head. Reference: Generalized Focal Loss
-(https://arxiv.org/abs/2006.04388), Sec. 3.2 and Fig. 5(b).
+(https://arxiv.org/abs/2006.04388), Sec. 3.
 """
 
 import math
@@ -82,7 +82,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 class DiracDistance(nn.Module):
     """One number a side: the exponential of its channel is the distance, as in FCOS
-    (https://arxiv.org/abs/1904.01355, Sec. 3.1). A Dirac delta in the paper's terms (Sec. 3.2)."""
+    (https://arxiv.org/abs/1904.01355, Sec. 3.1). A Dirac delta in the paper's terms (Eq. 3)."""
 
     num_channels = 1
 
@@ -92,7 +92,7 @@ class DiracDistance(nn.Module):
 
 
 class GaussianDistance(nn.Module):
-    """A Gaussian a side: its mean is the distance, and its deviation is learned with it (Sec. 3.2).
+    """A Gaussian a side: its mean is the distance, and its deviation is learned with it.
 
     Channel 0 is the logarithm of the mean, channel 1 that of the standard deviation, both in
     strides. Trained by :class:`gfocal.criterion.GaussianNLLLoss`.
@@ -115,7 +115,7 @@ def _exp(x: Tensor) -> Tensor:
 
 
 class GeneralDistribution(nn.Module):
-    """A softmax over the bins 0..reg_max of each side, read by its expectation (Eq. 3 and 4).
+    """A softmax over the bins 0..reg_max of each side, read by its expectation (Eq. 5).
 
     Args:
         reg_max: n of the paper, the last bin. A side further than ``reg_max * bin_width`` strides

@@ -4,7 +4,7 @@ A loss *term* is a module with one signature, ``forward(inputs: LossInputs) -> s
 criterion gathers the foreground once and hands every term the same ``LossInputs``. Write another
 term, or another ``box_weight``, and pass it in: nothing here asks which one it is.
 
-Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.3.
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq. 8.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ class LossInputs(NamedTuple):
 
 class QualityFocalLoss(nn.Module):
     """QFL over all locations and classes; the label of a foreground location's class is the IoU of
-    its predicted with its true box (Eq. 5).
+    its predicted with its true box (Eq. 2).
 
     Args:
         beta: exponent of the modulating factor; 0 or at least 1.

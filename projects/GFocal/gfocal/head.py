@@ -1,7 +1,7 @@
 """The head: two towers of convolutions shared by all levels, and what they say flattened.
 
 References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
-(https://arxiv.org/abs/2011.12885, Fig. 4).
+(https://arxiv.org/abs/2011.12885).
 """
 
 import math

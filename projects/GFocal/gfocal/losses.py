@@ -26,7 +26,7 @@ __all__ = [
 def quality_focal_loss(
     inputs: Tensor, targets: Tensor, beta: float = 2.0, reduction: str = "none"
 ) -> Tensor:
-    """QFL, the focal loss for soft labels (Eq. 5): |y - s|^beta * BCE(s, y), s = sigmoid(inputs).
+    """QFL, the focal loss for soft labels (Eq. 2): |y - s|^beta * BCE(s, y), s = sigmoid(inputs).
 
     At y = 1 and y = 0 it is the focal loss of gamma = beta without alpha.
 

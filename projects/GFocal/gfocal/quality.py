@@ -52,7 +52,7 @@ def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
 
 
 def localization_iou(inputs: "LossInputs") -> Tensor:
-    """(M,) IoU of each predicted foreground box with its ground truth: QFL's label (Sec. 3.1)."""
+    """(M,) IoU of each predicted foreground box with its ground truth: QFL's label (Eq. 2)."""
     return aligned_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
 
 
@@ -78,7 +78,7 @@ class NoQuality(nn.Module):
 
 
 class QualityBranch(nn.Module):
-    """A 3x3 convolution of the box tower: the centerness of FCOS, the IoU of IoU-Net (Sec. 3.1).
+    """A 3x3 convolution of the box tower: the centerness of FCOS, the IoU of IoU-Net.
 
     What it estimates is up to the loss that trains it,
     :class:`gfocal.criterion.QualityBranchLoss`.
