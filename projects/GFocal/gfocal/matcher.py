@@ -14,7 +14,7 @@ from detectron2.structures import Boxes
 from torch import Tensor
 
 from .box_distribution import aligned_iou, boxes_to_distances
-from .structures import DenseAnchors
+from .structures import DenseAnchors, to_device
 
 __all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher", "FCOSMatcher"]
 
@@ -83,7 +83,7 @@ class ATSSMatcher:
 
         boxes = torch.cat([b.tensor for b in gt_boxes]).double()
         index = torch.arange(len(boxes), device=boxes.device)
-        ends = torch.tensor(counts, device=boxes.device).cumsum(0)
+        ends = to_device(counts, index).cumsum(0)
         image_idxs = torch.bucketize(index, ends, right=True)
         candidates = self._candidates(anchors, boxes, image_idxs, image_sizes)
         positive, ious = _adaptive_positives(anchors, boxes, candidates)
@@ -94,10 +94,8 @@ class ATSSMatcher:
         claims = ious.flatten()
         best = claims.new_full((num_images * num_anchors + 1,), -1.0)
         best.scatter_reduce_(0, slots, claims, "amax")
-        local_idxs = (index - (ends - torch.tensor(counts, device=boxes.device))[image_idxs])[
-            :, None
-        ]
-        local_idxs = local_idxs.expand_as(ious).flatten()
+        firsts = torch.nn.functional.pad(ends, (1, 0))[:-1]
+        local_idxs = (index - firsts[image_idxs])[:, None].expand_as(ious).flatten()
         wins = claims == best[slots]
         never = len(boxes)
         winners = torch.full_like(best, never, dtype=torch.int64)
@@ -116,22 +114,23 @@ class ATSSMatcher:
         box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         k = self.topk
         # (P, 2) pairs of ranks (row, column) among which the k nearest cells are
-        ranks = torch.tensor(
-            [(i, j) for i in range(k) for j in range(k // (i + 1))], device=boxes.device
-        )
+        ranks = to_device([(i, j) for i in range(k) for j in range(k // (i + 1))], image_idxs)
+        # (levels, 2) columns and rows of each level; (N, 2) of each image
+        grids = to_device([(w, h) for h, w in anchors.level_shapes], boxes)
+        sizes = None
+        if image_sizes is not None:
+            sizes = to_device([(w, h) for h, w in image_sizes], boxes)
         idxs, exists = [], []
         start = 0
-        for size, (height, width) in zip(anchors.level_sizes, anchors.level_shapes):
+        for size, (_, width), grid in zip(anchors.level_sizes, anchors.level_shapes, grids):
             if size == 0:
                 continue
             origin = anchors.centers[start].double()
             stride = anchors.strides[start].double()
             # (G, 2) the part of the grid that the box's image reaches: columns, rows
-            grid = boxes.new_tensor([width, height])
-            if image_sizes is None:
+            if sizes is None:
                 limits = grid.expand(len(boxes), 2)
             else:
-                sizes = boxes.new_tensor([(w, h) for h, w in image_sizes])
                 limits = torch.minimum((sizes / stride).ceil(), grid)[image_idxs]
 
             # Ranked columns and rows: (G, 2, k), nearest first, the lower index first among equals

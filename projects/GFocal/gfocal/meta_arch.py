@@ -1,5 +1,6 @@
 """The detector: wires backbone, head, anchors, matcher and criterion."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -222,17 +223,17 @@ class GFL(nn.Module):
         own size rounded up to the backbone's size divisibility, are ignored."""
         divisor = max(self.backbone.size_divisibility, 1)
         sizes = [tuple(-(-int(s) // divisor) * divisor for s in size) for size in image_sizes]
-        gt_boxes = [x.gt_boxes for x in gt_instances]
+        gt_boxes = [copy.copy(x.gt_boxes) for x in gt_instances]
+        for boxes in gt_boxes:  # Boxes.to would wait for a GPU
+            boxes.tensor = boxes.tensor.to(self.device, non_blocking=True)
+        gt_classes = [x.gt_classes.to(self.device, non_blocking=True) for x in gt_instances]
         return DenseTargets.from_matches(
-            self.matcher(anchors, gt_boxes, sizes),
-            gt_boxes,
-            [x.gt_classes for x in gt_instances],
-            self.num_classes,
+            self.matcher(anchors, gt_boxes, sizes), gt_boxes, gt_classes, self.num_classes
         )
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad to one size and batch."""
-        images = [x["image"].to(self.device) for x in batched_inputs]
+        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
@@ -244,8 +245,7 @@ class GFL(nn.Module):
         predictions: DensePredictions,
     ) -> dict[str, Tensor]:
         gt_instances = [
-            _checked_ground_truth(i, x, self.num_classes).to(self.device)
-            for i, x in enumerate(batched_inputs)
+            _checked_ground_truth(i, x, self.num_classes) for i, x in enumerate(batched_inputs)
         ]
         targets = self.label_anchors(anchors, gt_instances, images.image_sizes)
         losses = self.criterion(anchors, predictions, targets, self.head.box_representation)

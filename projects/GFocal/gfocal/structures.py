@@ -26,6 +26,14 @@ from .quality import joint_logits
 __all__ = ["DenseAnchors", "DensePredictions", "DenseTargets"]
 
 
+def to_device(values: Sequence, like: Tensor) -> Tensor:
+    """Numbers as a tensor of the dtype and on the device of another, without waiting for a GPU.
+
+    (``new_tensor`` copies to a GPU synchronously.)
+    """
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
 class DenseAnchors(NamedTuple):
     """The grid of anchors shared by every image of a batch.
 
@@ -101,7 +109,7 @@ class DenseAnchors(NamedTuple):
             (N, R) bool.
         """
         corners = torch.cat([c - c[:1] for c in self.centers.split(self.level_sizes)])
-        limits = corners.new_tensor([(w, h) for h, w in image_sizes])
+        limits = to_device([(w, h) for h, w in image_sizes], corners)
         return (corners < limits[:, None]).all(dim=-1)
 
 
@@ -164,14 +172,13 @@ class DenseTargets(NamedTuple):
         # Two rows stand after the boxes of all images, one for ignored and one for background,
         # which the codes -2 and -1 then index from the end: one gather serves the batch.
         counts = [len(b) for b in gt_boxes]
-        firsts = torch.tensor([0] + counts[:-1], device=matched_idxs.device).cumsum(0)
+        firsts = to_device([0] + counts[:-1], matched_idxs).cumsum(0)
         codes = torch.where(matched_idxs >= 0, matched_idxs + firsts[:, None], matched_idxs)
         total = sum(counts)
         codes = torch.where(codes < 0, codes + total + 2, codes)
         all_boxes = torch.cat([b.tensor for b in gt_boxes])
         labels = torch.cat(
-            [c.to(torch.int64) for c in gt_classes]
-            + [torch.tensor([-1, num_classes], device=matched_idxs.device)]
+            [c.to(torch.int64) for c in gt_classes] + [to_device([-1, num_classes], matched_idxs)]
         )
         return cls(
             labels=labels[codes], boxes=torch.cat([all_boxes, all_boxes.new_zeros(2, 4)])[codes]
