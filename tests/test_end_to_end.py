@@ -29,6 +29,7 @@ def lazy(root):
         "train.max_iter=3",
         "train.device=cpu",
         "train.log_period=1",
+        "train.channels_last=True",
         "dataloader.train.total_batch_size=2",
         "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0",
@@ -53,6 +54,7 @@ def yacs(root):
         "INPUT.MIN_SIZE_TEST=192",
         "MODEL.DEVICE=cpu",
         "MODEL.WEIGHTS=",
+        "MODEL.CHANNELS_LAST=True",
         "MODEL.RESNETS.DEPTH=18",
         "MODEL.RESNETS.RES2_OUT_CHANNELS=64",
         "MODEL.RESNETS.NORM=BN",
@@ -76,6 +78,8 @@ def test_train_evaluate_predict(make_config, root):
         torch.save(network.state_dict(), cfg.MODEL.WEIGHTS)
     trainer = trainer_class(cfg)(cfg)
     trainer.resume_or_load(resume=False)
+    weight = trainer.model.backbone.bottom_up.res5[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     if isinstance(cfg, CfgNode):
         loaded = trainer.model.backbone.bottom_up.res5[1].conv2.weight
         assert torch.equal(loaded, network.layer4[1].conv2.weight)

@@ -8,6 +8,7 @@ train = dict(
     max_iter=90000,
     seed=-1,  # from 0 on: initial weights and order of images repeat
     amp=dict(enabled=False),
+    channels_last=False,  # memory format of the convolutions
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=100),
     eval_period=5000,

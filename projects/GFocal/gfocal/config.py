@@ -14,6 +14,9 @@ def add_gfocal_config(cfg: CN) -> None:
     A config then needs MODEL.META_ARCHITECTURE "GFL" and a backbone, e.g. MODEL.BACKBONE.NAME
     "build_gfl_resnet_fpn_backbone".
     """
+    # Train with the convolutions in the channels_last memory format.
+    cfg.MODEL.CHANNELS_LAST = False
+
     gfl = cfg.MODEL.GFL = CN()
 
     gfl.NUM_CLASSES = 80

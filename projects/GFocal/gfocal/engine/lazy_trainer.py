@@ -42,6 +42,7 @@ class LazyTrainer(BaseTrainer):
 
     - `train.max_iter`
     - `train.output_dir`, `train.init_checkpoint`, `train.device` (cuda where there is one)
+    - `train.channels_last`: memory format of the convolutions
     - `train.amp.enabled`: on CUDA Detectron2's AMPTrainer, on a CPU bfloat16 autocast
     - `train.ddp`: arguments of DistributedDataParallel
     - `train.checkpointer`: arguments of PeriodicCheckpointer
@@ -122,9 +123,12 @@ class LazyTrainer(BaseTrainer):
 
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:
-        """Builds `model` and moves it to `train.device`."""
+        """Builds `model` on `train.device`, its convolutions in `train.channels_last` if that is
+        set."""
         device = resolve_device(config_settings(cfg).device)
         model = instantiate(_get(cfg, "model")).to(device)
+        if OmegaConf.select(cfg, "train.channels_last", default=False):
+            model = model.to(memory_format=torch.channels_last)
         logging.getLogger(__name__).info(f"Model:\n{model}")
         return model
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -37,9 +38,13 @@ class Trainer(BaseTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Builds Detectron2's model, after a look whether the device is there."""
+        """Builds Detectron2's model, after a look whether the device is there; with
+        MODEL.CHANNELS_LAST its convolutions in that memory format."""
         resolve_device(cfg.MODEL.DEVICE)
-        return super().build_model(cfg)
+        model = super().build_model(cfg)
+        if cfg.MODEL.get("CHANNELS_LAST", False):
+            model = model.to(memory_format=torch.channels_last)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
