@@ -96,8 +96,8 @@ def detections(
         image_boxes = clip_boxes_to_image(image_boxes, image_size)
         kept, start = [], 0
         for level in image_scores.split(anchors.level_sizes):
-            values, order = level.flatten().sort(descending=True)
-            order = order[:topk_candidates][values[:topk_candidates] > score_thresh]
+            values, order = level.flatten().topk(min(topk_candidates, level.numel()))
+            order = order[values > score_thresh]
             kept.append(order + start * level.shape[1])
             start += len(level)
         kept = torch.cat(kept)

@@ -248,6 +248,29 @@ def test_sparse_qfl_can_be_used_again():
         assert torch.equal(1024 * a, b) and torch.equal(a, c)
 
 
+@pytest.mark.parametrize("scale", [0.25, torch.tensor(0.25, dtype=torch.float64)])
+def test_sparse_qfl_scaled(scale):
+    case = sparse_case(True)
+    one = sparse_quality_focal_loss(*case)
+    scaled = sparse_quality_focal_loss(*case, scale=scale)
+    torch.testing.assert_close(scaled, one / 4, rtol=1e-12, atol=0)
+    for a, b in zip(torch.autograd.grad(scaled, case[:2]), torch.autograd.grad(one, case[:2])):
+        torch.testing.assert_close(a, b / 4, rtol=1e-12, atol=0)
+
+
+def test_sparse_qfl_gradients_are_nobody_elses():
+    """What backward hands out is not changed by what is done with it."""
+    cls, quality, *rest = sparse_case(True)
+    loss = sparse_quality_focal_loss(cls, quality, *rest)
+    loss.backward(retain_graph=True)
+    first = cls.grad.clone(), quality.grad.clone()
+    cls.grad.zero_()
+    quality.grad.mul_(3)
+    cls.grad = quality.grad = None
+    loss.backward()
+    assert torch.equal(cls.grad, first[0]) and torch.equal(quality.grad, first[1])
+
+
 def test_sparse_qfl_with_one_input_detached():
     """A frozen quality predictor, or a frozen classifier."""
     cls, quality, *rest = sparse_case(True)

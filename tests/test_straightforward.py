@@ -68,7 +68,7 @@ def test_detections(anchors, with_quality, score_thresh, topk):
     for ours, expected in zip(
         detections(*arguments, **settings), straightforward.detections(*arguments, **settings)
     ):
-        assert len(ours) == len(expected) == 100
+        assert len(ours) == len(expected) > 50
         assert ours.image_size == expected.image_size
         torch.testing.assert_close(ours.scores, expected.scores)
         assert torch.equal(ours.pred_classes, expected.pred_classes)

@@ -157,7 +157,7 @@ def make_predictions(
             boxes[:, :2] + boxes[:, 2:]
         ) / 2
         fit = distances.square().sum(dim=-1).sqrt() / anchors.strides[:, None]
-        locations, objects = (fit < 3).nonzero(as_tuple=True)
+        locations, objects = (fit < 1.5).nonzero(as_tuple=True)
         cls[image, locations, objects % NUM_CLASSES] += 5.5
         box[image, locations, :, 4] += 5
     quality = torch.randn(batch, num_locations, 1, device=device) + 2 if with_quality else None

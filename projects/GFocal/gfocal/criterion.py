@@ -94,15 +94,15 @@ class QualityFocalLoss(nn.Module):
     def forward(self, inputs: LossInputs) -> Tensor:
         image_idxs, location_idxs = inputs.fg_idxs
         quality_logits = inputs.quality_logits
-        loss = sparse_quality_focal_loss(
+        return sparse_quality_focal_loss(
             inputs.cls_logits.flatten(0, 1),
             None if quality_logits is None else quality_logits.flatten(0, 1),
             (image_idxs * inputs.labels.shape[1] + location_idxs, inputs.fg_labels),
             localization_iou(inputs),
             valid=(inputs.labels >= 0).flatten(),
             beta=self.beta,
+            scale=self.weight / inputs.num_foreground,
         )
-        return self.weight * loss / inputs.num_foreground
 
 
 class FocalLoss(nn.Module):

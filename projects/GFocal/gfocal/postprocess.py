@@ -78,20 +78,21 @@ def _candidates(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images, locations, classes and scores (T,) of the batch's candidates, image after image."""
     cls_logits, quality_logits = predictions.cls_logits, predictions.quality_logits
-    num_locations, num_classes = cls_logits.shape[1:]
-    # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)): one comparison finds
-    # those that can pass, a margin for rounding included, and no dense score is ever computed.
+    num_locations = cls_logits.shape[1]
+    # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)). So one comparison of
+    # the best class with a threshold, less a margin for rounding, finds the few locations that can
+    # pass, and no dense score is ever computed.
     thresh = torch.as_tensor(score_thresh, dtype=cls_logits.dtype)
     if quality_logits is not None:
         thresh = (score_thresh / quality_logits.sigmoid()).clamp(max=1)
-    idxs = (cls_logits > thresh.logit() - 1e-3).flatten().nonzero().squeeze(1)
-    logits = cls_logits.flatten()[idxs]
-    idxs, classes = idxs.div(num_classes, rounding_mode="floor"), idxs % num_classes
+    passed = cls_logits.amax(dim=-1, keepdim=True) > thresh.logit() - 1e-3
+    idxs = passed.flatten().nonzero().squeeze(1)
+    logits = cls_logits.flatten(0, 1)[idxs]
     if quality_logits is not None:
-        logits = joint_logits(logits, quality_logits.flatten()[idxs])
+        logits = joint_logits(logits, quality_logits.flatten(0, 1)[idxs])
     scores = logits.sigmoid()
-    passed = scores > score_thresh
-    idxs, classes, scores = idxs[passed], classes[passed], scores[passed]
+    rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
+    idxs, scores = idxs[rows], scores[rows, classes]
 
     # Each level of each image is a run of idxs, of which the topk best stay.
     firsts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0)
