@@ -113,7 +113,7 @@ def _tower(in_channels: int, conv_dims: Sequence[int], norm: str) -> nn.Sequenti
                 padding=1,
                 bias=not norm,
                 norm=get_norm(norm, out_channels),
-                activation=F.relu,
+                activation=F.relu_,
             )
         )
         in_channels = out_channels
