@@ -120,12 +120,14 @@ class ATSSMatcher:
         sizes = None
         if image_sizes is not None:
             sizes = to_device([(w, h) for h, w in image_sizes], boxes)
+        pair_rows, pair_columns = (r.expand(len(boxes), -1) for r in ranks.t().contiguous())
+        centers = anchors.centers
         idxs, exists = [], []
         start = 0
         for size, (_, width), grid in zip(anchors.level_sizes, anchors.level_shapes, grids):
             if size == 0:
                 continue
-            origin = anchors.centers[start].double()
+            origin = centers[start].double()
             stride = anchors.strides[start].double()
             # (G, 2) the part of the grid that the box's image reaches: columns, rows
             if sizes is None:
@@ -142,9 +144,11 @@ class ATSSMatcher:
             offsets, order = offsets.sort(dim=-1, stable=True)
             cells = cells.gather(-1, order).long()
 
-            columns, rows = cells[:, 0, ranks[:, 1]], cells[:, 1, ranks[:, 0]]
-            distances = offsets[:, 0, ranks[:, 1]].square() + offsets[:, 1, ranks[:, 0]].square()
-            level_idxs = rows * width + columns
+            # (G, P) the pairs of columns and rows, as indices and by distance
+            offsets.square_()
+            columns, x2 = (t[:, 0].gather(1, pair_columns) for t in (cells, offsets))
+            rows, y2 = (t[:, 1].gather(1, pair_rows) for t in (cells, offsets))
+            level_idxs, distances = rows.mul_(width).add_(columns), x2.add_(y2)
             # Nearest k, the lowest index first among equally near: sort by index, then by distance
             level_idxs, order = level_idxs.sort(dim=-1)
             distances, order = distances.gather(-1, order).sort(dim=-1, stable=True)
@@ -240,12 +244,14 @@ def _adaptive_positives(
     anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
 ) -> tuple[Tensor, Tensor]:
     """(G, T) which candidates are positive, and (G, T) their IoUs."""
-    candidate_boxes = anchors.boxes[candidates.idxs].double()
+    candidate_boxes = anchors.boxes.double()[candidates.idxs]
     ious = aligned_iou(candidate_boxes, boxes[:, None])
     exists = candidates.exists
     count = exists.sum(dim=1, keepdim=True)
     mean = (ious * exists).sum(dim=1, keepdim=True) / count
     variance = ((ious - mean).square() * exists).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    centers = anchors.centers[candidates.idxs].double()
-    inside = boxes_to_distances(centers, boxes[:, None]).amin(dim=-1) > _INSIDE_MARGIN
+    centers = anchors.centers.double()[candidates.idxs]
+    left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
+    right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
+    inside = torch.minimum(left_top, right_bottom) > _INSIDE_MARGIN
     return exists & inside & (ious >= mean + variance.sqrt()), ious
