@@ -5,12 +5,11 @@
 
 The straightforward formulation is tests/straightforward.py: every box with every anchor, dense
 labels, everything decoded. Images are 800 x 1344 px with 80 classes, networks have ResNet-50;
-medians of --repeat runs. Memory is what a call needs at its peak beyond its inputs.
+medians of --repeat runs. MB are the tensors that a call holds at its peak beyond its inputs.
 """
 
 import argparse
 import copy
-import ctypes
 import gc
 import importlib.util
 import json
@@ -18,6 +17,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,7 @@ from detectron2.config import instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from gfocal import model_zoo, optimize_for_inference
 from gfocal.box_distribution import GeneralDistribution
@@ -104,21 +105,19 @@ class Benchmark:
             before = torch.cuda.memory_allocated()
             function()
             return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
-        if not os.path.exists("/proc/self/clear_refs"):
-            return float("nan")
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed is not to be reused unseen
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-        before = _status("VmRSS")
-        function()
-        return round((_status("VmHWM") - before) / 2**10, 1)
-
-
-def _status(key: str) -> int:
-    """A line of /proc/self/status, in kB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1])
-    raise KeyError(key)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            function()
+        with tempfile.TemporaryDirectory() as folder:
+            trace = f"{folder}/trace.json"
+            profiler.export_chrome_trace(trace)
+            events = json.loads(Path(trace).read_text())["traceEvents"]
+        events = [event for event in events if event["name"] == "[memory]"]
+        events.sort(key=lambda event: event["ts"])
+        now = peak = 0
+        for event in events:
+            now += event["args"]["Bytes"]
+            peak = max(peak, now)
+        return round(peak / 2**20, 1)
 
 
 def make_anchors(device: torch.device) -> DenseAnchors:
