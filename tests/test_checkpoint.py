@@ -1,6 +1,7 @@
 """Weights of mmdetection's names, both directions; backbones from a classifier's weights."""
 
 import logging
+import os
 import pickle
 
 import pytest
@@ -19,8 +20,10 @@ from gfocal.checkpoint import (
     expected_state_dict,
     find_configs,
     load_mmdet_checkpoint,
+    load_weights_only,
     to_mmdet_state_dict,
 )
+from gfocal.engine.base import StrictCheckpointer
 
 from . import official
 
@@ -190,9 +193,10 @@ def test_what_a_checkpoint_may_look_like(tmp_path):
     [
         (torch.zeros(3), "holds a Tensor; expected a dict"),
         ({}, "has no state_dict"),
-        ({"state_dict": [1]}, "has no state_dict; its keys: state_dict"),
-        ({"state_dict": {"a": 1}}, "no tensors under 'a'"),
-        ({"epoch": 3, "optimizer": {}}, "no tensors under 'epoch', 'optimizer'"),
+        ({"state_dict": [1]}, "has no state_dict to read; its keys: state_dict"),
+        ({"state_dict": {"a": 1}}, "a state_dict of named tensors: it has others, under 'a'$"),
+        ({"state_dict": {1: torch.zeros(1)}}, "it has others, under 1$"),
+        ({"epoch": 3, "optimizer": {}}, "it has others, under 'epoch', 'optimizer'$"),
         (
             {"state_dict": {"a": torch.zeros(1)}, "meta": {"mmdet_version": "1.2.0+9d3f"}},
             r"mmdetection 1\.x \(its meta says mmdet_version 1\.2\.0\+9d3f\).*anchors are centred",
@@ -212,10 +216,68 @@ def test_what_a_checkpoint_may_not_be(tmp_path, content, message):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 half of an archive"])
 def test_damaged_files(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.pth is not a PyTorch checkpoint, or damaged: \w"):
+    with pytest.raises(ValueError, match=r"a\.pth is not a PyTorch checkpoint, is damaged, .*\(\w"):
         load_mmdet_checkpoint(tmp_path / "a.pth")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*b\.pth"):
         load_mmdet_checkpoint(tmp_path / "b.pth")
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("load", [load_weights_only, GFLCheckpointer, StrictCheckpointer])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_code_in_a_file_is_not_run(load, protocol, tmp_path, monkeypatch):
+    """Also where PyTorch, until 2.5, would by default; and nothing invites to run it."""
+    default = torch.load
+
+    def load_as_ever(*args, weights_only=False, **kwargs):
+        return default(*args, weights_only=weights_only, **kwargs)
+
+    monkeypatch.setattr(torch, "load", load_as_ever)
+    content = {"model": {"weight": torch.zeros(1)}, "meta": RunsCode(tmp_path / "ran")}
+    torch.save(content, tmp_path / "a.pth", pickle_protocol=protocol)
+    read = load if load is load_weights_only else load(torch.nn.Linear(1, 1)).load
+    names = rf"running code that it names \({os.mkdir.__module__}\.mkdir\).*trust the file"
+    message = {2: names, 4: r"more than weights \(UnpicklingError: Unsupported operand 149\)$"}
+    with pytest.raises(ValueError, match=message[protocol]):
+        read(str(tmp_path / "a.pth"))
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "a.pth")
+    assert (tmp_path / "ran").exists()  # the file is what it is meant to be
+
+
+def test_the_refusal_as_pytorch_until_2_3_words_it(tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise pickle.UnpicklingError(
+            "Weights only load failed. Re-running `torch.load` with `weights_only` set to `False` "
+            "will likely succeed, [...] WeightsUnpickler error: Unsupported class posix.system"
+        )
+
+    monkeypatch.setattr(torch, "load", load)
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"running code that it names \(posix\.system\)"):
+        load_weights_only(tmp_path / "a.pth")
+
+
+def test_weights_of_no_use_are_named():
+    """Not a crash, and not reshaped into what fits."""
+    name = "bbox_head.reg_conf.0.weight"
+    (kept,) = convert_mmdet_state_dict({name: torch.zeros(64, 5, 2, 2)}).values()
+    assert kept.shape == (64, 5, 2, 2)
+    (kept,) = convert_mmdet_state_dict({name: torch.zeros(64)}).values()
+    assert kept.shape == (64,)
+    with pytest.raises(ValueError, match=r"head\.cls_logits\.bias is a single number"):
+        convert_mmdet_state_dict({"bbox_head.gfl_cls.bias": torch.tensor(1.0)})
+    (back,) = to_mmdet_state_dict(
+        {"head.quality_predictor.fc1.weight": torch.zeros(64, 20)}
+    ).values()
+    assert back.shape == (64, 20, 1, 1)
 
 
 def test_a_converted_checkpoint_is_the_official_detector(tmp_path, caplog):
@@ -362,6 +424,64 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
     torch.save(state_dict, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"\(64, 32, 3, 3\) in the file, \(64, 64, 3, 3\) in the"):
         GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+def test_statistics_are_not_made_up(tmp_path):
+    """Detectron2's frozen batch norm takes a file without them for an old one."""
+    network, cfg = _resnet("resnet18")
+    state_dict = network.state_dict()
+    del state_dict["layer1.0.bn1.running_var"]
+    torch.save(state_dict, tmp_path / "a.pth")
+    model = instantiate(cfg)
+    message = r"model's:\n  backbone\.bottom_up\.res2\.0\.conv1\.norm\.running_var: missing.*$"
+    with pytest.raises(ValueError, match=message):
+        GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+    ours = model.state_dict()
+    del ours["backbone.bottom_up.res2.0.conv1.norm.running_var"]
+    torch.save({"model": dict(ours)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message):
+        StrictCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_a_deeper_backbone_is_refused_and_a_shorter_model_is_not(suffix, tmp_path):
+    """R-34's weights have all that R-18 asks for (as R-101's have for R-50), and more."""
+    state_dict = torchvision.models.resnet34(weights=None).state_dict()
+    path = str(tmp_path / f"R-34{suffix}")
+    if suffix == ".pth":
+        torch.save(state_dict, path)
+    else:
+        weights = {
+            key.removeprefix("backbone.bottom_up."): value.numpy()
+            for key, value in convert_imagenet_state_dict(state_dict).items()
+        }
+        weights["stem.fc.weight"] = state_dict["fc.weight"].numpy()  # as Detectron2's R-50.pkl
+        content = {"model": weights, "__author__": "torchvision", "matching_heuristics": True}
+        (tmp_path / "R-34.pkl").write_bytes(pickle.dumps(content))
+    cfg = model_zoo.get_config(R50).model
+    stages = cfg.backbone.bottom_up.stages
+    stages.depth = 18
+    with pytest.raises(ValueError, match=r"res2\.2\.conv1\.weight: not in the model"):
+        GFLCheckpointer(instantiate(cfg)).load(path)
+    stages.depth = 34
+    model = instantiate(cfg)
+    GFLCheckpointer(model).load(path)
+    del model.backbone.bottom_up.res5  # as of a detector on C3 and C4
+    GFLCheckpointer(model).load(path)
+
+
+def test_a_file_that_is_not_for_evaluation_or_not_converted(tmp_path):
+    network, cfg = _resnet("resnet18")
+    model = instantiate(cfg)
+    torch.save(network.state_dict(), tmp_path / "classifier.pth")
+    with pytest.raises(ValueError, match=r"backbone\.fpn_lateral3\.weight: missing in the f"):
+        StrictCheckpointer(model).load(str(tmp_path / "classifier.pth"))
+    theirs = to_mmdet_state_dict(model.state_dict())
+    for content in (theirs, {"state_dict": theirs, "meta": {}}):
+        torch.save(content, tmp_path / "mmdet.pth")
+        for checkpointer in (GFLCheckpointer, StrictCheckpointer):
+            with pytest.raises(ValueError, match=r"detector of mmdetection; see tools/convert_mmd"):
+                checkpointer(model).load(str(tmp_path / "mmdet.pth"))
 
 
 def test_own_checkpoints_load_as_ever(tmp_path, caplog):

@@ -92,10 +92,13 @@ def build(config: str) -> GFL:
 
 def main(args: argparse.Namespace) -> None:
     height, width = args.input_size
-    print(f"| config | parameters (M) | GFLOPs at {height} x {width} |\n|---|---|---|", flush=True)
+    header = f"| config | parameters (M) | GFLOPs at {height} x {width} |\n|---|---|---|"
     uncounted: Counter = Counter()
     for config in args.configs:
         model = build(config)
+        if header:
+            print(header)
+            header = ""
         parameters = count_parameters(model)
         flops, others = count_flops(model, (height, width))
         uncounted += others

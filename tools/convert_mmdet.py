@@ -13,33 +13,36 @@ import sys
 
 import torch
 
-from gfocal.checkpoint import (
-    convert_mmdet_checkpoint,
-    load_weights_only,
-    to_mmdet_state_dict,
-)
+from gfocal.checkpoint import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
 from gfocal.engine import load_config
 
 
 def main(args: argparse.Namespace) -> None:
-    configs: list[str] = []
+    model_cfg, usual_classes = None, 80
+    if args.config_file:
+        cfg = load_config(args.config_file)
+        if "model" not in cfg:
+            raise ValueError(f"{args.config_file} has no model; expected a LazyConfig")
+        model_cfg, usual_classes = cfg.model, cfg.model.get("num_classes")
+        if args.num_classes is not None:
+            model_cfg.num_classes = args.num_classes
     if args.to_mmdet:
-        checkpoint = load_weights_only(args.checkpoint)
-        state_dict = to_mmdet_state_dict(checkpoint.get("model", checkpoint))
+        state_dict, names = convert_checkpoint_to_mmdet(args.checkpoint, model_cfg)
         save({"state_dict": state_dict, "meta": {}}, args.out)
     else:
-        model_cfg = load_config(args.config_file).model if args.config_file else None
-        if model_cfg is not None and args.num_classes is not None:
-            model_cfg.num_classes = args.num_classes
-        state_dict, configs = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model_cfg)
+        state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model_cfg)
         save({"model": state_dict}, args.out)
     print(f"wrote {args.out}: {len(state_dict)} tensors")
-    if configs:
-        print(f"It is the model of {' and '.join(configs)}. To evaluate it:")
+    if names:
+        print(f"It is the model of {' and '.join(names)}.")
+    if not args.to_mmdet:
         rows = len(state_dict["head.cls_logits.bias"])
+        config = args.config_file or f"configs/{names[0]}"
         print(
-            f"  python tools/train_net.py --config-file configs/{configs[0]} --eval-only "
-            f"train.init_checkpoint={args.out}" + f" model.num_classes={rows}" * (rows != 80)
+            f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "
+            f"train.init_checkpoint={args.out}"
+            + f" model.num_classes={rows}"
+            * (rows != usual_classes)
         )
 
 
@@ -47,10 +50,13 @@ def save(checkpoint: dict, path: str) -> None:
     """Writes all of the file or nothing."""
     part = f"{path}.part"
     try:
-        torch.save(checkpoint, part)
+        with open(part, "wb") as f:
+            torch.save(checkpoint, f)
         os.replace(part, path)
+    except RuntimeError as error:  # of PyTorch's writer, where the disk is full
+        raise OSError(f"could not write {part}: {error}") from error
     finally:
-        if os.path.exists(part):
+        if os.path.lexists(part):
             os.remove(part)
 
 
@@ -79,6 +85,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"OUT is {args.out!r}; it must end in .pth, by which Detectron2 knows it")
     if args.num_classes is not None and args.num_classes < 1:
         parser.error(f"--num-classes is {args.num_classes}; expected at least 1")
+    if args.to_mmdet and args.num_classes is not None:
+        parser.error("--num-classes is for the way from mmdetection, not for --to-mmdet")
     return args
 
 

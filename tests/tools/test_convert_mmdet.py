@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyConfig
 
 from gfocal import model_zoo
-from gfocal.checkpoint import expected_state_dict, to_mmdet_state_dict
+from gfocal.checkpoint import (
+    convert_mmdet_state_dict,
+    expected_state_dict,
+    to_mmdet_state_dict,
+)
 from tests.tools.loading import TOOLS, load_tool
 
 NAME = "COCO-Detection/gflv2_R_50_FPN_1x.py"
@@ -66,7 +71,7 @@ def test_there_and_back(theirs, convert, tmp_path):
     assert all(torch.equal(back["state_dict"][key], theirs[key]) for key in theirs)
 
 
-def test_a_model_of_ones_own(theirs, convert, tmp_path):
+def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
     """reg_max 8 is none of the published models; with its config it converts."""
     own = dict(theirs)
     own["bbox_head.gfl_reg.weight"] = torch.zeros(36, 256, 3, 3)
@@ -81,6 +86,13 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path):
     config = str(tmp_path / "own.yaml")
     LazyConfig.save(cfg, config)
     assert convert(own, "--config-file", config) == (0, "")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith(
+        f"--config-file {config} --eval-only train.init_checkpoint={tmp_path}/out.pth"
+    )
+    os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
+    assert convert(None, "--to-mmdet")[0] == 1
+    assert convert(None, "--to-mmdet", "--config-file", config) == (0, "")
     assert convert(own, "--config-file", config, "--num-classes", "7")[0] == 1
 
 
@@ -114,15 +126,48 @@ def test_a_failure_leaves_what_was_there(theirs, convert, tmp_path, monkeypatch)
 
     torch.save({"state_dict": theirs}, tmp_path / "in.pth")
 
-    def full_disk(content, path):
-        with open(path, "w") as f:
-            f.write("half")
-        raise OSError("no space left on device")
+    def full_disk(content, file):
+        file.write(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    assert convert(None) == (1, "no space left on device")
+    code, message = convert(None)
+    assert code == 1 and message.startswith("could not write ")
     assert (tmp_path / "out.pth").read_text() == "older"
     assert files(tmp_path) == ["in.pth", "out.pth"]
+
+
+def test_a_folder_that_is_not_there(theirs, tmp_path):
+    tool = load_tool("convert_mmdet")
+    torch.save(theirs, tmp_path / "in.pth")
+    with pytest.raises(FileNotFoundError, match=r"nowhere/out\.pth"):
+        tool.main(tool.parse_args([f"{tmp_path}/in.pth", f"{tmp_path}/nowhere/out.pth"]))
+
+
+@pytest.mark.parametrize("name", [NAME.replace(".py", ".yaml"), "quick_start/../common/optim.py"])
+def test_a_config_without_a_model(name, theirs, convert, tmp_path):
+    path = str(Path(model_zoo.get_config_file(NAME)).parents[1] / name)
+    code, message = convert(theirs, "--config-file", path)
+    assert code == 1 and message.endswith("has no model; expected a LazyConfig")
+    assert files(tmp_path) == ["in.pth"]
+
+
+def test_the_way_back_is_checked_too(theirs, convert, tmp_path):
+    ours = convert_mmdet_state_dict(theirs)
+    for name in ("head.scales.4", "head.box_logits.weight"):
+        incomplete = {key: value for key, value in ours.items() if key != name}
+        torch.save({"model": incomplete}, tmp_path / "in.pth")
+        code, message = convert(None, "--to-mmdet")
+        assert code == 1 and message.endswith(f"\n  {name}: missing in the file")
+    for content, expected in (
+        ({"model": {}}, "has no model to read"),
+        ({"model": [1]}, "has no model to read"),
+        ({"state_dict": theirs, "meta": {}}, "it has others, under 'state_dict', 'meta'"),
+    ):
+        torch.save(content, tmp_path / "in.pth")
+        code, message = convert(None, "--to-mmdet")
+        assert code == 1 and expected in message
+    assert files(tmp_path) == ["in.pth"]
 
 
 class RunsCode:
@@ -155,6 +200,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     [
         (["in.pth", "out.pkl"], "OUT is 'out.pkl'; it must end in .pth"),
         (["in.pth", "out.pth", "--num-classes", "0"], "--num-classes is 0; expected at least 1"),
+        (["in.pth", "out.pth", "--num-classes", "5", "--to-mmdet"], "not for --to-mmdet"),
     ],
 )
 def test_arguments(arguments, message, capsys):

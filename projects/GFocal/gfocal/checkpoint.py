@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor
 
 from . import model_zoo
 
 __all__ = [
     "GFLCheckpointer",
+    "WeightsOnlyCheckpointer",
     "check_state_dict",
+    "convert_checkpoint_to_mmdet",
     "convert_imagenet_state_dict",
     "convert_mmdet_checkpoint",
     "convert_mmdet_state_dict",
@@ -141,19 +144,54 @@ def convert_mmdet_checkpoint(
             another shape than in the (nearest published) model; the message lists all of them.
     """
     converted, unmapped = _convert(load_mmdet_checkpoint(path), num_classes)
-    if model_cfg is None:
-        names, problems = find_configs(converted)
-        whose = f"a published model (another needs its config), the nearest of which is {names[0]}"
-    else:
-        names, problems = [], check_state_dict(converted, expected_state_dict(model_cfg))
-        whose = "the config's model"
+    names, problems = _fit(converted, model_cfg)
     problems.update({name: "has no counterpart here" for name in unmapped})
-    if problems:
-        rows = _backbone_rows(converted, "backbone.bottom_up.stem.conv2.") + _ROWS
-        theirs, _ = _rename(problems, [(ours, theirs) for theirs, ours in rows])
-        lines = [f"{theirs.get(name, name)}: {problem}" for name, problem in problems.items()]
-        raise ValueError(f"the weights in {path} are not those of {whose}:" + _listed(lines))
+    rows = _backbone_rows(converted, "backbone.bottom_up.stem.conv2.") + _ROWS
+    theirs, _ = _rename(problems, [(ours, theirs) for theirs, ours in rows])
+    _refuse_misfit(path, {theirs.get(k, k): v for k, v in problems.items()}, names)
     return converted, names
+
+
+def convert_checkpoint_to_mmdet(
+    path: str | os.PathLike, model_cfg: Any = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Read a checkpoint of ours, check it for holes, and rename its weights to mmdetection's names.
+
+    Args:
+        path: a file with a ``model``, or a state dict itself.
+        model_cfg: see :func:`convert_mmdet_checkpoint`.
+
+    Returns:
+        The state dict of :func:`to_mmdet_state_dict`, and the names of the published configs it is
+        for ([] with a ``model_cfg``).
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`convert_mmdet_checkpoint`.
+    """
+    state_dict = _named_tensors(path, load_weights_only(path), "model")
+    names, problems = _fit(state_dict, model_cfg)
+    _refuse_misfit(path, problems, names)
+    return to_mmdet_state_dict(state_dict), names
+
+
+def _fit(state_dict: Mapping[str, Tensor], model_cfg: Any) -> tuple[list[str], dict[str, str]]:
+    """:func:`find_configs`, or the same of one model: [], and what is wrong."""
+    if model_cfg is None:
+        return find_configs(state_dict)
+    return [], check_state_dict(state_dict, expected_state_dict(model_cfg))
+
+
+def _refuse_misfit(path: str | os.PathLike, problems: dict[str, str], names: list[str]) -> None:
+    if problems:
+        whose = "the config's model"
+        if names:
+            whose = (
+                "a published model (another needs its config), the nearest of which is " + names[0]
+            )
+        lines = [f"{name}: {problem}" for name, problem in problems.items()]
+        raise ValueError(
+            f"the weights in {path} are not those of {whose}:" + _listed(lines, len(lines))
+        )
 
 
 def _convert(
@@ -166,8 +204,8 @@ def _convert(
     converted = {ours: torch.as_tensor(state_dict[theirs]) for theirs, ours in renamed.items()}
     is_v2 = any(name.startswith("head.quality_predictor.") for name in converted)
     for name in _DGQP_WEIGHTS:
-        if name in converted:  # 1x1 convolutions there, linear layers here
-            converted[name] = converted[name].flatten(start_dim=1)
+        if name in converted and converted[name].shape[2:] == (1, 1):
+            converted[name] = converted[name].flatten(start_dim=1)  # a linear layer here
     for name in _CLASS_ROWS:
         if name in converted:
             converted[name] = _class_rows(name, converted[name], num_classes, is_v2)
@@ -198,10 +236,10 @@ def to_mmdet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             converted[name] = converted[name][:, :, None, None]
     if "bbox_head.reg_conf.0.weight" in converted:
         for name, fill in (("weight", 0.0), ("bias", -math.log(99))):
-            value = converted[f"bbox_head.gfl_cls.{name}"]
-            converted[f"bbox_head.gfl_cls.{name}"] = torch.cat(
-                [value, torch.full_like(value[:1], fill)]
-            )
+            name = f"bbox_head.gfl_cls.{name}"
+            if name in converted:
+                extra = torch.full_like(converted[name][:1], fill)
+                converted[name] = torch.cat([converted[name], extra])
     box_logits = converted.get("bbox_head.gfl_reg.weight")
     if box_logits is not None:
         num_bins = len(box_logits) // 4
@@ -240,15 +278,7 @@ def load_mmdet_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     """
     checkpoint = load_weights_only(path)
     meta = checkpoint.get("meta")
-    state_dict = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise ValueError(f"{path} has no state_dict; its keys: {', '.join(map(str, checkpoint))}")
-    others = [name for name, value in state_dict.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(
-            f"{path} is not a checkpoint of mmdetection: no tensors under "
-            + ", ".join(map(repr, others[:10]))
-        )
+    state_dict = _named_tensors(path, checkpoint, "state_dict")
     version = str(meta.get("mmdet_version", "")) if isinstance(meta, Mapping) else ""
     sign = None
     if re.match(r"[01]\.", version):
@@ -263,7 +293,26 @@ def load_mmdet_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
         )
     if all(name.startswith("module.") for name in state_dict):
         state_dict = {name[len("module.") :]: value for name, value in state_dict.items()}
-    return dict(state_dict)
+    return state_dict
+
+
+def _named_tensors(
+    path: str | os.PathLike, checkpoint: dict[str, Any], key: str
+) -> dict[str, Tensor]:
+    """The state dict under a checkpoint's ``key``, or the checkpoint if it has no such key."""
+    weights = checkpoint.get(key, checkpoint)
+    if not isinstance(weights, Mapping) or not weights:
+        raise ValueError(
+            f"{path} has no {key} to read; its keys: {', '.join(map(str, checkpoint))}"
+        )
+    named = (isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
+    others = [repr(name) for name, good in zip(weights, named) if not good]
+    if others:
+        raise ValueError(
+            f"{path} is not a checkpoint with a {key} of named tensors: it has others, under "
+            + ", ".join(others[:10])
+        )
+    return dict(weights)
 
 
 def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
@@ -278,14 +327,21 @@ def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file: whatever the reader stumbles over
-        reason = str(error) or type(error).__name__
-        code = re.search(r"GLOBAL ([\w.]+)", reason)
+        # Until 2.3 and from 2.4 on.
+        code = re.search(r"(?:Unsupported class|GLOBAL) ([\w.]+)", str(error))
         if code is None:
-            raise ValueError(f"{path} is not a PyTorch checkpoint, or damaged: {reason}") from error
+            # The rest of PyTorch's message invites to run the code.
+            reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+            reason = re.split(r"\n| In PyTorch 2\.6| Re-running", reason)[0]
+            raise ValueError(
+                f"{path} is not a PyTorch checkpoint, is damaged, or holds more than weights "
+                f"({type(error).__name__}: {reason})"
+            ) from error
         raise ValueError(
             f"{path} can only be read by running code that it names ({code[1]}), which is refused. "
-            "If you trust the file, save its weights alone where it was made: torch.save("
-            '{"state_dict": torch.load(FILE, weights_only=False)["state_dict"]}, NEW_FILE)'
+            "If you trust the file, save its weights alone where it was made: torch.save({KEY: "
+            "torch.load(FILE, weights_only=False)[KEY]}, NEW_FILE), where KEY is "
+            '"state_dict" in a file of mmdetection and "model" in one of Detectron2'
         ) from error
     if isinstance(checkpoint, Mapping):
         return dict(checkpoint)
@@ -344,16 +400,51 @@ def expected_state_dict(model_cfg: Any) -> dict[str, Tensor]:
         return instantiate(model_cfg).state_dict()
 
 
-class GFLCheckpointer(DetectionCheckpointer):
+class _WeightsOnly(Checkpointer):
+    """How DetectionCheckpointer, before it in the order of the bases, reads a ``.pth``."""
+
+    def _load_file(self, f: str) -> dict[str, Any]:
+        checkpoint = load_weights_only(f)
+        weights = checkpoint.get("state_dict", checkpoint)
+        if isinstance(weights, Mapping) and any(str(k).startswith("bbox_head.") for k in weights):
+            raise ValueError(f"{f} is a detector of mmdetection; see tools/convert_mmdet.py")
+        return checkpoint
+
+
+class WeightsOnlyCheckpointer(DetectionCheckpointer, _WeightsOnly):
+    """A DetectionCheckpointer that runs no code of a ``.pth``, with every version of PyTorch.
+
+    (``.pkl`` is Python's own format, which Detectron2's weights are in: only for files you trust.)
+    And one that misses the statistics of a batch norm where the file has none.
+    """
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        names = {name.removeprefix("module.") for name in checkpoint["model"]}
+        incompatible = super()._load_model(checkpoint)
+        # Detectron2's FrozenBatchNorm2d makes up what is missing, mean 0 and variance 1, and that
+        # is right for Caffe2's pickles only.
+        if not checkpoint.get("matching_heuristics", False):
+            missing = incompatible.missing_keys
+            missing += [
+                name
+                for name in self.model.state_dict()
+                if name.endswith((".running_mean", ".running_var"))
+                and name not in names.union(missing)
+            ]
+        return incompatible
+
+
+class GFLCheckpointer(WeightsOnlyCheckpointer):
     """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
 
     Beside checkpoints and Detectron2's pickles it reads the files of torchvision's ResNet and
     ResNeXt and of the models that mmdetection starts from, known by their names. From such a file,
     or a pickle of a backbone, all of ``backbone.bottom_up`` has to come, deformable offsets
-    excepted, which start at 0.
+    excepted, which start at 0; and no block of a stage may be left over.
 
     Raises:
-        ValueError: on loading, if a backbone's file is of another network.
+        ValueError: on loading, if a backbone's file is of another network, if the file is a
+            detector of mmdetection, or if a ``.pth`` needs to run code to be read.
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -382,7 +473,15 @@ class GFLCheckpointer(DetectionCheckpointer):
             for key in incompatible.missing_keys
             if key.startswith("backbone.bottom_up.") and ".conv2_offset." not in key
         ]
-        refuse_incompatible(missing, incompatible.incorrect_shapes, [])
+        # A deeper network's would fill this one; stages that this one ends before are left alone.
+        prefix = "backbone.bottom_up."
+        own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(prefix + "res")}
+        unexpected = [
+            key
+            for key in incompatible.unexpected_keys
+            if key.removeprefix(prefix).split(".")[0] in own
+        ]
+        refuse_incompatible(missing, incompatible.incorrect_shapes, unexpected)
         self.logger.info("Loaded backbone.bottom_up; the other layers start untrained")
 
 
@@ -447,6 +546,8 @@ _DGQP_WEIGHTS = ("head.quality_predictor.fc1.weight", "head.quality_predictor.fc
 
 
 def _class_rows(name: str, value: Tensor, num_classes: int | None, is_v2: bool) -> Tensor:
+    if value.ndim == 0:
+        raise ValueError(f"{name} is a single number; expected one row a class")
     rows = len(value)
     keep = rows - int(is_v2) if num_classes is None else num_classes
     if not keep <= rows <= keep + int(is_v2):

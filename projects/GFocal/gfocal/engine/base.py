@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -13,7 +12,7 @@ from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..checkpoint import GFLCheckpointer, refuse_incompatible
+from ..checkpoint import GFLCheckpointer, WeightsOnlyCheckpointer, refuse_incompatible
 from ..optimize import fast_dtype, optimize_for_inference
 from .config_io import Config, config_settings
 
@@ -41,7 +40,7 @@ class AutocastTrainer(SimpleTrainer):
         self.optimizer.step()
 
 
-class StrictCheckpointer(DetectionCheckpointer):
+class StrictCheckpointer(WeightsOnlyCheckpointer):
     """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
     model unloaded, or which has a part that the model lacks."""
 
