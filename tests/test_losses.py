@@ -14,6 +14,7 @@ from gfocal import losses
 from gfocal.losses import (
     distribution_focal_loss,
     generalized_focal_loss,
+    generalized_iou_loss,
     quality_focal_loss,
     sparse_quality_focal_loss,
 )
@@ -54,10 +55,35 @@ def test_official_dfl(numbers):
 
 def test_official_giou(numbers):
     boxes = numbers["giou_pred"].clone().requires_grad_()
-    loss = generalized_box_iou_loss(boxes, numbers["giou_target"])
+    loss = generalized_iou_loss(boxes, numbers["giou_target"])
     loss.sum().backward()
     torch.testing.assert_close(loss, numbers["giou"], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(boxes.grad, numbers["giou_grad"], rtol=1e-5, atol=1e-7)
+
+
+def test_giou_by_hand():
+    # Side by side, a gap of their size between: 1 - 0 + 1/3. Half of one: 1 - 1/2 + 0.
+    box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    for other, expected in (([4.0, 0.0, 6.0, 2.0], 4 / 3), ([0.0, 0.0, 2.0, 1.0], 0.5)):
+        loss = generalized_iou_loss(box, torch.tensor([other]), reduction="sum")
+        assert loss.item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"boxes2"):
+        generalized_iou_loss(box, box[0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_giou_equals_torchvision(seed):
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(2, 20, 4, dtype=torch.float64, generator=generator) * 10
+    corners[1, :4] = corners[0, :4]
+    corners[0, 4, 2:] = corners[0, 4, :2]  # an empty box
+    a, b = torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:]], dim=-1)
+    a.requires_grad_()
+    ours, theirs = generalized_iou_loss(a, b), generalized_box_iou_loss(a, b)
+    torch.testing.assert_close(ours, theirs)
+    (ours,), (theirs,) = (torch.autograd.grad(x[4:].sum(), a) for x in (ours, theirs))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_qfl_by_hand():

@@ -16,10 +16,14 @@ from detectron2.utils import comm
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
-from torchvision.ops import generalized_box_iou_loss
 
 from .box_distribution import boxes_to_distances, distances_to_boxes
-from .losses import check_beta, distribution_focal_loss, sparse_quality_focal_loss
+from .losses import (
+    check_beta,
+    distribution_focal_loss,
+    generalized_iou_loss,
+    sparse_quality_focal_loss,
+)
 from .quality import localization_iou, max_class_score
 from .structures import DenseAnchors, DensePredictions, DenseTargets
 
@@ -181,7 +185,7 @@ class GIoULoss(nn.Module):
         self.weight = weight
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        loss = generalized_box_iou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
+        loss = generalized_iou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
         return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
 
 

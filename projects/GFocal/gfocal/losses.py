@@ -2,8 +2,9 @@
 
 Element-wise as fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense,
 ``reduction`` is "none", "mean" or "sum"; weights and normalisers are the criterion's. QFL is also
-there as the sum over a detector's sparse labels, which is what training runs. GIoU is torchvision's
-(``generalized_box_iou_loss``; fvcore's stops at a NaN before Detectron2 can name the iteration).
+there as the sum over a detector's sparse labels, which is what training runs. GIoU is here as
+torchvision's loss waits for a GPU, and fvcore's stops at a NaN before Detectron2 can name the
+iteration.
 
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
 """
@@ -18,6 +19,7 @@ from .quality import joint_logits
 __all__ = [
     "distribution_focal_loss",
     "generalized_focal_loss",
+    "generalized_iou_loss",
     "quality_focal_loss",
     "sparse_quality_focal_loss",
 ]
@@ -251,6 +253,37 @@ def generalized_focal_loss(
         torch.xlogy(y_right - targets, p_left) + torch.xlogy(targets - y_left, p_right)
     )
     return _reduce((targets - estimate).abs().pow(beta) * cross_entropy, reduction)
+
+
+def generalized_iou_loss(
+    boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7
+) -> Tensor:
+    """1 - GIoU of each box with the one at the same place (https://arxiv.org/abs/1902.09630,
+    Alg. 1): 1 - IoU + the share of the smallest enclosing box that neither box covers.
+
+    Args:
+        boxes1, boxes2: (..., 4) XYXY in one unit, of x2 >= x1 and y2 >= y1.
+        reduction: "none", "mean" or "sum".
+        eps: added to the areas that are divided by.
+
+    Returns:
+        (...) in [0, 2] with "none", else a scalar.
+
+    Raises:
+        ValueError: if shapes differ or ``reduction`` is unknown.
+    """
+    _check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
+    left_top1, right_bottom1 = boxes1.split(2, dim=-1)
+    left_top2, right_bottom2 = boxes2.split(2, dim=-1)
+    inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
+    outer = torch.maximum(right_bottom1, right_bottom2) - torch.minimum(left_top1, left_top2)
+    area1, area2, intersection, enclosing = (
+        sides[..., 0] * sides[..., 1]
+        for sides in (right_bottom1 - left_top1, right_bottom2 - left_top2, inner.clamp(0), outer)
+    )
+    union = area1 + area2 - intersection
+    loss = 1 - intersection / (union + eps) + (enclosing - union) / (enclosing + eps)
+    return _reduce(loss, reduction)
 
 
 def check_beta(beta: float) -> None:

@@ -110,55 +110,42 @@ class ATSSMatcher:
         image_idxs: Tensor,
         image_sizes: Sequence[tuple[int, int]] | None,
     ) -> "_Candidates":
-        """The ``topk`` nearest anchors of each level for each of the G boxes."""
-        box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        k = self.topk
+        """The ``topk`` nearest anchors of each of the L levels for each of the G boxes."""
+        num_boxes, k = len(boxes), self.topk
         # (P, 2) pairs of ranks (row, column) among which the k nearest cells are
         ranks = to_device([(i, j) for i in range(k) for j in range(k // (i + 1))], image_idxs)
-        # (levels, 2) columns and rows of each level; (N, 2) of each image
-        grids = to_device([(w, h) for h, w in anchors.level_shapes], boxes)
-        sizes = None
-        if image_sizes is not None:
-            sizes = to_device([(w, h) for h, w in image_sizes], boxes)
-        pair_rows, pair_columns = (r.expand(len(boxes), -1) for r in ranks.t().contiguous())
-        centers = anchors.centers
-        idxs, exists = [], []
-        start = 0
-        for size, (_, width), grid in zip(anchors.level_sizes, anchors.level_shapes, grids):
-            if size == 0:
-                continue
-            origin = centers[start].double()
-            stride = anchors.strides[start].double()
-            # (G, 2) the part of the grid that the box's image reaches: columns, rows
-            if sizes is None:
-                limits = grid.expand(len(boxes), 2)
-            else:
-                limits = torch.minimum((sizes / stride).ceil(), grid)[image_idxs]
+        # (L,) index of each level's first cell, (L, 2) its centre, columns and rows; (L, 1) stride
+        sizes = anchors.level_sizes
+        starts = to_device([sum(sizes[:i]) if n else 0 for i, n in enumerate(sizes)], image_idxs)
+        origins, strides = anchors.centers[starts].double(), anchors.strides[starts, None].double()
+        limits = to_device([(w, h) for h, w in anchors.level_shapes], boxes)
+        widths = limits[:, :1].long()
+        if image_sizes is not None:  # the part of the grid that the box's image reaches
+            reached = to_device([(w, h) for h, w in image_sizes], boxes)[image_idxs, None]
+            limits = torch.minimum((reached / strides).ceil(), limits)
 
-            # Ranked columns and rows: (G, 2, k), nearest first, the lower index first among equals
-            position = (box_centers - origin) / stride
-            first = torch.minimum((position - k / 2).ceil(), limits - k).clamp(min=0)
-            cells = first[..., None] + torch.arange(k, device=boxes.device)
-            offsets = (cells - position[..., None]).abs() * stride
-            offsets.masked_fill_(cells >= limits[..., None], float("inf"))
-            offsets, order = offsets.sort(dim=-1, stable=True)
-            cells = cells.gather(-1, order).long()
+        # Ranked columns and rows: (G, L, 2, k), nearest first, the lower index first among equals
+        box_centers = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+        position = (box_centers - origins) / strides
+        first = torch.minimum((position - k / 2).ceil(), limits - k).clamp_(min=0)
+        cells = first[..., None] + torch.arange(k, device=boxes.device)
+        offsets = (cells - position[..., None]).abs_().mul_(strides[..., None])
+        offsets.masked_fill_(cells >= limits[..., None], float("inf"))
+        offsets, order = offsets.sort(dim=-1, stable=True)
+        cells = cells.gather(-1, order).long()
 
-            # (G, P) the pairs of columns and rows, as indices and by distance
-            offsets.square_()
-            columns, x2 = (t[:, 0].gather(1, pair_columns) for t in (cells, offsets))
-            rows, y2 = (t[:, 1].gather(1, pair_rows) for t in (cells, offsets))
-            level_idxs, distances = rows.mul_(width).add_(columns), x2.add_(y2)
-            # Nearest k, the lowest index first among equally near: sort by index, then by distance
-            level_idxs, order = level_idxs.sort(dim=-1)
-            distances, order = distances.gather(-1, order).sort(dim=-1, stable=True)
-            keep = slice(0, min(k, size))
-            level_exists = distances[:, keep].isfinite()
-            level_idxs = level_idxs.gather(-1, order)[:, keep]
-            idxs.append(torch.where(level_exists, level_idxs, 0) + start)
-            exists.append(level_exists)
-            start += size
-        return _Candidates(torch.cat(idxs, dim=1), torch.cat(exists, dim=1))
+        # (G, L, P) the pairs of columns and rows, as indices and by distance
+        offsets.square_()
+        shape = (num_boxes, len(sizes), len(ranks))
+        rows, columns = (r.expand(shape) for r in ranks.t().contiguous())
+        idxs = cells[:, :, 1].gather(-1, rows).mul_(widths).add_(cells[:, :, 0].gather(-1, columns))
+        distances = offsets[:, :, 1].gather(-1, rows).add_(offsets[:, :, 0].gather(-1, columns))
+        # Nearest k, the lowest index first among equally near: sort by index, then by distance
+        idxs, order = idxs.sort(dim=-1)
+        distances, order = distances.gather(-1, order).sort(dim=-1, stable=True)
+        exists = distances[..., :k].isfinite()
+        idxs = (idxs.gather(-1, order[..., :k]) + starts[:, None]).mul_(exists)
+        return _Candidates(idxs.flatten(1), exists.flatten(1))
 
 
 class FCOSMatcher:

@@ -44,14 +44,13 @@ def detections(
         N ``Instances`` with pred_boxes (XYXY pixels, clipped to the image), scores, pred_classes
         and anchor_idxs, the location in 0..R-1 that made each detection.
     """
-    image_idxs, location_idxs, classes, scores = _candidates(
+    image_idxs, location_idxs, classes, scores, counts = _candidates(
         predictions, anchors.level_sizes, score_thresh, topk_candidates
     )
     distances = box_representation(predictions.box_logits[image_idxs, location_idxs])
     boxes = distances_to_boxes(
         anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
     )
-    counts = torch.bincount(image_idxs, minlength=len(image_sizes)).tolist()
     results = []
     for image_size, *candidates in zip(
         image_sizes, *(x.split(counts) for x in (boxes, scores, classes, location_idxs))
@@ -75,8 +74,9 @@ def detections(
 
 def _candidates(
     predictions: DensePredictions, level_sizes: list[int], score_thresh: float, topk: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images, locations, classes and scores (T,) of the batch's candidates, image after image."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
+    """Images, locations, classes and scores (T,) of the batch's candidates, image after image, and
+    how many each image has."""
     cls_logits, quality_logits = predictions.cls_logits, predictions.quality_logits
     num_locations = cls_logits.shape[1]
     # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)). So one comparison of
@@ -99,9 +99,13 @@ def _candidates(
     firsts = firsts + num_locations * torch.arange(len(cls_logits))[:, None]
     starts = torch.searchsorted(idxs, firsts.flatten().to(idxs.device, non_blocking=True))
     runs = list(pairwise([*starts.tolist(), len(idxs)]))
-    if any(end - start > topk for start, end in runs):
+    lengths = [min(topk, end - start) for start, end in runs]
+    if sum(lengths) < len(idxs):
         keep = torch.cat(
-            [start + scores[start:end].topk(min(topk, end - start)).indices for start, end in runs]
+            [start + scores[start:end].topk(n).indices for (start, end), n in zip(runs, lengths)]
         )
         idxs, classes, scores = idxs[keep], classes[keep], scores[keep]
-    return idxs.div(num_locations, rounding_mode="floor"), idxs % num_locations, classes, scores
+    levels = len(level_sizes)
+    counts = [sum(lengths[i : i + levels]) for i in range(0, len(lengths), levels)]
+    images, locations = idxs.div(num_locations, rounding_mode="floor"), idxs % num_locations
+    return images, locations, classes, scores, counts

@@ -1,0 +1,98 @@
+"""What makes a GPU's queue run empty: a step of training reads one number from it, a call of
+inference three times. (On a CPU the same operators run, so they can be counted here.)"""
+
+import traceback
+
+import pytest
+import torch
+from detectron2.structures import Boxes
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
+from gfocal.matcher import ATSSMatcher
+from gfocal.structures import DensePredictions, DenseTargets
+
+from .tiny import make_gfl, make_input
+
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
+
+
+class Synchronisations(TorchDispatchMode):
+    """Collects (operator, file of gfocal that asks for it)."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = name.startswith("index") and any(
+            x is not None and x.dtype in (torch.bool, torch.uint8)
+            for arg in args
+            if isinstance(arg, (list, tuple))
+            for x in arg
+        )
+        if name in WAITING or masks:
+            frames = [f.filename for f in traceback.extract_stack() if "/gfocal/" in f.filename]
+            self.found.append((name, frames[-1].rsplit("/", 1)[1] if frames else "autograd"))
+        return func(*args, **(kwargs or {}))
+
+
+def make_step(device="cpu"):
+    """Targets, losses and their backward, of the full model's parts."""
+    model = make_gfl().to(device).train()
+    inputs = [make_input(64, 96), make_input(80, 64)]
+    with torch.no_grad():
+        _, anchors, predictions = model.forward_dense(inputs)
+    predictions = DensePredictions(*(x.requires_grad_() for x in predictions))
+    boxes = [Boxes(x["instances"].gt_boxes.tensor.to(device)) for x in inputs]
+    classes = [x["instances"].gt_classes.to(device) for x in inputs]
+    criterion = GFLCriterion(
+        cls_loss=QualityFocalLoss(), box_loss=GIoULoss(), dist_loss=DistributionFocalLoss()
+    )
+    matcher, representation = ATSSMatcher(), model.head.box_representation
+
+    def match():
+        matched = matcher(anchors, boxes, [(64, 96), (80, 64)])
+        return DenseTargets.from_matches(matched, boxes, classes, model.num_classes)
+
+    def losses(targets):
+        return sum(criterion(anchors, predictions, targets, representation).values())
+
+    return match, losses
+
+
+def test_training():
+    match, losses = make_step()
+    with Synchronisations() as matching:
+        targets = match()
+    assert matching.found == []
+    with Synchronisations() as losing:
+        loss = losses(targets)
+    assert losing.found == [("nonzero", "criterion.py")]  # which locations are foreground
+    with Synchronisations() as backward:
+        loss.backward()
+    assert {file for _, file in backward.found} <= {"losses.py"}  # on a CPU only: is it times 1?
+
+
+def test_inference():
+    """How many locations pass the threshold, how many scores, and how many boxes NMS keeps."""
+    model = make_gfl(test_score_thresh=0.0).eval()
+    with torch.no_grad():
+        _, anchors, predictions = model.forward_dense([make_input(64, 96)])
+        with Synchronisations() as inference:
+            model.inference(anchors, predictions, [(64, 96)])
+    assert [x for x in inference.found if x[0] == "nonzero"] == [("nonzero", "postprocess.py")] * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_training_on_cuda():
+    match, losses = make_step("cuda")
+    losses(match()).backward()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        targets = match()
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            losses(targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
