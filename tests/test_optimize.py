@@ -77,6 +77,25 @@ def test_bfloat16_is_close(trained):
     assert result.scores.dtype == result.pred_boxes.tensor.dtype == torch.float32
 
 
+def test_compiled(trained, monkeypatch):
+    """The graph is what torch.compile is asked for; the code that it writes is PyTorch's affair."""
+    model, image = trained
+    expected = detect(gfocal.optimize_for_inference(copy.deepcopy(model)), image)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: compiler(f, backend=backend))
+    compiled = gfocal.optimize_for_inference(copy.deepcopy(model), compile=True)
+    result = detect(compiled, image)
+    assert len(graphs) == 2  # backbone and head, each in one piece
+    torch.testing.assert_close(result.scores, expected.scores)
+    torch.testing.assert_close(result.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
 def test_folding_twice_changes_nothing(trained):
     model, image = trained
     once = gfocal.optimize_for_inference(copy.deepcopy(model))

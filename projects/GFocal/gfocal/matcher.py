@@ -117,7 +117,7 @@ class ATSSMatcher:
         # (L,) index of each level's first cell, (L, 2) its centre, columns and rows; (L, 1) stride
         sizes = anchors.level_sizes
         starts = to_device([sum(sizes[:i]) if n else 0 for i, n in enumerate(sizes)], image_idxs)
-        origins, strides = anchors.centers[starts].double(), anchors.strides[starts, None].double()
+        origins, strides = _centers(anchors.boxes[starts].double()), anchors.strides[starts, None]
         limits = to_device([(w, h) for h, w in anchors.level_shapes], boxes)
         widths = limits[:, :1].long()
         if image_sizes is not None:  # the part of the grid that the box's image reaches
@@ -125,13 +125,12 @@ class ATSSMatcher:
             limits = torch.minimum((reached / strides).ceil(), limits)
 
         # Ranked columns and rows: (G, L, 2, k), nearest first, the lower index first among equals
-        box_centers = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-        position = (box_centers - origins) / strides
+        position = (_centers(boxes)[:, None] - origins) / strides
         first = torch.minimum((position - k / 2).ceil(), limits - k).clamp_(min=0)
         cells = first[..., None] + torch.arange(k, device=boxes.device)
         offsets = (cells - position[..., None]).abs_().mul_(strides[..., None])
         offsets.masked_fill_(cells >= limits[..., None], float("inf"))
-        offsets, order = offsets.sort(dim=-1, stable=True)
+        offsets, order = _sort_distances(offsets)
         cells = cells.gather(-1, order).long()
 
         # (G, L, P) the pairs of columns and rows, as indices and by distance
@@ -142,7 +141,7 @@ class ATSSMatcher:
         distances = offsets[:, :, 1].gather(-1, rows).add_(offsets[:, :, 0].gather(-1, columns))
         # Nearest k, the lowest index first among equally near: sort by index, then by distance
         idxs, order = idxs.sort(dim=-1)
-        distances, order = distances.gather(-1, order).sort(dim=-1, stable=True)
+        distances, order = _sort_distances(distances.gather(-1, order))
         exists = distances[..., :k].isfinite()
         idxs = (idxs.gather(-1, order[..., :k]) + starts[:, None]).mul_(exists)
         return _Candidates(idxs.flatten(1), exists.flatten(1))
@@ -215,6 +214,17 @@ def _nothing_matched(
     return torch.where(anchors.inside(image_sizes), BACKGROUND, IGNORED)
 
 
+def _sort_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorts (..., n) float64 that are not negative, stably. Their bits, read as integers, are in
+    the same order and sort in half the time, as integers know no NaN."""
+    bits, order = distances.view(torch.int64).sort(dim=-1, stable=True)
+    return bits.view(torch.float64), order
+
+
+def _centers(boxes: Tensor) -> Tensor:
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
 class _Candidates(NamedTuple):
     """Candidates of each box over all levels, T a box.
 
@@ -231,13 +241,13 @@ def _adaptive_positives(
     anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
 ) -> tuple[Tensor, Tensor]:
     """(G, T) which candidates are positive, and (G, T) their IoUs."""
-    candidate_boxes = anchors.boxes.double()[candidates.idxs]
+    candidate_boxes = anchors.boxes[candidates.idxs].double()
     ious = aligned_iou(candidate_boxes, boxes[:, None])
     exists = candidates.exists
     count = exists.sum(dim=1, keepdim=True)
     mean = (ious * exists).sum(dim=1, keepdim=True) / count
     variance = ((ious - mean).square() * exists).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    centers = anchors.centers.double()[candidates.idxs]
+    centers = _centers(candidate_boxes)
     left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
     right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
     inside = torch.minimum(left_top, right_bottom) > _INSIDE_MARGIN
