@@ -237,18 +237,16 @@ def make_inputs(batch: int, num_boxes: int = 30) -> list[dict]:
 
 @torch.no_grad()
 def inference(bench: Benchmark, args: argparse.Namespace) -> None:
-    inputs, dtype = make_inputs(args.batch or 1), fast_dtype(bench.device)
+    inputs = make_inputs(args.batch or 1)
     models = {}
     for name in ("gfl", "gflv2"):
         plain = make_model(name, bench.device).eval()
         models[f"{name} R-50, float32"] = plain
-        models[f"{name} R-50, float32, optimized"] = optimize_for_inference(copy.deepcopy(plain))
-        if dtype is not None:
-            half = optimize_for_inference(copy.deepcopy(plain), dtype)
-            models[f"{name} R-50, {str(dtype).removeprefix('torch.')}, optimized"] = half
-        if args.compile:
-            compiled = optimize_for_inference(copy.deepcopy(plain), dtype, compile=True)
-            models[f"{name} R-50, {str(dtype or plain.pixel_mean.dtype)[6:]}, compiled"] = compiled
+        for dtype in dict.fromkeys([None, fast_dtype(bench.device)]):
+            kind = f"{name} R-50, {'float32' if dtype is None else str(dtype)[6:]}"
+            for compiled in (False, True)[: 1 + args.compile]:
+                model = optimize_for_inference(copy.deepcopy(plain), dtype, compile=compiled)
+                models[f"{kind}, {'compiled' if compiled else 'optimized'}"] = model
     rows = bench.race({what: lambda m=model: m(inputs) for what, model in models.items()})
     for what, row in rows.items():
         if what.startswith("gflv2"):

@@ -48,8 +48,10 @@ def optimize_for_inference(
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compile:
+        # On a CPU the weights become constants, which are laid out for its convolutions once.
+        options = {"freezing": True} if model.device.type == "cpu" else None
         for part in (model.backbone, model.head):
-            part.forward = torch.compile(part.forward)
+            part.forward = torch.compile(part.forward, options=options)
     return model
 
 
