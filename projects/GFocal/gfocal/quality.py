@@ -28,6 +28,7 @@ __all__ = [
     "joint_logits",
     "localization_iou",
     "max_class_score",
+    "uniform",
 ]
 
 
@@ -70,6 +71,11 @@ def max_class_score(inputs: "LossInputs") -> Tensor:
     return inputs.fg_joint_logits.detach().max(dim=-1).values.sigmoid()
 
 
+def uniform(inputs: "LossInputs") -> Tensor:
+    """(M,) ones: every foreground location counts alike."""
+    return torch.ones_like(inputs.fg_boxes[:, 0])
+
+
 class NoQuality(nn.Module):
     """GFLV1: the class score alone is the joint representation; nothing more is predicted."""
 
@@ -102,8 +108,8 @@ class DistributionGuidedQualityPredictor(nn.Module):
     """DGQP: the shape of a box's distributions tells how well it is localized (GFLV2 Sec. 3.2).
 
     A sharp distribution marks a sure side. The statistics of a side are its ``topk`` largest
-    probabilities and, if ``add_mean``, their mean; those of the four sides go through two linear
-    layers with a ReLU between.
+    probabilities and, if asked for, their mean and variance; those of the four sides go through two
+    linear layers with a ReLU between.
 
     The layers start as PyTorch starts them. The official code draws both from std 0.01, next to a
     saddle (the gradient of each is scaled by the weights of the other), where a short training
@@ -113,19 +119,33 @@ class DistributionGuidedQualityPredictor(nn.Module):
         topk: number of largest probabilities a side, 4 in the paper.
         add_mean: append their mean.
         hidden_dim: p in the paper, width of the hidden layer.
+        add_topk: hand over the probabilities themselves; without them only what is appended.
+        add_var: append their (biased) variance.
 
     Raises:
-        ValueError: if ``topk`` or ``hidden_dim`` is less than 1; at the first forward, if a side
-            has fewer than ``topk`` channels.
+        ValueError: if ``topk`` or ``hidden_dim`` is less than 1, or no statistic is asked for; at
+            the first forward, if a side has fewer than ``topk`` channels.
     """
 
-    def __init__(self, topk: int = 4, add_mean: bool = True, hidden_dim: int = 64):
+    def __init__(
+        self,
+        topk: int = 4,
+        add_mean: bool = True,
+        hidden_dim: int = 64,
+        add_topk: bool = True,
+        add_var: bool = False,
+    ):
         super().__init__()
         if topk < 1 or hidden_dim < 1:
             raise ValueError(f"topk is {topk} and hidden_dim {hidden_dim}; expected at least 1")
         self.topk = topk
+        self.add_topk = add_topk
         self.add_mean = add_mean
-        self.fc1 = nn.Linear(4 * (topk + int(add_mean)), hidden_dim)
+        self.add_var = add_var
+        num_statistics = topk * add_topk + add_mean + add_var
+        if num_statistics == 0:
+            raise ValueError("add_topk, add_mean and add_var are all False; expected one at least")
+        self.fc1 = nn.Linear(4 * num_statistics, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, 1)
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
@@ -142,8 +162,11 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 f"topk is {self.topk} but a side has {box_logits.shape[-1]} channels; "
                 "DGQP reads a general distribution with at least topk bins"
             )
-        stats = box_logits.softmax(dim=-1).topk(self.topk, dim=-1).values
+        probs = box_logits.softmax(dim=-1).topk(self.topk, dim=-1).values
+        stats = [probs] if self.add_topk else []
         if self.add_mean:
-            stats = torch.cat([stats, stats.mean(dim=-1, keepdim=True)], dim=-1)
-        stats = stats.flatten(start_dim=-2).to(self.fc1.weight.dtype)
+            stats.append(probs.mean(dim=-1, keepdim=True))
+        if self.add_var:
+            stats.append(probs.var(dim=-1, correction=0, keepdim=True))
+        stats = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
         return self.fc2(self.fc1(stats).relu())

@@ -16,29 +16,79 @@ from detectron2.utils.registry import locate
 from .box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
 from .criterion import (
     DistributionFocalLoss,
+    FocalLoss,
     GaussianNLLLoss,
     GFLCriterion,
     GIoULoss,
+    QualityBranchLoss,
     QualityFocalLoss,
 )
 from .matcher import ATSSMatcher, FCOSMatcher
-from .quality import DistributionGuidedQualityPredictor, NoQuality
+from .quality import (
+    DistributionGuidedQualityPredictor,
+    NoQuality,
+    QualityBranch,
+    centerness,
+    localization_iou,
+    max_class_score,
+    uniform,
+)
 
-__all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick"]
+__all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick", "use"]
 
-# MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised
+# The width of the head that a quality branch is part of.
+_HEAD_WIDTH = "${..conv_dims.0}"
+
+# MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised (v1, Table 1a, Fig. 6).
+# What measures quality also weights the losses of boxes (the end of Sec. 3).
 QUALITY: dict[str, dict[str, Any]] = {
+    "none": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(),
+        "box_weight": uniform,
+    },
+    "centerness_branch": {  # FCOS and ATSS as published
+        "quality_predictor": L(QualityBranch)(in_channels=_HEAD_WIDTH),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=centerness),
+        "box_weight": centerness,
+    },
+    "iou_branch": {
+        "quality_predictor": L(QualityBranch)(in_channels=_HEAD_WIDTH),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
+        "box_weight": localization_iou,
+    },
+    "centerness_guided": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(positive_weight=centerness),
+        "box_weight": centerness,
+    },
+    "iou_guided": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(positive_weight=localization_iou),
+        "box_weight": localization_iou,
+    },
     "qfl": {  # GFLV1: the class score is the quality
         "quality_predictor": L(NoQuality)(),
         "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": max_class_score,
     },
     "dgqp": {  # GFLV2: the shape of the distributions tells
         "quality_predictor": L(DistributionGuidedQualityPredictor)(),
         "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": max_class_score,
+    },
+    "dgqp_branch": {  # GFLV2's predictor without QFL, trained as an IoU branch is
+        "quality_predictor": L(DistributionGuidedQualityPredictor)(),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
+        "box_weight": localization_iou,
     },
 }
 
-# MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned
+# MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned (v1, Table 2a). A Gaussian is
+# learned by its likelihood alone, as the paper has it (App. A, Table 5): sides, not boxes.
 BOX: dict[str, dict[str, Any]] = {
     "dirac": {
         "box_representation": L(DiracDistance)(),
@@ -47,8 +97,8 @@ BOX: dict[str, dict[str, Any]] = {
     },
     "gaussian": {
         "box_representation": L(GaussianDistance)(),
-        "box_loss": L(GIoULoss)(),
-        "dist_loss": L(GaussianNLLLoss)(),
+        "box_loss": L(GaussianNLLLoss)(weight=2.0),
+        "dist_loss": None,
     },
     "general": {
         "box_representation": L(GeneralDistribution)(),
@@ -87,6 +137,29 @@ def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, 
     return copy.deepcopy(table[name])
 
 
+def use(
+    model: Any, *, quality: str = "qfl", box: str = "general_dfl", matcher: str | None = None
+) -> None:
+    """Replace the parts of a LazyConfig's model by those of recipes.
+
+    Args:
+        model: LazyCall of GFL; its head's quality predictor and box representation, its criterion
+            and its matcher are set.
+        quality, box: entries of QUALITY and BOX.
+        matcher: entry of MATCHER; None leaves the model's.
+
+    Raises:
+        ValueError: if there is no such entry.
+    """
+    losses = pick(QUALITY, quality, "quality")
+    representation = pick(BOX, box, "box")
+    model.head.quality_predictor = losses.pop("quality_predictor")
+    model.head.box_representation = representation.pop("box_representation")
+    model.criterion = L(GFLCriterion)(**losses, **representation)
+    if matcher is not None:
+        model.matcher = pick(MATCHER, matcher, "matcher")["matcher"]
+
+
 def from_yacs(gfl) -> dict[str, Any]:
     """The parts that a MODEL.GFL node (config.py) names, instantiated.
 
@@ -102,6 +175,7 @@ def from_yacs(gfl) -> dict[str, Any]:
         topk=gfl.DGQP.TOPK,
         add_mean=gfl.DGQP.ADD_MEAN,
         hidden_dim=gfl.DGQP.HIDDEN_DIM,
+        in_channels=gfl.CONV_DIM,
     )
     _set(quality["cls_loss"], beta=gfl.QFL_BETA, weight=gfl.LOSS_CLS_WEIGHT)
     _set(box["box_representation"], reg_max=gfl.REG_MAX, bin_width=gfl.BIN_WIDTH)

@@ -1,0 +1,8 @@
+"""What the ablations of GFL (https://arxiv.org/abs/2006.04388, Sec. 4, App. D) have in common:
+ResNet-50, 1x. A row replaces parts of the model; ``paper`` is what the paper reports for it."""
+
+from ..common.data import dataloader
+from ..common.models.gfl import model
+from ..common.optim import optimizer
+from ..common.schedule import lr_multiplier_1x as lr_multiplier
+from ..common.train import train
