@@ -14,7 +14,6 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from gfocal import recipes
 from gfocal.config import add_gfocal_config
 from gfocal.criterion import GaussianNLLLoss, QualityFocalLoss
-from gfocal.matcher import FCOSMatcher
 from gfocal.quality import NoQuality
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -144,18 +143,34 @@ def test_keys_reach_their_parts():
     assert model.test_nms_thresh == 0.7
 
 
-def test_recipes_by_name():
-    assert isinstance(build_model(yacs("gfl_R_50_FPN_1x")).head.quality_predictor, NoQuality)
-    for name, loss in {"dirac": None, "gaussian": GaussianNLLLoss, "general": None}.items():
-        model = build_model(
-            yacs(
-                "gfl_R_50_FPN_1x", "MODEL.GFL.BOX_REPRESENTATION", name, "MODEL.GFL.MATCHER", "fcos"
-            )
-        )
-        assert type(model.criterion.dist_loss) is (loss or type(None))
-        assert isinstance(model.matcher, FCOSMatcher)
-        channels = model.head.box_representation.num_channels
-        assert model.head.box_logits.out_channels == 4 * channels
+@pytest.mark.parametrize("matcher", recipes.MATCHER)
+@pytest.mark.parametrize("box", recipes.BOX)
+@pytest.mark.parametrize("quality", recipes.QUALITY)
+def test_recipes_by_name(quality, box, matcher):
+    keys = {"QUALITY": quality, "BOX_REPRESENTATION": box, "MATCHER": matcher, "CONV_DIM": 32}
+    cfg = yacs("gfl_R_50_FPN_1x", *(x for k, v in keys.items() for x in (f"MODEL.GFL.{k}", v)))
+    parts = recipes.from_yacs(cfg.MODEL.GFL)
+    criterion, qualities, boxes = parts["criterion"], recipes.QUALITY[quality], recipes.BOX[box]
+    for part, recipe in (
+        (criterion.cls_loss, qualities["cls_loss"]),
+        (criterion.quality_loss, qualities.get("quality_loss")),
+        (criterion.box_loss, boxes["box_loss"]),
+        (criterion.dist_loss, boxes["dist_loss"]),
+        (parts["quality_predictor"], qualities["quality_predictor"]),
+        (parts["box_representation"], boxes["box_representation"]),
+        (parts["matcher"], recipes.MATCHER[matcher]["matcher"]),
+    ):
+        assert type(part) is (type(None) if recipe is None else recipe["_target_"])
+    assert criterion.box_weight is qualities["box_weight"]
+    if "branch" in quality and quality != "dgqp_branch":
+        assert parts["quality_predictor"].conv.in_channels == 32
+
+
+def test_a_recipe_in_a_model():
+    keys = ["MODEL.GFL.BOX_REPRESENTATION", "gaussian", "MODEL.GFL.QUALITY", "iou_branch"]
+    model = build_model(yacs("gfl_R_50_FPN_1x", *keys))
+    assert model.head.box_logits.out_channels == 4 * 2
+    assert type(model.criterion.box_loss) is GaussianNLLLoss
 
 
 @pytest.mark.parametrize("key", ["QUALITY", "BOX_REPRESENTATION", "MATCHER"])

@@ -1,5 +1,7 @@
 """ATSS: the window search against the full-matrix definition, and cases worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,28 @@ def test_fcos_smallest_box_and_level():
     # And the small one, with 24 to 36 px to its sides, is not of the coarse level.
     alone = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes[1:2]))])[0]
     assert (alone[: 32 * 32] == 0).any() and (alone[32 * 32 :] == BACKGROUND).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_fcos_equals_detectron2(seed):
+    """Detectron2 0.5 has no FCOS. (Where a side is exactly 8 strides long, ours matches and
+    Detectron2's does not; boxes are drawn so that no two areas round to the same number there.)"""
+    fcos = pytest.importorskip("detectron2.modeling.meta_arch.fcos").FCOS
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.rand(8, 2, generator=generator) * 256
+    sides = torch.arange(8)[:, None] * 24 + 9 + 11 * torch.rand(8, 2, generator=generator)
+    boxes = Boxes(torch.cat([centers - sides / 2, centers + sides / 2], dim=1))
+    anchors = make_anchors(256, 256, strides=[8, 16, 32])
+    levels = []  # Detectron2 wants anchors of one stride
+    for boxes_of_level in anchors.boxes.split(anchors.level_sizes):
+        stride = (boxes_of_level[0, 2:] - boxes_of_level[0, :2]) / 8
+        middle = (boxes_of_level[:, :2] + boxes_of_level[:, 2:]) / 2
+        levels.append(Boxes(torch.cat([middle - stride / 2, middle + stride / 2], dim=1)))
+    settings_of_fcos = SimpleNamespace(center_sampling_radius=1.5)
+    quality, idxs = fcos._match_anchors(settings_of_fcos, boxes, levels).max(dim=0)
+    expected = torch.where(quality < 1e-5, BACKGROUND, idxs)
+    assert (FCOSMatcher()(anchors, [boxes])[0] == expected).all()
 
 
 def test_fcos_errors_and_padding():

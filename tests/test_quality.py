@@ -83,6 +83,19 @@ def test_dgqp_in_another_precision(dtype):
     assert predictor(None, logits).isfinite().all()
 
 
+def test_dgqp_statistics():
+    # Two bins with 3/4 and 1/4: mean 1/2, variance 1/16; the first layer sums over four sides.
+    logits = torch.tensor([0.75, 0.25]).log().expand(1, 1, 4, 2)
+    for asked, expected in (("topk", 4.0), ("mean", 2.0), ("var", 0.25)):
+        flags = {f"add_{name}": name == asked for name in ("topk", "mean", "var")}
+        predictor = DistributionGuidedQualityPredictor(topk=2, hidden_dim=1, **flags)
+        torch.nn.init.ones_(predictor.fc1.weight)
+        torch.nn.init.zeros_(predictor.fc1.bias)
+        torch.nn.init.ones_(predictor.fc2.weight)
+        torch.nn.init.zeros_(predictor.fc2.bias)
+        assert predictor(None, logits).item() == pytest.approx(expected)
+
+
 def test_dgqp_size():
     # 20 statistics -> 64 -> 1: 20 * 64 + 64 + 64 + 1 numbers
     assert sum(p.numel() for p in DistributionGuidedQualityPredictor().parameters()) == 1409
@@ -103,5 +116,7 @@ def test_quality_branch_sees_its_own_surroundings():
 def test_errors():
     with pytest.raises(ValueError, match="topk is 0"):
         DistributionGuidedQualityPredictor(topk=0)
+    with pytest.raises(ValueError, match="add_topk, add_mean and add_var are all False"):
+        DistributionGuidedQualityPredictor(add_topk=False, add_mean=False)
     with pytest.raises(ValueError, match="topk is 4 but a side has 1 channels"):
         DistributionGuidedQualityPredictor()(None, torch.zeros(1, 2, 4, 1))

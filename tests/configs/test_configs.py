@@ -19,7 +19,7 @@ from tests.data.coco_files import valid_document, write_dataset
 
 ROOT = Path(model_zoo.get_config_file("COCO-Detection/gflv2_R_50_FPN_1x.py")).parents[1]
 SHIPPED = sorted(
-    str(path.relative_to(ROOT)) for folder in ROOT.iterdir() for path in folder.glob("*.py")
+    str(path.relative_to(ROOT)) for folder in ROOT.iterdir() for path in folder.rglob("*.py")
 )
 RUNNABLE = [name for name in SHIPPED if not name.startswith("common/")]
 SCHEMA = {

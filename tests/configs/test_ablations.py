@@ -1,0 +1,142 @@
+"""Every row of the ablations trains and detects, and is the row that its name says."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from gfocal import model_zoo
+from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.criterion import DistributionFocalLoss, QualityFocalLoss
+from gfocal.matcher import ATSSMatcher, FCOSMatcher
+from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
+from tests.tiny import make_input
+from tests.tools.loading import load_tool
+
+ablate = load_tool("ablate")
+ROWS = {
+    f"{table}/{ablate.label(row)}": row for table in ablate.TABLES for row in ablate.rows(table)
+}
+DENSE = [row for row in ROWS.values() if "/table1b/" not in row]
+
+
+def small(row):
+    """The row's model with the narrow backbone and head of the quick start."""
+    cfg, shapes = model_zoo.get_config(row), model_zoo.get_config("quick_start/shapes_gflv2.py")
+    cfg.model.backbone = shapes.model.backbone
+    cfg.model.num_classes = 3
+    if "head" in cfg.model and "conv_dims" in cfg.model.head:
+        cfg.model.head.conv_dims = [64, 64]
+    torch.manual_seed(0)
+    return instantiate(cfg.model)
+
+
+def test_all_rows_are_there():
+    counts = {table: len(ablate.rows(table)) for table in ablate.TABLES}
+    assert counts == {"1a": 12, "1b": 2, "1c": 5, "2a": 8, "2b": 4, "2c": 4, "3": 4}
+    for row in ROWS.values():
+        paper = model_zoo.get_config(row).paper
+        assert paper.AP75 < paper.AP50 and paper.AP < paper.AP50 and 35 < paper.AP < 41
+
+
+@pytest.mark.parametrize("row", DENSE, ids=lambda row: row[len("ablations/table") : -len(".py")])
+def test_trains_and_detects(row):
+    model = small(row).train()
+    with EventStorage(0):
+        with_boxes = [
+            make_input(64, 96, [[10, 10, 90, 60], [60, 20, 90, 50], [5, 5, 30, 25]], [0, 1, 2]),
+            make_input(64, 64, [[20, 20, 52, 60]], [2]),
+        ]
+        losses = model(with_boxes)
+        assert all(loss.isfinite() and loss >= 0 for k, loss in losses.items() if k != "loss_box")
+        sum(losses.values()).backward()
+        for name, parameter in model.head.named_parameters():
+            assert parameter.grad.isfinite().all(), name
+            if not name.startswith("scales."):  # a level without a positive box
+                assert parameter.grad.abs().sum() > 0, name
+        model.zero_grad()
+        losses = model([make_input(64, 64), make_input(48, 64)])
+        assert all(loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
+        for name, parameter in model.head.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    model.eval()
+    model.test_score_thresh = 0.0
+    with torch.no_grad():
+        (result,) = model([make_input(64, 96)])
+    assert 0 < len(result["instances"]) <= 100
+    assert result["instances"].pred_boxes.tensor.isfinite().all()
+
+
+def test_rows_are_what_their_names_say():
+    model = {
+        name: copy.copy(model_zoo.get_config(row).model) for name, row in ROWS.items()
+        if "1b/" not in name
+    }  # fmt: skip
+    for name, cfg in model.items():
+        is_fcos = "/fcos_" in name
+        assert cfg.matcher._target_ is (FCOSMatcher if is_fcos else ATSSMatcher)
+        assert cfg.anchor_generator.offset == (0.5 if is_fcos else 0.0)
+    for matcher in ("fcos", "atss"):
+        for measure, function in (("centerness", centerness), ("iou", localization_iou)):
+            cfg = model[f"1a/{matcher}_{measure}_branch"]
+            assert cfg.criterion.quality_loss.measure is function
+            assert cfg.head.quality_predictor._target_ is QualityBranch
+            cfg = model[f"1a/{matcher}_{measure}_guided"]
+            assert cfg.criterion.cls_loss.positive_weight is function
+            assert cfg.head.quality_predictor._target_ is NoQuality
+        for name, cls in (
+            ("dirac", DiracDistance), ("gaussian", GaussianDistance),
+            ("general", GeneralDistribution), ("general_dfl", GeneralDistribution),
+        ):  # fmt: skip
+            cfg = model[f"2a/{matcher}_{name}"]
+            assert cfg.head.box_representation._target_ is cls
+            assert (cfg.criterion.dist_loss is not None) == (name == "general_dfl")
+    for beta in (0, 1, 2, 2.5, 4):
+        cfg = model[f"1c/beta_{beta}".replace(".", "_")]
+        assert instantiate(cfg.criterion.cls_loss).beta == beta
+    for n in (12, 14, 16, 18):
+        assert instantiate(model[f"2b/n_{n}"].head.box_representation).reg_max == n
+    for delta in (0.5, 1, 2, 4):
+        cfg = model[f"2c/delta_{delta}".replace(".", "_")]
+        assert instantiate(cfg.head.box_representation).bin_width == delta
+    for name, qfl, dfl in (("baseline", 0, 0), ("qfl", 1, 0), ("dfl", 0, 1), ("qfl_dfl", 1, 1)):
+        criterion = model[f"3/{name}"].criterion
+        assert (criterion.cls_loss._target_ is QualityFocalLoss) == qfl
+        has_dfl = criterion.dist_loss is not None
+        assert has_dfl == dfl
+        assert not has_dfl or criterion.dist_loss._target_ is DistributionFocalLoss
+
+
+class ContextQuality(nn.Module):
+    """A quality of one's own: read off the mean feature around each location."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.score = nn.Linear(in_channels, 1)
+
+    def forward(self, box_features, box_logits):
+        context = nn.functional.avg_pool2d(box_features, 5, stride=1, padding=2)
+        return self.score(context.flatten(start_dim=2).transpose(1, 2))
+
+
+def test_a_quality_estimate_from_outside():
+    cfg = model_zoo.get_config("quick_start/shapes_gflv2.py")
+    cfg.model.head.quality_predictor = L(ContextQuality)(in_channels="${..conv_dims.0}")
+    model = instantiate(cfg.model).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inputs = [make_input(96, 96, [[10, 10, 70, 80]], [1])]
+    values = []
+    with EventStorage(0):
+        for _ in range(8):
+            losses = sum(model(inputs).values())
+            optimizer.zero_grad()
+            losses.backward()
+            optimizer.step()
+            values.append(losses.item())
+    assert model.head.quality_predictor.score.weight.grad.abs().sum() > 0
+    assert values[-1] < values[0]
