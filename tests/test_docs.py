@@ -17,6 +17,7 @@ PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
     *(ROOT / "projects").rglob("*.md"),
+    *(ROOT / "configs").rglob("*.md"),
 ]
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 

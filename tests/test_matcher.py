@@ -184,6 +184,44 @@ def test_equals_the_full_matrix(
     assert torch.equal(matched[1], torch.where(inside, expected, IGNORED))
 
 
+def test_every_box_is_matched_if_asked():
+    """On two levels a box smaller than half an anchor has candidates of equal IoU on each, none of
+    which reaches mean + std."""
+    anchors = make_anchors(64, 64, strides=[8, 16])
+    tiny, large = [29.0, 29.0, 31.0, 31.0], [0.0, 0.0, 60.0, 60.0]
+    boxes = [Boxes(torch.tensor([tiny, large, tiny, tiny])), Boxes(torch.zeros(0, 4))]
+    plain = ATSSMatcher()(anchors, boxes)
+    assert set(plain.flatten().tolist()) == {BACKGROUND, 1}
+    matcher = ATSSMatcher(match_every_box=True)
+    assert repr(matcher) == "ATSSMatcher(topk=9, match_every_box=True)"
+    matched = matcher(anchors, boxes)
+    assert (matched[1] == BACKGROUND).all()
+    assert set(matched[0].tolist()) == {BACKGROUND, 0, 1, 2, 3}
+    changed = matched[0] != plain[0]
+    assert sorted(matched[0][changed].tolist()) == [0, 2, 3]  # one location each
+    # All of the fine level's candidates have the same IoU with a tiny box, so the nearest free
+    # ones are theirs: the cell at (32, 32) first.
+    assert matched[0][4 * 8 + 4] == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), num_boxes=st.integers(1, 12))
+def test_matching_every_box_takes_nothing_else(seed, num_boxes):
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.rand(num_boxes, 2, generator=generator) * 128
+    sides = 2 * 60 ** torch.rand(num_boxes, 2, generator=generator)
+    boxes = [Boxes(torch.cat([centers - sides / 2, centers + sides / 2], dim=1)) for _ in "ab"]
+    anchors = make_anchors(128, 128, strides=[8, 16])
+    sizes = [(128, 128), (96, 128)]
+    plain = ATSSMatcher()(anchors, boxes, sizes)
+    matched = ATSSMatcher(match_every_box=True)(anchors, boxes, sizes)
+    assert ((matched == IGNORED) == (plain == IGNORED)).all()
+    for ours, theirs in zip(matched, plain):
+        has_none = set(range(num_boxes)) - set(theirs.tolist())
+        assert set(ours[ours != theirs].tolist()) <= has_none
+        assert set(range(num_boxes)) <= set(ours.tolist())
+
+
 def test_fcos_by_hand():
     # Strides 8 and 16: the fine level takes furthest sides of up to 64 px, the coarse one more.
     # The box [10, 10, 50, 42] is centred at (30, 26): on the fine level the columns within 12 px of

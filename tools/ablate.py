@@ -167,6 +167,8 @@ def plot(table: str, dataset: str, results: dict[str, list[dict]], file: Path) -
     figure, (ours, paper) = pyplot.subplots(
         1, 2, sharey=True, figsize=(9, 1.2 + 0.4 * len(results)), layout="constrained"
     )
+    for axes in (ours, paper):
+        axes.margins(0.08, 0.15)
     for y, (row, runs) in enumerate(results.items()):
         values = [result["AP"] for result in runs if "error" not in result]
         ours.plot(values, [y] * len(values), "o", color="tab:blue", alpha=0.5)

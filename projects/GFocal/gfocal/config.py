@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from . import backbone, meta_arch  # noqa: F401
+from . import backbone, meta_arch, retinanet  # noqa: F401
 
 __all__ = ["add_gfocal_config"]
 
@@ -52,12 +52,17 @@ def add_gfocal_config(cfg: CN) -> None:
 
     # Nearest anchors a level that are candidates of a box.
     gfl.ATSS_TOPK = 9
+    # Give a box without any positive its best candidate (not in the paper).
+    gfl.ATSS_MATCH_EVERY_BOX = False
 
     # Losses.
     gfl.QFL_BETA = 2.0
     gfl.LOSS_CLS_WEIGHT = 1.0
     gfl.LOSS_BOX_REG_WEIGHT = 2.0
     gfl.LOSS_DFL_WEIGHT = 0.25
+
+    # Iterations between looks at the targets (gfocal/statistics.py); 0 for none.
+    gfl.STATISTICS_PERIOD = 20
 
     # Inference; at most TEST.DETECTIONS_PER_IMAGE detections.
     gfl.SCORE_THRESH_TEST = 0.05

@@ -42,18 +42,23 @@ class ATSSMatcher:
 
     Args:
         topk: k of the paper.
+        match_every_box: give a box that got no anchor (no positive candidate, or all of them went
+            to others) its candidate of highest IoU that is free or whose box has another. Not in
+            the paper, where such boxes are not learned; waits for a GPU.
 
     Raises:
         ValueError: if ``topk`` is less than 1.
     """
 
-    def __init__(self, topk: int = 9):
+    def __init__(self, topk: int = 9, match_every_box: bool = False):
         if topk < 1:
             raise ValueError(f"topk is {topk}; expected at least 1")
         self.topk = topk
+        self.match_every_box = match_every_box
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(topk={self.topk})"
+        rest = ", match_every_box=True" if self.match_every_box else ""
+        return f"{type(self).__name__}(topk={self.topk}{rest})"
 
     @torch.no_grad()
     def __call__(
@@ -101,7 +106,12 @@ class ATSSMatcher:
         winners = torch.full_like(best, never, dtype=torch.int64)
         winners.scatter_reduce_(0, slots, torch.where(wins, local_idxs, never), "amin")
         winners = winners[:-1].view_as(matched)
-        return torch.where(winners < never, winners, matched)
+        matched = torch.where(winners < never, winners, matched)
+        if self.match_every_box:
+            slots = image_idxs[:, None] * num_anchors + candidates.idxs
+            ious = torch.where(candidates.exists, ious, -1.0)
+            matched = _match_the_rest(matched, slots, ious, firsts[image_idxs])
+        return matched
 
     def _candidates(
         self,
@@ -212,6 +222,36 @@ def _nothing_matched(
     if len(image_sizes) != num_images:
         raise ValueError(f"got {len(image_sizes)} image_sizes for {num_images} images' boxes")
     return torch.where(anchors.inside(image_sizes), BACKGROUND, IGNORED)
+
+
+def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:
+    """``matched`` (N, R) with a location for each box that has none.
+
+    ``slots`` (G, T) are places of candidates in the flattened ``matched``, of IoU ``ious`` (G, T),
+    negative where there is none; ``firsts`` (G,) is the index of the first box of a box's image.
+    """
+    values, order = ious.sort(dim=1, descending=True, stable=True)
+    ranked = [
+        row[: sum(value >= 0 for value in of_row)]
+        for row, of_row in zip(slots.gather(1, order).tolist(), values.tolist())
+    ]
+    best, firsts, result = values[:, 0].tolist(), firsts.tolist(), matched.flatten().tolist()
+    held = [
+        sum(result[slot] == box - first for slot in row)
+        for box, (row, first) in enumerate(zip(ranked, firsts))
+    ]
+    rest = [box for box, count in enumerate(held) if count == 0]
+    for box in sorted(rest, key=lambda box: -best[box]):
+        first = firsts[box]
+        for slot in ranked[box]:
+            taken = result[slot] >= 0
+            if taken and held[first + result[slot]] == 1:
+                continue
+            if taken:
+                held[first + result[slot]] -= 1
+            result[slot], held[box] = box - first, 1
+            break
+    return matched.new_tensor(result).view_as(matched)
 
 
 def _sort_distances(distances: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import recipes
 from .head import GFLHead
 from .postprocess import detections
+from .statistics import TargetStatistics
 from .structures import DenseAnchors, DensePredictions, DenseTargets
 
 __all__ = ["GFL"]
@@ -42,6 +43,8 @@ class GFL(nn.Module):
         max_detections_per_image: at most so many detections.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         vis_period: iterations between training pictures in the event storage; 0 for none.
+        statistics_period: iterations between looks at the targets, see
+            :class:`gfocal.statistics.TargetStatistics`; 0 for none.
         input_format: order of the channels the data loader delivers, "RGB" or "BGR". The configs'
             data loaders and the Predictor read it here; the model itself only draws with it.
 
@@ -69,6 +72,7 @@ class GFL(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         vis_period: int = 0,
+        statistics_period: int = 20,
         input_format: str = "BGR",
     ):
         super().__init__()
@@ -88,6 +92,7 @@ class GFL(nn.Module):
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
         self.vis_period = vis_period
+        self.statistics = TargetStatistics(statistics_period, self.head_in_features)
         self.input_format = input_format
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
@@ -146,6 +151,7 @@ class GFL(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "vis_period": cfg.VIS_PERIOD,
+            "statistics_period": gfl.STATISTICS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
         }
 
@@ -249,6 +255,14 @@ class GFL(nn.Module):
         ]
         targets = self.label_anchors(anchors, gt_instances, images.image_sizes)
         losses = self.criterion(anchors, predictions, targets, self.head.box_representation)
+        if self.statistics.is_due():
+            self.statistics.put(
+                anchors,
+                predictions,
+                targets,
+                self.head.box_representation,
+                [len(x) for x in gt_instances],
+            )
         if self.vis_period > 0:
             storage = get_event_storage()
             if storage.iter % self.vis_period == 0:

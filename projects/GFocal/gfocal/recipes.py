@@ -169,7 +169,7 @@ def from_yacs(gfl) -> dict[str, Any]:
     quality = pick(QUALITY, gfl.QUALITY, "MODEL.GFL.QUALITY")
     box = pick(BOX, gfl.BOX_REPRESENTATION, "MODEL.GFL.BOX_REPRESENTATION")
     matcher = pick(MATCHER, gfl.MATCHER, "MODEL.GFL.MATCHER")
-    _set(matcher["matcher"], topk=gfl.ATSS_TOPK)
+    _set(matcher["matcher"], topk=gfl.ATSS_TOPK, match_every_box=gfl.ATSS_MATCH_EVERY_BOX)
     _set(
         quality["quality_predictor"],
         topk=gfl.DGQP.TOPK,

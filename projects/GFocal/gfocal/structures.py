@@ -148,10 +148,13 @@ class DenseTargets(NamedTuple):
     Attributes:
         labels: (N, R) int64: 0..K-1 a class, K background, -1 ignored (no part in any loss).
         boxes: (N, R, 4) matched ground-truth boxes, XYXY pixels; meaningful on foreground only.
+        matched_idxs: (N, R) what the matcher answered: index into that image's boxes, -1
+            background, -2 ignored. No loss reads it.
     """
 
     labels: Tensor
     boxes: Tensor
+    matched_idxs: Tensor | None = None
 
     @classmethod
     def from_matches(
@@ -181,5 +184,7 @@ class DenseTargets(NamedTuple):
             [c.to(torch.int64) for c in gt_classes] + [to_device([-1, num_classes], matched_idxs)]
         )
         return cls(
-            labels=labels[codes], boxes=torch.cat([all_boxes, all_boxes.new_zeros(2, 4)])[codes]
+            labels=labels[codes],
+            boxes=torch.cat([all_boxes, all_boxes.new_zeros(2, 4)])[codes],
+            matched_idxs=matched_idxs,
         )
