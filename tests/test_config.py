@@ -11,7 +11,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from gfocal import recipes
+from gfocal import model_zoo, recipes
 from gfocal.config import add_gfocal_config
 from gfocal.criterion import GaussianNLLLoss, QualityFocalLoss
 from gfocal.quality import NoQuality
@@ -164,6 +164,23 @@ def test_recipes_by_name(quality, box, matcher):
     assert criterion.box_weight is qualities["box_weight"]
     if "branch" in quality and quality != "dgqp_branch":
         assert parts["quality_predictor"].conv.in_channels == 32
+
+
+def test_use_leaves_what_is_not_named():
+    cfg = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
+    cfg.head.box_representation.reg_max = 24
+    cfg.criterion.cls_loss.beta = 1.5
+    before = cfg.head.quality_predictor
+    recipes.use(cfg, box="dirac")
+    assert cfg.criterion.cls_loss.beta == 1.5 and cfg.head.quality_predictor == before
+    assert cfg.criterion.dist_loss is None
+    recipes.use(cfg, quality="centerness_branch", matcher="fcos")
+    assert cfg.matcher._target_ is recipes.MATCHER["fcos"]["matcher"]._target_
+    assert cfg.criterion.quality_loss is not None
+    recipes.use(cfg, quality="qfl")
+    assert cfg.criterion.quality_loss is None
+    with pytest.raises(ValueError, match="quality is 'best'"):
+        recipes.use(cfg, quality="best")
 
 
 def test_a_recipe_in_a_model():

@@ -284,6 +284,54 @@ def test_sparse_qfl_scaled(scale):
         torch.testing.assert_close(a, b / 4, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("with_quality", [False, True])
+def test_sparse_qfl_of_huge_logits_is_not_negative(with_quality):
+    """A diverging network: right, and so without loss, or wrong by 80 at least."""
+    for logit, expected in ((100.0, 0.0), (-100.0, 80.0), (1e4, 0.0), (-1e4, 80.0)):
+        quality = torch.tensor([[100.0]]) if with_quality else None
+        loss = sparse_quality_focal_loss(
+            torch.tensor([[logit]]),
+            quality,
+            (torch.tensor([0]), torch.tensor([0])),
+            torch.tensor([1.0]),
+            torch.tensor([True]),
+        )
+        assert loss.item() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    generator = torch.Generator().manual_seed(0)
+    cls = (4 * torch.randn(50, 3, generator=generator)).to(dtype).requires_grad_()
+    quality = torch.randn(50, 1, generator=generator).to(dtype).requires_grad_()
+    rest = (torch.tensor([3, 7]), torch.tensor([0, 2])), torch.tensor([0.3, 0.9])
+    valid = torch.ones(50, dtype=torch.bool)
+    loss = sparse_quality_focal_loss(cls, quality, *rest, valid)
+    expected = sparse_quality_focal_loss(cls.double(), quality.double(), *rest, valid)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=0)
+    loss.backward()
+    assert cls.grad.dtype == dtype and cls.grad.isfinite().all() and quality.grad.isfinite().all()
+    box = torch.tensor([[0.0, 0.0, 500.0, 500.0]], dtype=dtype)
+    assert generalized_iou_loss(box, box).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cls", "quality", "valid"), [((4, 3), None, (2, 2)), ((4, 3), (4,), (4,)), ((4,), None, (4,)),
+                                  ((4, 3), (1, 1), (4,)), ((4, 3), None, (1,))]
+)  # fmt: skip
+def test_sparse_qfl_shapes(cls, quality, valid):
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"expected \(L, K\), \(L, 1\) or None, and \(L,\)"):
+        sparse_quality_focal_loss(
+            torch.zeros(cls),
+            None if quality is None else torch.zeros(quality),
+            (none, none),
+            torch.zeros(0),
+            torch.ones(valid, dtype=torch.bool),
+        )
+
+
 def test_sparse_qfl_gradients_are_nobody_elses():
     """What backward hands out is not changed by what is done with it."""
     cls, quality, *rest = sparse_case(True)

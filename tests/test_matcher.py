@@ -277,6 +277,14 @@ def test_fcos_equals_detectron2(seed):
     assert (FCOSMatcher()(anchors, [boxes])[0] == expected).all()
 
 
+def test_fcos_with_an_empty_coarsest_level():
+    shapes = [(32, 32), (0, 0)]
+    fine = make_anchors(256, 256, strides=[8]).boxes
+    anchors = DenseAnchors.from_levels([Boxes(fine), Boxes(torch.zeros(0, 4))], shapes, [8, 16])
+    box = Boxes(torch.tensor([[8.0, 8.0, 248.0, 248.0]]))
+    assert (FCOSMatcher()(anchors, [box]) == 0).sum() == 9
+
+
 def test_fcos_errors_and_padding():
     with pytest.raises(ValueError, match="center_sampling_radius is -1"):
         FCOSMatcher(center_sampling_radius=-1)

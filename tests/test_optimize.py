@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.layers import Conv2d
 
 import gfocal
 from gfocal import model_zoo
@@ -110,6 +111,19 @@ def test_group_norm_and_plain_convolutions_stay():
     before = detect(model.eval(), image)
     after = detect(gfocal.optimize_for_inference(model), image)
     torch.testing.assert_close(after.scores, before.scores)
+
+
+def test_norms_without_weights_stay():
+    model = make_gfl(test_score_thresh=0.0)
+    for options in ({"affine": False}, {"track_running_stats": False}):
+        convolution = Conv2d(3, 3, 1, norm=torch.nn.BatchNorm2d(3, **options))
+        model.backbone.extra = convolution
+        gfocal.optimize_for_inference(model)
+        assert convolution.norm is not None
+    synchronised = Conv2d(3, 3, 1, norm=torch.nn.SyncBatchNorm(3))
+    model.backbone.extra = synchronised
+    gfocal.optimize_for_inference(model)
+    assert synchronised.norm is None
 
 
 def test_fast_dtype(monkeypatch):

@@ -3,10 +3,11 @@
     python tools/ablate.py --table 3 --dataset shapes --seeds 3 --max-iter 1200
     python tools/ablate.py --index > configs/ablations/README.md
 
-A row is a config of configs/ablations. With --dataset shapes its parts (head, matcher, losses) go
-into the small detector of configs/quick_start/shapes_gflv2.py; with --dataset coco it is trained as
-it stands. The same command again goes on where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a
-folder for each run, table.md, table.json and table.png; a row that failed is named there.
+A row is a config of configs/ablations. With --dataset shapes its quality predictor, box
+representation, matcher, anchors' offset and criterion go into the small detector of
+configs/quick_start/shapes_gflv2.py; with --dataset coco it is trained as it stands. The same
+command again goes on where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run,
+table.md, table.json and table.png; a row that failed is named there.
 """
 
 import argparse
@@ -44,6 +45,11 @@ def rows(table: str) -> list[str]:
     return sorted(f"ablations/table{table}/{p.name}" for p in folder.glob(f"table{table}/*.py"))
 
 
+def paper_of(row: str) -> dict:
+    """What the paper reports for a row: the config's ``paper``, or dashes where it has none."""
+    return {name: "-" for name in METRICS} | dict(model_zoo.get_config(row).get("paper", {}))
+
+
 def label(row: str) -> str:
     return Path(row).stem
 
@@ -53,7 +59,7 @@ def make_config(
 ) -> DictConfig:
     """The row's config on the dataset, trained for ``max_iter`` iterations (None: its own)."""
     cfg = model_zoo.get_config(row)
-    cfg.pop("paper")
+    cfg.pop("paper", None)
     if dataset == "shapes":
         parts, cfg = cfg.model, model_zoo.get_config("quick_start/shapes_gflv2.py")
         cfg.model.head.quality_predictor = parts.head.quality_predictor
@@ -141,7 +147,7 @@ def table_lines(table: str, results: dict[str, list[dict]]) -> list[str]:
     for row, runs in results.items():
         good = [result for result in runs if "error" not in result]
         cells = [mean_and_spread([result[name] for result in good]) for name in METRICS]
-        paper = model_zoo.get_config(row).paper.AP
+        paper = paper_of(row)["AP"]
         lines.append(f"| {label(row)} | {len(good)} | {' | '.join(cells)} | {paper} |")
     for row, runs in results.items():
         for result in runs:
@@ -174,7 +180,8 @@ def plot(table: str, dataset: str, results: dict[str, list[dict]], file: Path) -
         ours.plot(values, [y] * len(values), "o", color="tab:blue", alpha=0.5)
         if values:
             ours.plot(statistics.mean(values), y, "|", color="black", markersize=16)
-        paper.plot(model_zoo.get_config(row).paper.AP, y, "D", color="tab:orange")
+        if paper_of(row)["AP"] != "-":
+            paper.plot(paper_of(row)["AP"], y, "D", color="tab:orange")
     ours.set(xlabel=f"AP on {dataset}, a dot a seed", yticks=range(len(results)))
     ours.set_yticklabels([label(row) for row in results])
     ours.invert_yaxis()
@@ -205,7 +212,7 @@ def index() -> str:
             "|---|---|---|---|",
         ]
         for row in rows(table):
-            paper = model_zoo.get_config(row).paper
+            paper = paper_of(row)
             values = " | ".join(str(paper[name]) for name in METRICS)
             lines.append(f"| [{label(row)}](table{table}/{Path(row).name}) | {values} |")
     return "\n".join(lines)
@@ -257,7 +264,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.table is None) != args.index:
         parser.error("expected either --table or --index")
-    if args.seeds < 1 or (args.max_iter or 1) < 1:
+    if args.seeds < 1 or (args.max_iter is not None and args.max_iter < 1):
         parser.error("--seeds and --max-iter: expected at least 1")
     if args.dataset == "shapes" and args.table not in (*ON_SHAPES, None):
         parser.error(f"--dataset shapes has a small model for tables {', '.join(ON_SHAPES)} only")

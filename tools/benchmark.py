@@ -340,7 +340,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no CUDA device here")
-    if args.repeat < 1 or (args.batch or 1) < 1:
+    if args.repeat < 1 or (args.batch is not None and args.batch < 1):
         parser.error("--repeat and --batch: expected at least 1")
     return args
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gfocal import model_zoo
 from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.criterion import DistributionFocalLoss, QualityFocalLoss
+from gfocal.criterion import DistributionFocalLoss, FocalLoss, QualityFocalLoss
 from gfocal.matcher import ATSSMatcher, FCOSMatcher
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
 from tests.tiny import make_input
@@ -52,7 +52,9 @@ def test_trains_and_detects(row):
             make_input(64, 64, [[20, 20, 52, 60]], [2]),
         ]
         losses = model(with_boxes)
-        assert all(loss.isfinite() and loss >= 0 for k, loss in losses.items() if k != "loss_box")
+        assert all(
+            loss.isfinite() and loss >= 0 for k, loss in losses.items() if k != "loss_box_reg"
+        )
         sum(losses.values()).backward()
         for name, parameter in model.head.named_parameters():
             assert parameter.grad.isfinite().all(), name
@@ -96,6 +98,21 @@ def test_rows_are_what_their_names_say():
             cfg = model[f"2a/{matcher}_{name}"]
             assert cfg.head.box_representation._target_ is cls
             assert (cfg.criterion.dist_loss is not None) == (name == "general_dfl")
+        for quality, loss in (("none", FocalLoss), ("qfl", QualityFocalLoss)):
+            cfg = model[f"1a/{matcher}_{quality}"]
+            assert cfg.criterion.cls_loss._target_ is loss
+            assert cfg.head.quality_predictor._target_ is NoQuality
+            assert cfg.criterion.get("quality_loss") is None
+    for name, cfg in model.items():
+        if name[:2] in ("1a", "1c"):
+            assert cfg.head.box_representation._target_ is DiracDistance
+            assert cfg.criterion.dist_loss is None
+        if name[:2] == "2a":
+            assert cfg.criterion.quality_loss.measure is centerness
+        if name[:2] in ("1c", "2b", "2c"):
+            assert cfg.criterion.cls_loss._target_ is QualityFocalLoss
+        if name[:2] in ("2b", "2c"):
+            assert cfg.criterion.dist_loss._target_ is DistributionFocalLoss
     for beta in (0, 1, 2, 2.5, 4):
         cfg = model[f"1c/beta_{beta}".replace(".", "_")]
         assert instantiate(cfg.criterion.cls_loss).beta == beta
@@ -106,6 +123,9 @@ def test_rows_are_what_their_names_say():
         assert instantiate(cfg.head.box_representation).bin_width == delta
     for name, qfl, dfl in (("baseline", 0, 0), ("qfl", 1, 0), ("dfl", 0, 1), ("qfl_dfl", 1, 1)):
         criterion = model[f"3/{name}"].criterion
+        representation = GeneralDistribution if dfl else DiracDistance
+        assert model[f"3/{name}"].head.box_representation._target_ is representation
+        assert (criterion.get("quality_loss") is None) == qfl
         assert (criterion.cls_loss._target_ is QualityFocalLoss) == qfl
         has_dfl = criterion.dist_loss is not None
         assert has_dfl == dfl

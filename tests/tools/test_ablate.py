@@ -89,6 +89,21 @@ def test_a_failed_row_is_named_and_tried_again(ablate):
     assert "failed" not in (folder / "table.md").read_text()
 
 
+def test_a_row_of_ones_own(ablate, monkeypatch):
+    """Without numbers of the paper."""
+    get_config = model_zoo.get_config
+
+    def without_paper(name):
+        cfg = get_config(name)
+        cfg.pop("paper", None)
+        return cfg
+
+    monkeypatch.setattr(tool.model_zoo, "get_config", without_paper)
+    failed, folder = ablate()
+    assert failed == 0
+    assert (folder / "table.md").read_text().splitlines()[2].endswith("| 40.50 ± 0.71 | - |")
+
+
 def test_runs_of_another_config_are_not_mixed(ablate):
     _, folder = ablate()
     file = folder / "qfl" / "seed0" / "run.yaml"
@@ -114,6 +129,7 @@ def test_arguments(capsys):
         ([], "either --table or --index"),
         (["--table", "1b"], "has a small model for tables 1a, 1c"),
         (["--table", "3", "--seeds", "0"], "expected at least 1"),
+        (["--table", "3", "--max-iter", "0"], "expected at least 1"),
     ):
         with pytest.raises(SystemExit):
             tool.parse_args(arguments)

@@ -55,6 +55,7 @@ def test_train_step(run, amp):
 
 def test_arguments(capsys):
     tool = load_tool("benchmark")
-    with pytest.raises(SystemExit):
-        tool.parse_args(["matcher", "--repeat", "0"])
-    assert "expected at least 1" in capsys.readouterr().err
+    for option in ("--repeat", "--batch"):
+        with pytest.raises(SystemExit):
+            tool.parse_args(["inference", option, "0"])
+        assert "expected at least 1" in capsys.readouterr().err

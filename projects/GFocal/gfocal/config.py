@@ -38,7 +38,7 @@ def add_gfocal_config(cfg: CN) -> None:
     # Which parts: names in gfocal/recipes.py.
     gfl.QUALITY = "dgqp"  # "qfl" is GFLV1
     gfl.BOX_REPRESENTATION = "general_dfl"
-    gfl.MATCHER = "atss"
+    gfl.MATCHER = "atss"  # with "fcos" set ANCHOR_OFFSET 0.5: its locations are cells' centres
 
     # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
     gfl.REG_MAX = 16

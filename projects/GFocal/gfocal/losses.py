@@ -74,7 +74,8 @@ def sparse_quality_focal_loss(
     difference of the losses at their label and at 0.
 
     Args:
-        cls_logits: (L, K), at least float32. The loss is that of logits clipped to +-80.
+        cls_logits: (L, K), computed in at least float32. The loss is that of logits clipped to
+            +-80.
         quality_logits: (L, 1), or None for a class score alone.
         positives: (locations (M,), classes (M,)) of the labels other than 0, each pair once.
         targets: (M,) their labels in [0, 1]; no gradient flows into them.
@@ -86,9 +87,20 @@ def sparse_quality_focal_loss(
         A scalar. It can be differentiated once.
 
     Raises:
-        ValueError: if ``beta`` is neither 0 nor at least 1.
+        ValueError: if ``beta`` is neither 0 nor at least 1, or ``cls_logits``, ``quality_logits``
+            and ``valid`` are not of these shapes.
     """
     check_beta(beta)
+    shapes = [None if x is None else tuple(x.shape) for x in (cls_logits, quality_logits, valid)]
+    rows = shapes[0][:1]
+    if len(shapes[0]) != 2 or shapes[1] not in (None, (*rows, 1)) or shapes[2] != rows:
+        raise ValueError(
+            f"cls_logits, quality_logits and valid have shapes {shapes[0]}, {shapes[1]} and "
+            f"{shapes[2]}; expected (L, K), (L, 1) or None, and (L,)"
+        )
+    cls_logits = cls_logits.to(torch.promote_types(cls_logits.dtype, torch.float32))
+    if quality_logits is not None:
+        quality_logits = quality_logits.to(cls_logits.dtype)
     if not torch.is_grad_enabled():  # autograd.Function would still be asked for gradients
         cls_logits = cls_logits.detach()
         quality_logits = None if quality_logits is None else quality_logits.detach()
@@ -165,7 +177,7 @@ def _add_positives(
 ):
     """What the positives' losses have beyond those of label 0; their gradients are added."""
     locations, _ = positives
-    inputs = [cls_logits[positives]]
+    inputs = [cls_logits[positives].clamp(-80, 80)]
     if quality_logits is not None:
         inputs.append(quality_logits[locations, 0])
     with torch.enable_grad():
@@ -267,14 +279,15 @@ def generalized_iou_loss(
         eps: added to the areas that are divided by.
 
     Returns:
-        (...) in [0, 2] with "none", else a scalar.
+        (...) in [0, 2] with "none", else a scalar; in at least float32.
 
     Raises:
         ValueError: if shapes differ or ``reduction`` is unknown.
     """
     _check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
-    left_top1, right_bottom1 = boxes1.split(2, dim=-1)
-    left_top2, right_bottom2 = boxes2.split(2, dim=-1)
+    dtype = torch.promote_types(boxes1.dtype, torch.float32)
+    left_top1, right_bottom1 = boxes1.to(dtype).split(2, dim=-1)
+    left_top2, right_bottom2 = boxes2.to(dtype).split(2, dim=-1)
     inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
     outer = torch.maximum(right_bottom1, right_bottom2) - torch.minimum(left_top1, left_top2)
     area1, area2, intersection, enclosing = (

@@ -192,8 +192,9 @@ class FCOSMatcher:
         """See :meth:`ATSSMatcher.__call__`. Only the anchors' centres and strides are read."""
         matched = _nothing_matched(anchors, len(gt_boxes), image_sizes)
         lower, upper = 4 * anchors.strides, 8 * anchors.strides
-        lower[: anchors.level_sizes[0]] = 0
-        upper[len(upper) - anchors.level_sizes[-1] :] = float("inf")
+        sizes = [size for size in anchors.level_sizes if size]  # a level may be empty
+        lower[: sizes[0]] = 0
+        upper[len(upper) - sizes[-1] :] = float("inf")
         radius = self.center_sampling_radius * anchors.strides
         for image, boxes in enumerate(gt_boxes):
             if len(boxes) == 0:

@@ -74,7 +74,9 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
 def _fold_norm(conv: nn.Conv2d) -> None:
     """Fold the norm of a Detectron2 convolution into its weights, where it is a batch norm."""
     norm = getattr(conv, "norm", None)
-    if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d)):
+    if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)):
+        return
+    if norm.weight is None or norm.running_var is None:  # affine, track_running_stats
         return
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
     bias = norm.bias.double() - norm.running_mean.double() * scale

@@ -84,8 +84,8 @@ def _candidates(
     # pass, and no dense score is ever computed.
     thresh = torch.as_tensor(score_thresh, dtype=cls_logits.dtype)
     if quality_logits is not None:
-        thresh = (score_thresh / quality_logits.sigmoid()).clamp(max=1)
-    passed = cls_logits.amax(dim=-1, keepdim=True) > thresh.logit() - 1e-3
+        thresh = thresh / quality_logits.sigmoid()
+    passed = cls_logits.amax(dim=-1, keepdim=True) > thresh.clamp(0, 1).logit() - 1e-3
     idxs = passed.flatten().nonzero().squeeze(1)
     logits = cls_logits.flatten(0, 1)[idxs]
     if quality_logits is not None:

@@ -138,24 +138,31 @@ def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, 
 
 
 def use(
-    model: Any, *, quality: str = "qfl", box: str = "general_dfl", matcher: str | None = None
+    model: Any, *, quality: str | None = None, box: str | None = None, matcher: str | None = None
 ) -> None:
-    """Replace the parts of a LazyConfig's model by those of recipes.
+    """Replace parts of a LazyConfig's model by those of recipes, whose numbers are the papers'.
 
     Args:
-        model: LazyCall of GFL; its head's quality predictor and box representation, its criterion
-            and its matcher are set.
-        quality, box: entries of QUALITY and BOX.
-        matcher: entry of MATCHER; None leaves the model's.
+        model: LazyCall of GFL.
+        quality: entry of QUALITY: sets the head's quality predictor, the criterion's losses of
+            class and quality, and its weight of boxes. None leaves them, here and below.
+        box: entry of BOX: sets the head's box representation and the criterion's losses of boxes.
+        matcher: entry of MATCHER. FCOS's locations are the centres of the cells: with it, set
+            ``model.anchor_generator.offset = 0.5`` too.
 
     Raises:
         ValueError: if there is no such entry.
     """
-    losses = pick(QUALITY, quality, "quality")
-    representation = pick(BOX, box, "box")
-    model.head.quality_predictor = losses.pop("quality_predictor")
-    model.head.box_representation = representation.pop("box_representation")
-    model.criterion = L(GFLCriterion)(**losses, **representation)
+    if quality is not None:
+        parts = {"quality_loss": None, **pick(QUALITY, quality, "quality")}
+        model.head.quality_predictor = parts.pop("quality_predictor")
+        for name, part in parts.items():
+            model.criterion[name] = part
+    if box is not None:
+        parts = pick(BOX, box, "box")
+        model.head.box_representation = parts.pop("box_representation")
+        for name, part in parts.items():
+            model.criterion[name] = part
     if matcher is not None:
         model.matcher = pick(MATCHER, matcher, "matcher")["matcher"]
 

@@ -14,7 +14,7 @@ __all__ = ["TargetStatistics"]
 
 
 class TargetStatistics:
-    """Looks at the targets of a batch now and then (a look waits for the GPU once).
+    """Looks at the targets of a batch now and then (a look waits for the GPU twice).
 
     Each look puts into the event storage, and so into metrics.json and TensorBoard:
 

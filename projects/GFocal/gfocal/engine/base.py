@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..checkpoint import GFLCheckpointer, WeightsOnlyCheckpointer, refuse_incompatible
+from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
 from .config_io import Config, config_settings
 
@@ -125,7 +126,8 @@ class BaseTrainer(DefaultTrainer):
             {task: {metric: value}}.
 
         Raises:
-            ValueError: no weights to evaluate, or weights of another model.
+            ValueError: no weights to evaluate, or weights of another model; ``fast`` and a model
+                other than GFL.
             FileNotFoundError: the weight file does not exist.
         """
         output_dir, weights, _ = config_settings(cfg)
@@ -137,6 +139,8 @@ class BaseTrainer(DefaultTrainer):
                 "no weights to evaluate: set train.init_checkpoint (LazyConfig) or MODEL.WEIGHTS "
                 f"(yacs), or resume where {output_dir!r} has a checkpoint"
             )
+        if fast and not isinstance(model, GFL):
+            raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
         state = checkpointer.resume_or_load(weights, resume=resume)
         if fast:
             optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
