@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -32,15 +31,6 @@ TABLE_1B = [f"ablations/table1b/retinanet_R_50_FPN_1x_{loss}.py" for loss in ("f
 def _storage():
     with EventStorage():
         yield
-
-
-@pytest.fixture
-def _clean_catalog():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def make_retinanet(cls=QFLRetinaNet, **kwargs):
@@ -272,7 +262,6 @@ def test_a_config_of_table_1b_is_plain(name, tmp_path):
     assert type(models[0]).__name__ == ("QFLRetinaNet" if "qfl" in name else "RetinaNet")
 
 
-@pytest.mark.usefixtures("_clean_catalog")
 @pytest.mark.parametrize("name", TABLE_1B)
 def test_a_config_of_table_1b_trains(name, tmp_path, monkeypatch):
     """Two iterations and an evaluation on the generated shapes, with the small backbone of

@@ -198,7 +198,7 @@ def index() -> str:
     lines = [
         "# Ablations",
         "",
-        "A config for each row of the paper's tables (https://arxiv.org/abs/2006.04388, Sec. 4).",
+        "Rows of the paper's tables (https://arxiv.org/abs/2006.04388, Sec. 4), a config each.",
         "The AP are the paper's, of ResNet-50 after 1x on COCO minival; none was measured here.",
         "What was is in [docs/ablations.md](../../docs/ablations.md).",
         "`python tools/ablate.py --index` wrote this page.",

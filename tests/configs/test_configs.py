@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 from omegaconf import OmegaConf
@@ -33,15 +33,6 @@ SCHEMA = {
     "dataloader": ["train", "test", "evaluator"],
 }
 CUSTOM = ["custom_coco", "bccd_budget_gflv1", "bccd_budget_gflv2"]
-
-
-@pytest.fixture(autouse=True)
-def _clean_catalog():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @pytest.fixture

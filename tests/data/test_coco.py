@@ -22,15 +22,6 @@ from gfocal.data.coco import (
 from tests.data.coco_files import valid_document, write_dataset
 
 
-@pytest.fixture(autouse=True)
-def _clean_catalog():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
 @pytest.fixture
 def dataset(tmp_path):
     return write_dataset(tmp_path, valid_document())

@@ -24,8 +24,7 @@ def optimize_for_inference(
         model: with its weights, on its device.
         dtype: of backbone and head, e.g. :func:`fast_dtype`; None leaves it. In half precision the
             scores change in their third digit. Boxes and scores are computed in float32 anyway.
-        channels_last: memory format of the convolutions: much faster on a CPU, and on a GPU in half
-            precision.
+        channels_last: memory format of the convolutions, much faster on a CPU.
         compile: run backbone and head through torch.compile, which takes a minute at the first
             image, and again at the first image of another shape.
 

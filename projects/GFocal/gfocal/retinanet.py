@@ -92,7 +92,7 @@ class QFLRetinaNet(RetinaNet):
             )
             ious = aligned_iou(boxes, torch.stack(list(gt_boxes))[image_idxs, anchor_idxs])
         loss_cls = sparse_quality_focal_loss(
-            torch.cat(list(pred_logits), dim=1).flatten(0, 1).float(),  # (N*R, K)
+            torch.cat(list(pred_logits), dim=1).flatten(0, 1),  # (N*R, K)
             None,
             (image_idxs * labels.shape[1] + anchor_idxs, labels[image_idxs, anchor_idxs]),
             ious,
