@@ -2,6 +2,7 @@
 
     python tools/train_net.py --config-file configs/quick_start/shapes_gflv2.py
     python tools/train_net.py --config-file C --num-gpus 8 --resume train.output_dir=output/run
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file C
     python tools/train_net.py --config-file C --eval-only train.init_checkpoint=model_final.pth
 
 Overrides: key=value; for yacs also Detectron2's KEY VALUE pairs. --num-gpus 0 runs on the CPU, and
@@ -13,12 +14,12 @@ import sys
 import traceback
 
 import torch
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
 import gfocal
-from gfocal.engine import config_settings, load_config, set_device, trainer_class
+from gfocal.engine import config_settings, launch, load_config, set_device, trainer_class
 
 
 def main(args: argparse.Namespace) -> None:
@@ -66,12 +67,4 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    args = parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    launch(main, parse_args())

@@ -5,13 +5,13 @@ from detectron2.config import LazyCall as L
 from detectron2.data import (
     DatasetMapper,
     build_detection_test_loader,
-    build_detection_train_loader,
 )
 
 from gfocal.data.coco import coco_evaluator, detection_dataset_dicts
+from gfocal.data.loader import build_train_loader
 
 dataloader = dict(
-    train=L(build_detection_train_loader)(
+    train=L(build_train_loader)(
         dataset=L(detection_dataset_dicts)(names="coco_2017_train"),
         mapper=L(DatasetMapper)(
             is_train=True,

@@ -6,12 +6,12 @@ from detectron2.config import LazyCall as L
 from detectron2.data import (
     DatasetMapper,
     build_detection_test_loader,
-    build_detection_train_loader,
 )
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
+from gfocal.data import build_train_loader
 from tests.engine.toy import ToyDetector, ToyEvaluator, toy_dataset
 
 data = dict(folder="", num_classes=2)
@@ -29,7 +29,7 @@ lr_multiplier = L(WarmupParamScheduler)(
     warmup_method="linear",
 )
 dataloader = dict(
-    train=L(build_detection_train_loader)(
+    train=L(build_train_loader)(
         dataset=L(toy_dataset)(folder="${data.folder}", names="toy_train", num_images=1),
         mapper=L(DatasetMapper)(
             is_train=True,

@@ -17,6 +17,18 @@ def add_gfocal_config(cfg: CN) -> None:
     # Train with the convolutions in the channels_last memory format.
     cfg.MODEL.CHANNELS_LAST = False
 
+    # Algorithms that give the same bits again; with SEED from 0 on the whole training does.
+    cfg.DETERMINISTIC = False
+    # Averaged weights, evaluated and saved beside the raw ones: what a step keeps, e.g. 0.9998.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # At each evaluation also the losses on the test images.
+    cfg.TEST.VALIDATION_LOSS = False
+    # Keep model_best.pth, e.g. by "bbox/AP"; BEST_MODE "max" or "min" is better.
+    cfg.TEST.BEST_METRIC = ""
+    cfg.TEST.BEST_MODE = "max"
+    # End the training after so many evaluations without a better BEST_METRIC; 0 for never.
+    cfg.TEST.EARLY_STOP_PATIENCE = 0
+
     gfl = cfg.MODEL.GFL = CN()
 
     gfl.NUM_CLASSES = 80

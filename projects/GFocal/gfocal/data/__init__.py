@@ -7,9 +7,11 @@ from .coco import (
     read_coco_json,
     register_coco_json,
 )
+from .loader import build_train_loader
 from .shapes import register_shapes
 
 __all__ = [
+    "build_train_loader",
     "coco_evaluator",
     "coco_num_classes",
     "detection_dataset_dicts",

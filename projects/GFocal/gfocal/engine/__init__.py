@@ -2,6 +2,7 @@
 
 from .base import AutocastTrainer, BaseTrainer
 from .config_io import apply_overrides, config_settings, load_config, resolve_device, set_device
+from .launch import launch
 from .lazy_trainer import LazyTrainer
 from .predictor import Predictor
 from .trainer import Trainer, trainer_class
@@ -14,6 +15,7 @@ __all__ = [
     "Trainer",
     "apply_overrides",
     "config_settings",
+    "launch",
     "load_config",
     "resolve_device",
     "set_device",

@@ -1,21 +1,38 @@
 """What the LazyConfig and the yacs trainer share, and the training step for AMP on a CPU."""
 
+import itertools
+import logging
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
+from omegaconf import OmegaConf
 from torch import nn
 
-from ..checkpoint import GFLCheckpointer, WeightsOnlyCheckpointer, refuse_incompatible
+from ..checkpoint import GFLCheckpointer
 from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
+from ..rng import rng_state, set_rng_state
+from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights
 from .config_io import Config, config_settings
+from .hooks import (
+    BestMetric,
+    EMAHook,
+    EvaluationHook,
+    MetricsHook,
+    StopTraining,
+    ValidationBatches,
+    evaluation_leaves_no_trace,
+    validation_losses,
+)
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -41,53 +58,123 @@ class AutocastTrainer(SimpleTrainer):
         self.optimizer.step()
 
 
-class StrictCheckpointer(WeightsOnlyCheckpointer):
-    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
-    model unloaded, or which has a part that the model lacks."""
+class TrainOptions(NamedTuple):
+    """What both kinds of config say about a training, named as in a LazyConfig's `train`."""
 
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        refuse_incompatible(
-            incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
+    seed: int
+    deterministic: bool
+    checkpointer: dict[str, Any]
+    eval_period: int
+    log_period: int
+    ema_decay: float
+    validation_loss: bool
+    best_metric: str
+    best_mode: str
+    early_stop_patience: int
+
+
+def train_options(cfg: Config) -> TrainOptions:
+    """Returns the options of a training that a config names, or their defaults."""
+    if isinstance(cfg, CfgNode):
+        return TrainOptions(
+            seed=cfg.SEED,
+            deterministic=cfg.DETERMINISTIC,
+            checkpointer={"period": cfg.SOLVER.CHECKPOINT_PERIOD},
+            eval_period=cfg.TEST.EVAL_PERIOD,
+            log_period=20,
+            ema_decay=cfg.SOLVER.EMA_DECAY,
+            validation_loss=cfg.TEST.VALIDATION_LOSS,
+            best_metric=cfg.TEST.BEST_METRIC,
+            best_mode=cfg.TEST.BEST_MODE,
+            early_stop_patience=cfg.TEST.EARLY_STOP_PATIENCE,
         )
+    defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
+    given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
+    return defaults._replace(**{key: value for key, value in given.items() if value is not None})
 
 
-def check_weights(path: str) -> str:
-    """Returns the path of a weight file if it is a URL or exists.
+def set_seed(seed: int, deterministic: bool) -> None:
+    """Seeds all generators, and asks PyTorch for algorithms that repeat.
 
-    Raises:
-        FileNotFoundError: no such file.
+    Args:
+        seed: from 0 on; below 0 the generators are left alone.
+        deterministic: the same inputs then give the same bits on the same machine, on a CPU with
+            the same number of threads. Where an operator has no such algorithm, PyTorch warns.
     """
-    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
-        raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
-    return path
+    if seed >= 0:
+        seed_all_rng(seed + comm.get_rank())
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 class BaseTrainer(DefaultTrainer):
-    """A DefaultTrainer whose checkpoints are complete and whose `train` returns the results.
+    """A DefaultTrainer that resumes exactly, and whose `train` returns the results.
 
-    Detectron2 0.5's DefaultTrainer leaves the optimizer (its momentum) and the gradient scaler out
-    of the checkpoint; here they are in it with every version of Detectron2.
+    A checkpoint holds the model, the optimizer, the scheduler, the gradient scaler, the averaged
+    weights, the place in the training data and the random states of all processes. The place needs
+    a loader of :func:`gfocal.data.build_train_loader`.
     """
 
+    _rng_states: list[dict[str, Any]] | None = None  # of all processes
+    _resumed_rng_state: dict[str, Any] | None = None
+    _ema: EMAHook | None = None
+    _best: BestMetric | None = None
+
     def state_dict(self) -> dict[str, Any]:
-        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        state = {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        state["rng"] = [rng_state()] if comm.get_world_size() == 1 else self._rng_states
+        loader = self._trainer.data_loader
+        state["data"] = loader.state_dict() if hasattr(loader, "state_dict") else None
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: the checkpoint is not one of this trainer.
+        """
+        if "_trainer" not in state_dict:
+            raise ValueError(
+                "the checkpoint to resume from was not written by gfocal's trainer and cannot be "
+                "taken up exactly; to start from its weights name it in train.init_checkpoint "
+                "(MODEL.WEIGHTS), with another output folder"
+            )
         TrainerBase.load_state_dict(self, state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        # A gradient scaler is new where the run before had none.
+        self._trainer.load_state_dict({**self._trainer.state_dict(), **state_dict["_trainer"]})
+        logger = logging.getLogger(__name__)
+        loader, place = self._trainer.data_loader, state_dict.get("data")
+        if place is not None and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(place)
+        else:
+            logger.warning("The place in the training data is not known; its order starts anew")
+        states = state_dict.get("rng") or []
+        if len(states) == comm.get_world_size():
+            self._resumed_rng_state = states[comm.get_rank()]
+        else:
+            logger.warning(
+                f"The checkpoint has random states of {len(states)} processes, this training has "
+                f"{comm.get_world_size()}: it goes on, but not exactly as it would have"
+            )
+
+    def gather_rng_states(self) -> None:
+        """Collects the random states for the next checkpoint. For all processes."""
+        self._rng_states = comm.gather(rng_state())
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continues from the last checkpoint in the output folder, or loads the initial weights.
 
         Args:
-            resume: with True and a checkpoint in the output folder: load the weights, the
-                optimizer, the scheduler and the iteration, and go on after it. Otherwise only the
-                weights that the config names, if any, and start at iteration 0. They may be those
-                of a whole detector or a backbone's, see :class:`gfocal.checkpoint.GFLCheckpointer`.
+            resume: with True and a checkpoint in the output folder: load all that it holds and go
+                on after it. Otherwise only the weights that the config names, if any, and start at
+                iteration 0. They may be those of a whole detector or a backbone's, see
+                :class:`gfocal.checkpoint.GFLCheckpointer`.
 
         Raises:
             FileNotFoundError: the weight file does not exist.
-            ValueError: it is a backbone's, and of another one.
+            ValueError: it is a backbone's, and of another one; or the checkpoint is of another
+                model.
         """
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.resume_or_load("", resume=True)
@@ -95,6 +182,78 @@ class BaseTrainer(DefaultTrainer):
         else:
             weights = check_weights(config_settings(self.cfg).weights)
             GFLCheckpointer(self.checkpointer.model).load(weights, checkpointables=[])
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        """Returns the default hooks: timing, learning rate, averaged weights, checkpoints,
+        evaluation, writers."""
+        options = train_options(self.cfg)
+        model = self.checkpointer.model  # without DistributedDataParallel
+        if options.ema_decay:
+            self._ema = EMAHook(model, options.ema_decay)
+        if options.best_metric or options.early_stop_patience:
+            self._best = BestMetric(
+                options.best_metric, options.best_mode, options.early_stop_patience, self._save_best
+            )
+        self._checkpoint_hook = CheckpointHook(self.checkpointer, **options.checkpointer)
+        should_stop = self._best and (lambda: self._best.exhausted)
+        ret = [
+            *self._first_hooks(),
+            self._ema,
+            # Before the evaluation: if that fails, the checkpoint is there to debug it.
+            self._checkpoint_hook,
+            MetricsHook(),
+            self._best,
+            EvaluationHook(options.eval_period, self._evaluate, should_stop),
+        ]
+        if comm.is_main_process():  # last, so that the evaluation's metrics are written too
+            ret.append(hooks.PeriodicWriter(self.build_writers(), period=options.log_period))
+        return ret
+
+    def _first_hooks(self) -> list[hooks.HookBase | None]:
+        return [hooks.IterationTimer(), hooks.LRScheduler()]
+
+    def _evaluate(self) -> dict[str, Any]:
+        results = {}
+        if self._ema is not None:
+            with evaluation_leaves_no_trace(self._ema.model):
+                results["ema"] = self.test(self.cfg, self._ema.model)
+        with evaluation_leaves_no_trace(self.model):
+            results = {**self.test(self.cfg, self.model), **results}
+            if train_options(self.cfg).validation_loss:
+                batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))
+                results["validation"] = validation_losses(self.checkpointer.model, batches)
+        self._last_eval_results = results
+        if self._best is not None and comm.is_main_process():
+            self._best.update(results, self.iter)
+        return results
+
+    @classmethod
+    def build_validation_batches(cls, cfg: Config) -> list[ValidationBatches]:
+        """Builds the images of each test dataset with their annotations, for the validation loss.
+
+        Args:
+            cfg: the config.
+        """
+        raise NotImplementedError
+
+    def _save_best(self, name: str, extra: dict[str, Any]) -> None:
+        averaged = self._best.metric.startswith("ema/")
+        model = self._ema.model if averaged else self.checkpointer.model
+        self.checkpointer.write(name, {"model": model.state_dict(), **extra})
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self._resumed_rng_state is not None:
+            set_rng_state(self._resumed_rng_state)
+            self._resumed_rng_state = None
+
+    def after_train(self) -> None:
+        super().after_train()
+        if self._ema is not None and comm.is_main_process() and self.iter >= self.max_iter:
+            self._save_ema()
+
+    def _save_ema(self) -> None:
+        self.checkpointer.write("model_final_ema", {"model": self._ema.model.state_dict()})
 
     def build_writers(self) -> list[EventWriter]:
         """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
@@ -106,10 +265,26 @@ class BaseTrainer(DefaultTrainer):
         """Trains and evaluates.
 
         Returns:
-            the last evaluation's results, {task: {metric: value}}; None where there was none.
+            the last evaluation's results, {task: {metric: value}}, of averaged weights under "ema"
+            and the losses of `train.validation_loss` under "validation"; None where there was no
+            evaluation.
         """
-        super().train()
+        if self._best is not None and self._best.exhausted:
+            self.start_iter = self.max_iter  # the run that is resumed had come to its end
+        try:
+            self._run()
+        except StopTraining:
+            logging.getLogger(__name__).info(
+                f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
+                f"than {self._best.best:g} in {self._best.count_since} evaluations"
+            )
+            self._checkpoint_hook.save_final(self.iter)
+            if self._ema is not None and comm.is_main_process():
+                self._save_ema()
         return getattr(self, "_last_eval_results", None)
+
+    def _run(self) -> None:
+        super().train()
 
     @classmethod
     def evaluate(cls, cfg: Config, resume: bool = False, fast: bool = False) -> dict[str, Any]:

@@ -13,13 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
     TrainerBase,
-    hooks,
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
@@ -29,8 +27,10 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from .base import AutocastTrainer, BaseTrainer, is_cpu
+from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
+from .checkpointing import TrainingCheckpointer
 from .config_io import config_settings, resolve_device
+from .hooks import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
 
@@ -47,6 +47,9 @@ class LazyTrainer(BaseTrainer):
     - `train.ddp`: arguments of DistributedDataParallel
     - `train.checkpointer`: arguments of PeriodicCheckpointer
     - `train.eval_period`, `train.log_period`
+    - `train.seed`, `train.deterministic`: see :func:`gfocal.engine.base.set_seed`
+    - `train.ema_decay`, `train.validation_loss`, `train.best_metric`, `train.best_mode`,
+      `train.early_stop_patience`: see configs/common/train.py and engine/hooks.py
     - `train.reference_world_size`, optional: see :meth:`auto_scale_workers`
 
     Examples:
@@ -76,6 +79,8 @@ class LazyTrainer(BaseTrainer):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
+        options = train_options(cfg)
+        set_seed(options.seed, options.deterministic)
 
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -90,7 +95,7 @@ class LazyTrainer(BaseTrainer):
         self._trainer = loop(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
+        self.checkpointer = TrainingCheckpointer(
             model, config_settings(cfg).output_dir, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
@@ -98,28 +103,8 @@ class LazyTrainer(BaseTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
-    def train(self) -> dict[str, Any] | None:
+    def _run(self) -> None:
         TrainerBase.train(self, self.start_iter, self.max_iter)
-        return getattr(self, "_last_eval_results", None)
-
-    def build_hooks(self) -> list[hooks.HookBase | None]:
-        """Returns the default hooks: timing, learning rate, checkpoints, evaluation, writers."""
-        options = OmegaConf.select(self.cfg, "train.checkpointer", default=None) or {"period": 5000}
-        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if comm.is_main_process():
-            ret.append(hooks.PeriodicCheckpointer(self.checkpointer, **options))
-
-        def test_and_save_results():
-            self._last_eval_results = self.test(self.cfg, self.model)
-            return self._last_eval_results
-
-        # After the checkpointer: if evaluation fails, the checkpoint is there to debug it.
-        eval_period = OmegaConf.select(self.cfg, "train.eval_period", default=0)
-        ret.append(hooks.EvalHook(eval_period, test_and_save_results))
-        if comm.is_main_process():  # last, so that the evaluation's metrics are written too
-            log_period = OmegaConf.select(self.cfg, "train.log_period", default=20)
-            ret.append(hooks.PeriodicWriter(self.build_writers(), period=log_period))
-        return ret
 
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:
@@ -179,6 +164,18 @@ class LazyTrainer(BaseTrainer):
         """
         cfg = _with_test_dataset(cfg, dataset_name)
         return instantiate(OmegaConf.select(cfg, "dataloader.evaluator", default=None))
+
+    @classmethod
+    def build_validation_batches(cls, cfg: DictConfig) -> list[ValidationBatches]:
+        ret = []
+        for name in _test_names(cfg):
+            test = _get(_with_test_dataset(cfg, name), "dataloader.test")
+            ret.append(
+                ValidationBatches(
+                    instantiate(test.dataset), instantiate(test.mapper), test.get("num_workers", 0)
+                )
+            )
+        return ret
 
     @classmethod
     def test(

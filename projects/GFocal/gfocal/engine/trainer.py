@@ -1,17 +1,26 @@
 """The trainer for yacs configs."""
 
+import inspect
 import os
+import weakref
 from collections.abc import Iterable, Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.data.build import _train_loader_from_config
+from detectron2.engine import hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from ..data.coco import check_dataset_files, coco_evaluator
-from .base import AutocastTrainer, BaseTrainer, is_cpu
+from ..data.coco import check_dataset_files, coco_evaluator, detection_dataset_dicts
+from ..data.loader import build_train_loader
+from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
+from .checkpointing import TrainingCheckpointer
 from .config_io import Config, resolve_device
+from .hooks import ValidationBatches
 from .lazy_trainer import LazyTrainer
 
 
@@ -32,9 +41,33 @@ class Trainer(BaseTrainer):
                 f"Trainer takes a yacs config (CfgNode), got {type(cfg).__name__}; for a "
                 "LazyConfig there is gfocal.engine.LazyTrainer"
             )
+        if comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cpu":
+            raise ValueError(
+                "Detectron2's DefaultTrainer cannot train with several processes on CPUs; a "
+                "LazyConfig can"
+            )
+        set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
+
+    def _first_hooks(self) -> list[hooks.HookBase | None]:
+        ret = super()._first_hooks()
+        test = self.cfg.TEST
+        if test.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.DATALOADER.NUM_WORKERS = 0
+            loader = self.build_train_loader(cfg)
+            iterations = test.PRECISE_BN.NUM_ITER
+            ret.append(hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, iterations))
+        return ret
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        self.checkpointer = TrainingCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        return super().build_hooks()
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -48,15 +81,29 @@ class Trainer(BaseTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
-        """Builds Detectron2's loader, after a check of the dataset's files and classes."""
+        """Builds :func:`gfocal.data.build_train_loader` of what Detectron2's would be built of,
+        after a check of the dataset's files and classes."""
         _check_datasets(cfg, cfg.DATASETS.TRAIN)
-        return super().build_train_loader(cfg)
+        arguments = _train_loader_from_config(cfg, mapper=DatasetMapper(cfg, True))
+        names = inspect.signature(build_train_loader).parameters
+        return build_train_loader(**{k: v for k, v in arguments.items() if k in names})
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
         """Builds Detectron2's loader, after a check of the dataset's files and classes."""
         _check_datasets(cfg, [dataset_name])
-        return super().build_test_loader(cfg, dataset_name)
+        return build_detection_test_loader(cfg, dataset_name, mapper=DatasetMapper(cfg, False))
+
+    @classmethod
+    def build_validation_batches(cls, cfg: CfgNode) -> list[ValidationBatches]:
+        return [
+            ValidationBatches(
+                detection_dataset_dicts(name, filter_empty=False),
+                DatasetMapper(cfg, False),
+                cfg.DATALOADER.NUM_WORKERS,
+            )
+            for name in cfg.DATASETS.TEST
+        ]
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -1,0 +1,198 @@
+"""Training batches that can be taken up again: each is a function of a seed and of its number.
+
+Detectron2's loader keeps its place in processes that nobody can ask: the order of images in a
+generator, half-filled batches of upright and of wide images, and the random numbers of
+augmentations in each worker. Here the images of a batch are chosen before they are read, and the
+random numbers of an image are seeded by its place in the stream. So the batches do not depend on
+the number of workers, and going on after batch n means to skip n batches of indices.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..rng import temporarily_seeded
+
+__all__ = ["TrainLoader", "build_train_loader"]
+
+_MAX_TRIES = 100
+
+
+class TrainLoader:
+    """Endless batches of mapped dataset dicts, see :func:`build_train_loader`.
+
+    Attributes:
+        num_batches: how many have been handed out.
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[dict[str, Any]] | Dataset,
+        *,
+        mapper: Callable[[dict[str, Any]], Any],
+        sampler: Sampler,
+        batch_size: int,
+        aspect_ratio_grouping: bool,
+        num_workers: int,
+        seed: int,
+    ):
+        self.is_wide = _is_wide(dataset) if aspect_ratio_grouping else np.zeros(len(dataset), bool)
+        if isinstance(dataset, list):
+            dataset = DatasetFromList(dataset, copy=False)  # one copy for all workers
+        self.dataset = dataset
+        self.mapper = mapper
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.num_batches = 0
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        # A generator: nothing starts before the first batch is asked for, when it is known where.
+        batches = DataLoader(
+            _Mapped(self.dataset, self.mapper, self.seed),
+            batch_sampler=self._indices(skip=self.num_batches),
+            num_workers=self.num_workers,
+            collate_fn=_as_is,
+            generator=torch.Generator().manual_seed(0),  # else it draws from the global one
+        )
+        for batch in batches:
+            self.num_batches += 1
+            yield batch
+        raise ValueError(
+            f"the sampler of the training images, {type(self.sampler).__name__}, came to an end "
+            f"after {self.num_batches} batches; training needs one that goes on for ever"
+        )
+
+    def _indices(self, skip: int) -> Iterator[list[tuple[int, int]]]:
+        """Batches of (place in the stream of all workers, index), without the first ``skip``."""
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        groups: tuple[list, list] = ([], [])
+        for count, index in enumerate(self.sampler):
+            group = groups[int(self.is_wide[index])]
+            group.append((count * world_size + rank, index))
+            if len(group) == self.batch_size:
+                if skip:
+                    skip -= 1
+                else:
+                    yield group.copy()
+                group.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the place in the stream. The same for all workers."""
+        return {
+            "num_batches": self.num_batches,
+            "seed": self.seed,
+            "sampler_seed": getattr(self.sampler, "_seed", None),  # of Detectron2's samplers
+            "num_images": len(self.dataset),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where another loader was. Batches that have begun are not concerned."""
+        if state_dict["num_images"] != len(self.dataset):
+            logging.getLogger(__name__).warning(
+                f"The checkpoint's training set had {state_dict['num_images']} images, this one "
+                f"has {len(self.dataset)}: the order of images is another one from here on"
+            )
+        self.num_batches = state_dict["num_batches"]
+        self.seed = state_dict["seed"]
+        if state_dict["sampler_seed"] is not None and hasattr(self.sampler, "_seed"):
+            self.sampler._seed = state_dict["sampler_seed"]
+
+
+def build_train_loader(
+    dataset: Sequence[dict[str, Any]] | Dataset,
+    *,
+    mapper: Callable[[dict[str, Any]], Any],
+    sampler: Sampler | None = None,
+    total_batch_size: int,
+    aspect_ratio_grouping: bool = True,
+    num_workers: int = 0,
+    seed: int | None = None,
+) -> TrainLoader:
+    """Detectron2's ``build_detection_train_loader``, for a training that resumes exactly.
+
+    Args:
+        dataset: dataset dicts, or a map-style dataset of them.
+        mapper: makes the model's input of a dataset dict; where it answers None, another image is
+            taken.
+        sampler: endless indices; by default a TrainingSampler. The place in it is resumed, its
+            state only where that is a ``_seed`` as in Detectron2's TrainingSampler and
+            RepeatFactorTrainingSampler.
+        total_batch_size: images a step, over all processes.
+        aspect_ratio_grouping: put upright and wide images into separate batches; needs a list of
+            dicts with "width" and "height".
+        num_workers: processes that load batches; does not change the batches.
+        seed: of the order of images and of the augmentations; by default drawn, the same one for
+            all processes.
+
+    Raises:
+        ValueError: no images, a batch size that is not a multiple of the number of processes, or
+            no sizes to group by.
+        TypeError: images to be grouped that are not in a list.
+    """
+    world_size = comm.get_world_size()
+    if total_batch_size <= 0 or total_batch_size % world_size:
+        raise ValueError(
+            f"total_batch_size is {total_batch_size}; expected a positive multiple of the number "
+            f"of processes, {world_size}"
+        )
+    if len(dataset) == 0:
+        raise ValueError("the training set has no images")
+    if seed is None:
+        seed = comm.shared_random_seed()
+    return TrainLoader(
+        dataset,
+        mapper=mapper,
+        sampler=TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler,
+        batch_size=total_batch_size // world_size,
+        aspect_ratio_grouping=aspect_ratio_grouping,
+        num_workers=num_workers,
+        seed=seed,
+    )
+
+
+class _Mapped(Dataset):
+    """Maps the image of a (place in the stream, index), with random numbers of its own."""
+
+    def __init__(self, dataset: Any, mapper: Callable, seed: int):
+        self.dataset = dataset
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, item: tuple[int, int]) -> Any:
+        place, index = item
+        for attempt in range(_MAX_TRIES):
+            with temporarily_seeded(self.seed, place, attempt):
+                if attempt:
+                    index = np.random.randint(len(self.dataset))
+                mapped = self.mapper(self.dataset[index])
+            if mapped is not None:
+                return mapped
+        raise ValueError(f"the mapper answered None for {_MAX_TRIES} training images in a row")
+
+
+def _as_is(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def _is_wide(dataset: Any) -> np.ndarray:
+    if not isinstance(dataset, list):
+        raise TypeError(
+            f"aspect_ratio_grouping needs a list of dataset dicts, got {type(dataset).__name__}; "
+            "set dataloader.train.aspect_ratio_grouping=False (DATALOADER.ASPECT_RATIO_GROUPING)"
+        )
+    missing = next((x for x in dataset if "width" not in x or "height" not in x), None)
+    if missing is not None:
+        raise ValueError(
+            f'{missing.get("file_name", "a dataset dict")} has no "width" and "height", which '
+            "aspect_ratio_grouping needs"
+        )
+    return np.array([x["width"] > x["height"] for x in dataset])

@@ -1,0 +1,136 @@
+"""Checkpoints that survive a kill, and hold all that a run needs to go on as if nothing was."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import IO, Any
+
+import torch
+from detectron2.engine import hooks
+from detectron2.utils import comm
+
+from ..checkpoint import WeightsOnlyCheckpointer, refuse_incompatible
+
+__all__ = ["CheckpointHook", "StrictCheckpointer", "TrainingCheckpointer", "check_weights"]
+
+
+class StrictCheckpointer(WeightsOnlyCheckpointer):
+    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
+    model unloaded, or which has a part that the model lacks."""
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        refuse_incompatible(
+            incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
+        )
+
+
+class TrainingCheckpointer(StrictCheckpointer):
+    """A StrictCheckpointer whose files are either there and whole, or not there."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Writes model, checkpointables and ``kwargs`` to NAME.pth, and the name of that file to
+        last_checkpoint."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        if "://" in self.save_dir:  # no rename there
+            super().save(name, **kwargs)
+            return
+        data = {"model": self.model.state_dict()}
+        data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
+        self.write(name, {**data, **kwargs})
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def write(self, name: str, data: dict[str, Any]) -> None:
+        """Writes NAME.pth, without making it the last checkpoint."""
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with self._replaced(path) as file:
+            torch.save(data, file)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        with self._replaced(os.path.join(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename.encode())
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's.
+
+        Raises:
+            FileNotFoundError: last_checkpoint names a file that is not there.
+            ValueError: the checkpoint is of another model.
+        """
+        if resume and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if "://" not in last and not os.path.isfile(last):
+                raise FileNotFoundError(
+                    f"{self.save_dir}/last_checkpoint names {last!r}, which is not there; write "
+                    "another checkpoint's name into it, or remove it to start anew"
+                )
+        return super().resume_or_load(path, resume=resume)
+
+    @contextlib.contextmanager
+    def _replaced(self, path: str) -> Iterator[IO[bytes]]:
+        """A file that takes its name once it is whole and on the disk."""
+        if "://" in path:
+            with self.path_manager.open(path, "wb") as file:
+                yield file
+            return
+        part = f"{path}.part"
+        try:
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(part)
+            raise
+
+
+class CheckpointHook(hooks.PeriodicCheckpointer):
+    """Detectron2's PeriodicCheckpointer, with the random states of all processes. So it is for all
+    of them, and the main process writes.
+
+    After a resume the files of the run before count among the ``max_to_keep``.
+    """
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.trainer.start_iter > 0 and comm.is_main_process() and "://" not in self._folder:
+            pattern = re.compile(rf"{self.file_prefix}_(\d+)\.pth")
+            found = [x for x in map(pattern.fullmatch, os.listdir(self._folder)) if x]
+            earlier = sorted((int(x[1]), x[0]) for x in found)
+            self.recent_checkpoints = [
+                os.path.join(self._folder, name)
+                for iteration, name in earlier
+                if iteration < self.trainer.start_iter
+            ]
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if (iteration + 1) % self.period == 0 or iteration >= self.max_iter - 1:
+            self.trainer.gather_rng_states()
+            if comm.is_main_process():
+                self.step(iteration)
+
+    def save_final(self, iteration: int) -> None:
+        """Writes model_final.pth, for a training that ends early. For all processes."""
+        self.trainer.gather_rng_states()
+        if comm.is_main_process():
+            self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
+
+    @property
+    def _folder(self) -> str:
+        return self.checkpointer.save_dir
+
+
+def check_weights(path: str) -> str:
+    """Returns the path of a weight file if it is a URL or exists.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
+        raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
+    return path

@@ -1,0 +1,301 @@
+"""What a config can add to a training: an average of the weights, the best checkpoint, an early
+stop, a validation loss; and evaluations that leave no trace in the training."""
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from detectron2.data import MapDataset
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim.swa_utils import AveragedModel
+
+from ..rng import preserved_rng
+
+__all__ = [
+    "BestMetric",
+    "EMAHook",
+    "EvaluationHook",
+    "MetricsHook",
+    "StopTraining",
+    "ValidationBatches",
+    "evaluation_leaves_no_trace",
+    "validation_losses",
+]
+
+
+class StopTraining(BaseException):
+    """Ends a training that has nothing more to gain. No Exception, as it is no failure: Detectron2
+    logs a traceback for those."""
+
+
+class EMAHook(HookBase):
+    """An exponential moving average of the weights and of the statistics of batch norm.
+
+    After n steps it keeps ``min(decay, (1 + n) / (10 + n))`` of itself at each, so that the
+    untrained weights it starts from are soon forgotten.
+
+    Args:
+        model: whose weights; without DistributedDataParallel.
+        decay: in (0, 1).
+
+    Attributes:
+        model: with the averaged weights.
+
+    Raises:
+        ValueError: ``decay`` is not in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"ema_decay is {decay}; expected a number between 0 and 1, or 0")
+        self._source = model
+
+        def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+            if not old.is_floating_point():
+                return new
+            weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
+            return old.lerp(new, weight.to(old.dtype))
+
+        self._average = AveragedModel(model, avg_fn=average, use_buffers=True)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._average.module
+
+    def after_step(self) -> None:
+        self._average.update_parameters(self._source)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._average.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._average.load_state_dict(state_dict)
+
+
+class BestMetric(HookBase):
+    """Remembers the best value of a metric, saves the weights that gave it, and tells when it has
+    not improved for long.
+
+    Args:
+        metric: name in the flattened results, e.g. "bbox/AP"; "ema/bbox/AP" for the averaged
+            weights; "validation/total_loss".
+        mode: "max" or "min", what is better.
+        patience: evaluations without a better value after which :attr:`exhausted`; 0 for never.
+        save: called with ("model_best", metric's value) when there is a better one.
+
+    Raises:
+        ValueError: another mode, a negative patience, or a patience without a metric.
+    """
+
+    def __init__(
+        self, metric: str, mode: str, patience: int, save: Callable[[str, dict[str, Any]], None]
+    ):
+        if mode not in ("max", "min"):
+            raise ValueError(f'best_mode is {mode!r}; expected "max" or "min"')
+        if patience < 0:
+            raise ValueError(f"early_stop_patience is {patience}; expected 0 or more evaluations")
+        if not metric:
+            raise ValueError('early_stop_patience needs best_metric, e.g. "bbox/AP"')
+        self.metric, self.mode, self.patience, self._save = metric, mode, patience, save
+        self.best = math.nan
+        self.count_since = 0
+
+    def update(self, results: dict[str, Any], iteration: int) -> None:
+        """Compares the results of an evaluation, {task: {metric: value}}, on the main process.
+
+        Raises:
+            ValueError: the metric is not in the results.
+        """
+        results = flatten_results_dict(results)
+        if self.metric not in results:
+            raise ValueError(
+                f"best_metric is {self.metric!r}, but an evaluation gives {', '.join(results)}"
+            )
+        value = float(results[self.metric])
+        sign = 1 if self.mode == "max" else -1
+        if math.isfinite(value) and not sign * value <= sign * self.best:
+            self.best, self.count_since = value, 0
+            self._save("model_best", {"iteration": iteration, self.metric: value})
+        else:
+            self.count_since += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the training should end. The main process decides; all must ask."""
+        return comm.all_gather(0 < self.patience <= self.count_since)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "count_since": self.count_since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.count_since = state_dict["best"], state_dict["count_since"]
+
+
+class EvaluationHook(EvalHook):
+    """Detectron2's EvalHook, which after a resume makes up for the evaluation that the checkpoint
+    does not know of: a checkpoint is written before the evaluation of its iteration.
+
+    Args:
+        period: iterations between evaluations; 0 for one at the end only.
+        function: evaluates, {task: {metric: value}}.
+        should_stop: asked after each evaluation.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        function: Callable[[], dict[str, Any]],
+        should_stop: Callable[[], bool] | None = None,
+    ):
+        super().__init__(period, function)
+        self._should_stop = should_stop
+
+    def before_train(self) -> None:
+        start, end = self.trainer.start_iter, self.trainer.max_iter
+        if 0 < start < end and self._period > 0 and start % self._period == 0:
+            self.trainer.iter = self.trainer.storage.iter = start - 1
+            self._evaluate()
+            self.trainer.iter = self.trainer.storage.iter = start
+
+    def after_step(self) -> None:
+        count = self.trainer.iter + 1
+        if self._period > 0 and count % self._period == 0 and count != self.trainer.max_iter:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        self._do_eval()
+        if self._should_stop is not None and self._should_stop():
+            raise StopTraining
+
+
+class MetricsHook(HookBase):
+    """Carries the last values of each metric over a resume, so that the medians which are written
+    are those of an uninterrupted training."""
+
+    WINDOW = 20  # of Detectron2's writers
+
+    def __init__(self):
+        self._restored: dict[str, list] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        storage = getattr(self.trainer, "storage", None)
+        if storage is None:
+            return {}
+        smoothed = storage.smoothing_hints()
+        return {
+            name: [(float(value), int(iteration)) for value, iteration in history.values()][
+                -self.WINDOW :
+            ]
+            for name, history in storage.histories().items()
+            if smoothed[name]
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict
+
+    def before_train(self) -> None:
+        storage = self.trainer.storage
+        now = storage.iter
+        for name, values in self._restored.items():
+            for value, iteration in values:
+                storage.iter = int(iteration)
+                storage.put_scalar(name, value)
+        storage.iter = now
+        self._restored = {}
+
+
+@contextlib.contextmanager
+def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
+    """What runs inside changes neither the random states nor a module's mode. All processes go in
+    with the buffers of the main one, the ones that it saves: without synchronisation each has its
+    own statistics of batch norm."""
+    modes = [(module, module.training) for module in model.modules()]
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    with preserved_rng():
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+@torch.no_grad()
+def validation_losses(model: nn.Module, batches: Iterable[tuple[list, int]]) -> dict[str, float]:
+    """Losses of a model on images that it does not learn from: as in training, but batch norm uses
+    its running statistics and does not change them, and dropout drops nothing.
+
+    Args:
+        model: without DistributedDataParallel. Its mode is changed.
+        batches: pairs of a batch with ground truth and the number of images that it stands for. All
+            processes must have as many batches.
+
+    Returns:
+        the mean of each loss over the images, and "total_loss".
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, (_NormBase, _DropoutNd)):
+            module.eval()
+    sums: dict[str, float] = {}
+    count = 0
+    with EventStorage(1):  # takes what the model writes down, which is not of the training
+        for batch, num_images in batches:
+            losses = {name: loss.item() for name, loss in model(batch).items()}
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss * num_images
+            count += num_images
+    gathered = comm.all_gather(sums)
+    means = {
+        name: sum(x[name] for x in gathered) / len(gathered) / max(count, 1) for name in gathered[0]
+    }
+    return {**means, "total_loss": sum(means.values())}
+
+
+class ValidationBatches:
+    """Single images with ground truth for :func:`validation_losses`, shared among the processes.
+
+    The losses are normalised over all processes at once, so all of them need as many images: each
+    takes its share, and the few that are left over are seen by all.
+
+    Args:
+        dataset: dataset dicts.
+        mapper: a Detectron2 mapper of the test images; a copy of it keeps the annotations.
+        num_workers: processes that load images.
+    """
+
+    def __init__(self, dataset: Any, mapper: Any, num_workers: int):
+        self.dataset = dataset
+        self.mapper = copy.copy(mapper)
+        if not hasattr(mapper, "is_train"):
+            raise ValueError(
+                "validation_loss needs a test mapper with Detectron2's is_train, got a "
+                f"{type(mapper).__name__}"
+            )
+        self.mapper.is_train = True
+        self.num_workers = num_workers
+
+    def __iter__(self) -> Iterator[tuple[list, int]]:
+        rank, world_size, total = comm.get_rank(), comm.get_world_size(), len(self.dataset)
+        shared = total - total % world_size
+        indices = [*range(rank, shared, world_size), *range(shared, total)]
+        loader = torch.utils.data.DataLoader(
+            MapDataset(self.dataset, self.mapper),
+            sampler=indices,
+            batch_size=None,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for count, image in enumerate(loader):
+            yield [image], (world_size if count < shared // world_size else 1)
