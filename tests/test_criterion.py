@@ -97,6 +97,18 @@ def test_no_foreground_is_finite_and_every_input_has_a_gradient():
     assert predictions.cls_logits.grad.isfinite().all()
 
 
+def test_boxes_without_weight_have_finite_gradients_under_a_gradient_scaler():
+    """A predicted box without area has IoU 0, which is its weight beside an IoU branch."""
+    anchors, predictions, targets = two_locations()
+    with torch.no_grad():
+        predictions.box_logits[..., 0] = 500.0
+    criterion = make_criterion(box_weight=localization_iou)
+    losses = criterion(anchors, predictions, targets, GeneralDistribution(reg_max=2))
+    assert losses["loss_box_reg"].item() == losses["loss_dfl"].item() == 0
+    (sum(losses.values()) * 2.0**16).backward()
+    assert predictions.box_logits.grad.abs().sum() == 0
+
+
 def test_each_image_counts_at_least_one():
     anchors, predictions, targets = two_locations()
     predictions = DensePredictions(*(x.expand(3, *x.shape[1:]) for x in predictions[:2]))

@@ -186,7 +186,7 @@ class GIoULoss(nn.Module):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         loss = generalized_iou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
-        return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
+        return self.weight * _weighted_mean(loss, inputs)
 
 
 class DistributionFocalLoss(nn.Module):
@@ -209,7 +209,7 @@ class DistributionFocalLoss(nn.Module):
         targets = targets.clamp(min=0, max=representation.reg_max - 0.1)
         loss = distribution_focal_loss(inputs.fg_box_logits.flatten(0, 1), targets.flatten())
         loss = loss.view_as(targets).mean(dim=1)
-        return self.weight * (loss * inputs.box_weights).sum() / inputs.total_box_weight
+        return self.weight * _weighted_mean(loss, inputs)
 
 
 class GaussianNLLLoss(nn.Module):
@@ -229,8 +229,7 @@ class GaussianNLLLoss(nn.Module):
         loss = gaussian_nll_loss(
             inputs.fg_distances, inputs.fg_target_distances, std.square(), reduction="none"
         )
-        loss = (loss.mean(dim=1) * inputs.box_weights).sum()
-        return self.weight * loss / inputs.total_box_weight
+        return self.weight * _weighted_mean(loss.mean(dim=1), inputs)
 
 
 class GFLCriterion(nn.Module):
@@ -330,6 +329,12 @@ class GFLCriterion(nn.Module):
             num_foreground=num_foreground.clamp(min=1),
             total_box_weight=total.clamp(min=torch.finfo(total.dtype).tiny),
         )
+
+
+def _weighted_mean(loss: Tensor, inputs: LossInputs) -> Tensor:
+    """The mean of (M,) losses by the weights of the boxes. These are divided first: where all are
+    (almost) 0, 1 / total times the factor of a gradient scaler would be infinite."""
+    return (loss * (inputs.box_weights / inputs.total_box_weight)).sum()
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:
