@@ -2,31 +2,30 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-)
+from detectron2.data import build_detection_test_loader
 
 from gfocal.data.coco import coco_evaluator, detection_dataset_dicts
 from gfocal.data.loader import build_train_loader
+from gfocal.data.mapper import DetectionMapper
 
 dataloader = dict(
     train=L(build_train_loader)(
         dataset=L(detection_dataset_dicts)(names="coco_2017_train"),
-        mapper=L(DatasetMapper)(
+        mapper=L(DetectionMapper)(
             is_train=True,
             augmentations=[
                 L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333),
                 L(T.RandomFlip)(horizontal=True),
             ],
             image_format="${model.input_format}",
+            crowds="drop",  # or "ignore": no background inside the boxes of iscrowd annotations
         ),
         total_batch_size=16,
         num_workers=4,
     ),
     test=L(build_detection_test_loader)(
         dataset=L(detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
-        mapper=L(DatasetMapper)(
+        mapper=L(DetectionMapper)(
             is_train=False,
             augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
             image_format="${model.input_format}",

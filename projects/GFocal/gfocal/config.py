@@ -29,6 +29,9 @@ def add_gfocal_config(cfg: CN) -> None:
     # End the training after so many evaluations without a better BEST_METRIC; 0 for never.
     cfg.TEST.EARLY_STOP_PATIENCE = 0
 
+    # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
+    cfg.INPUT.CROWDS = "drop"
+
     gfl = cfg.MODEL.GFL = CN()
 
     gfl.NUM_CLASSES = 80

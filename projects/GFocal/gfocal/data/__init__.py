@@ -8,14 +8,17 @@ from .coco import (
     register_coco_json,
 )
 from .loader import build_train_loader
+from .mapper import DetectionMapper, read_image
 from .shapes import register_shapes
 
 __all__ = [
+    "DetectionMapper",
     "build_train_loader",
     "coco_evaluator",
     "coco_num_classes",
     "detection_dataset_dicts",
     "read_coco_json",
+    "read_image",
     "register_coco_json",
     "register_shapes",
 ]

@@ -13,6 +13,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
+from ..data.mapper import without_empty_resize
 from ..optimize import fast_dtype, optimize_for_inference
 from .base import StrictCheckpointer, check_weights
 from .config_io import Config, config_settings, resolve_device
@@ -28,7 +29,7 @@ class Predictor:
     Examples:
     ::
         predictor = Predictor(load_config("config.py"), "output/model_final.pth")
-        instances = predictor(read_image("input.jpg", format="BGR"))["instances"]
+        instances = predictor(gfocal.data.read_image("input.jpg", "BGR"))["instances"]
     """
 
     def __init__(self, cfg: Config, weights: str | None = None, *, fast: bool = False):
@@ -55,7 +56,7 @@ class Predictor:
             cfg = cfg.clone()  # from_config may change it
             cfg.MODEL.DEVICE = str(device)
             self.model = build_model(cfg)
-            self.augmentations = T.AugmentationList(build_augmentation(cfg, is_train=False))
+            augmentations = build_augmentation(cfg, is_train=False)
             self.input_format = cfg.INPUT.FORMAT
             names = cfg.DATASETS.TEST
         else:
@@ -63,11 +64,10 @@ class Predictor:
             mapper = OmegaConf.select(cfg, "dataloader.test.mapper", default={})
             if "augmentations" not in mapper:
                 raise ValueError("Predictor needs dataloader.test.mapper.augmentations in a config")
-            self.augmentations = T.AugmentationList(
-                [instantiate(augmentation) for augmentation in mapper.augmentations]
-            )
+            augmentations = [instantiate(augmentation) for augmentation in mapper.augmentations]
             self.input_format = mapper.get("image_format") or self.model.input_format
             names = _registered_names(cfg)
+        self.augmentations = T.AugmentationList(without_empty_resize(augmentations))
         if self.input_format not in ("RGB", "BGR"):
             raise ValueError(f"the model's image format is {self.input_format!r}, not RGB or BGR")
         known = bool(names) and names[0] in MetadataCatalog.list()

@@ -1,0 +1,221 @@
+"""From a dataset dict to the model's input: boxes only, and errors that name the image.
+
+Units: boxes are XYXY, in pixels of the image after the augmentations.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+__all__ = ["DetectionMapper", "read_image", "without_empty_resize"]
+
+CROWDS = ("drop", "ignore")
+
+
+class DetectionMapper(DatasetMapper):
+    """Detectron2's DatasetMapper for detectors of boxes: the same images and instances, and besides
+
+    - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`read_image`;
+    - an image whose shorter side ResizeShortestEdge would round to 0 pixels keeps one;
+    - crowds can be told to the model, as regions that are no background;
+    - whatever goes wrong is one error that names the image.
+
+    Args:
+        is_train: keep the annotations.
+        augmentations: augmentations or deterministic transforms.
+        image_format: order of the channels, see :func:`read_image`.
+        crowds: "drop": annotations with iscrowd=1 are left out. "ignore": their boxes become the
+            image's "ignore_regions", in which :class:`gfocal.GFL` has no background. (A validation
+            loss reads the test mapper's.) In yacs INPUT.CROWDS.
+
+    Raises:
+        ValueError: ``crowds`` is neither, or a yacs config asks for masks, keypoints or proposals.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str,
+        crowds: str = "drop",
+    ):
+        if crowds not in CROWDS:
+            raise ValueError(
+                f'crowds (INPUT.CROWDS in a yacs config) is {crowds!r}; expected "drop" or "ignore"'
+            )
+        super().__init__(
+            is_train,
+            augmentations=without_empty_resize(augmentations),
+            image_format=image_format,
+        )
+        self.crowds = crowds
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        for key in ("MASK_ON", "KEYPOINT_ON", "LOAD_PROPOSALS"):
+            if cfg.MODEL[key]:
+                raise ValueError(
+                    f"MODEL.{key} is {cfg.MODEL[key]}, but DetectionMapper makes boxes only; "
+                    "expected False, or Detectron2's DatasetMapper"
+                )
+        arguments = super().from_config(cfg, is_train)
+        return {
+            **{key: arguments[key] for key in ("is_train", "augmentations", "image_format")},
+            "crowds": cfg.INPUT.get("CROWDS", "drop"),
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            dataset_dict: of one image, in Detectron2's format; it is not changed.
+
+        Returns:
+            the dict without "annotations", with "image" (C, H, W) uint8, "height" and "width" of
+            the file and, in training, "instances" with gt_boxes and gt_classes (and
+            "ignore_regions", ``Boxes``, with ``crowds="ignore"``).
+
+        Raises:
+            FileNotFoundError: there is no such image file.
+            ValueError: anything else; from a worker process too, as it takes a message only.
+        """
+        try:
+            return self._map(dataset_dict)
+        except Exception as error:
+            name = dataset_dict.get("file_name", "no file name")
+            where = f"image {dataset_dict.get('image_id', 'without id')} ({name})"
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(f"{where}: {error}") from error
+            raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+
+    def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        result = {k: v for k, v in dataset_dict.items() if k != "annotations"}
+        image = _read(dataset_dict["file_name"], self.image_format)
+        utils.check_image_size(result, image)
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+        image = aug_input.image
+        result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if not self.is_train or "annotations" not in dataset_dict:
+            return result
+
+        objects, crowds = [], []
+        for annotation in dataset_dict["annotations"]:
+            (crowds if annotation.get("iscrowd", 0) else objects).append(annotation)
+        size = image.shape[:2]
+        instances = Instances(size)
+        instances.gt_boxes = _transformed_boxes(objects, transforms, size)
+        classes = [int(annotation["category_id"]) for annotation in objects]
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        result["instances"] = utils.filter_empty_instances(instances)
+        if self.crowds == "ignore":
+            regions = _transformed_boxes(crowds, transforms, size)
+            result["ignore_regions"] = regions[regions.nonempty()]
+        return result
+
+
+def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray:
+    """Detectron2's ``read_image``, which for 16-bit grey clips all that is brighter than 255.
+
+    Such an image is divided by 257 and rounded, so that 65535 becomes 255. (A file that uses 12 of
+    its bits is dark then: it does not say what its white is.) Turned as its EXIF orientation says.
+
+    Args:
+        path: an image file.
+        format: "BGR", "RGB", "L", "YUV-BT.601" or another mode of PIL; None leaves it as it is.
+
+    Returns:
+        (H, W, C) uint8; (H, W, 3) float for YUV.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no image, or one whose pixels have no faithful value in 8 bits: floating-point
+            ones, and integers beyond 16 bits.
+    """
+    try:
+        return _read(os.fspath(path), format)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image file {os.fspath(path)!r}") from None
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def without_empty_resize(
+    augmentations: Sequence[T.Augmentation | T.Transform],
+) -> list[T.Augmentation | T.Transform]:
+    """The augmentations, such that ResizeShortestEdge leaves a side of one pixel at least.
+
+    To keep 5000 x 1 below max_size=1333, Detectron2's shrinks the shorter side to 0 pixels.
+    """
+    return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
+
+
+class _NonEmptyResize(T.Augmentation):
+    def __init__(self, resize: T.ResizeShortestEdge):
+        super().__init__()
+        self.resize = resize
+
+    def __repr__(self) -> str:
+        return repr(self.resize)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        transform = self.resize.get_transform(image)
+        sides = {name: getattr(transform, name, 1) for name in ("new_h", "new_w")}
+        if 0 in sides.values():
+            transform = copy.copy(transform)
+            for name, side in sides.items():
+                setattr(transform, name, max(side, 1))
+        return transform
+
+
+def _read(path: str, format: str | None) -> np.ndarray:
+    with PathManager.open(path, "rb") as f:
+        image = Image.open(f)
+        image = _to_8_bits(utils._apply_exif_orientation(image))
+        return utils.convert_PIL_to_numpy(image, format)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown; expected at most 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image)  # older PIL opens a 16-bit PNG as 32 bits, mode "I"
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"integer pixels from {low} to {high}; expected 16 bits, 0 to 65535")
+    return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _transformed_boxes(
+    annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
+) -> Boxes:
+    """Boxes of annotations after the transforms, clipped to an image of ``size`` (height, width).
+
+    Raises:
+        ValueError: a box is not finite. (One without area is none after clipping, as in Detectron2:
+            coco_2017_train has some.)
+    """
+    if not annotations:
+        return Boxes(torch.zeros(0, 4))
+    boxes = []
+    for annotation in annotations:
+        box = annotation["bbox"]
+        if not np.isfinite(np.asarray(box, dtype=np.float64)).all():
+            raise ValueError(f"box {box} is not finite")
+        boxes.append(BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS))
+    # As floats: Detectron2's ResizeTransform truncates boxes of integers.
+    boxes = transforms.apply_box(np.array(boxes, dtype=np.float64)).clip(min=0)
+    return Boxes(np.minimum(boxes, [*size[::-1], *size[::-1]]))
