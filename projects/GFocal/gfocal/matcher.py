@@ -16,7 +16,7 @@ from torch import Tensor
 from .box_distribution import aligned_iou, boxes_to_distances
 from .structures import DenseAnchors, to_device
 
-__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher", "FCOSMatcher"]
+__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher", "FCOSMatcher", "ignore_background_inside"]
 
 BACKGROUND = -1
 IGNORED = -2
@@ -211,6 +211,37 @@ class FCOSMatcher:
             taken = smallest.isfinite() & (matched[image] != IGNORED)
             matched[image] = torch.where(taken, idxs, matched[image])
         return matched
+
+
+def ignore_background_inside(
+    matched_idxs: Tensor, anchors: DenseAnchors, regions: Sequence[Boxes | None]
+) -> Tensor:
+    """Turns background into ignored where the anchor's centre lies in a region, on every level:
+    there may be objects there that nobody has drawn, as in a crowd.
+
+    What a box claims stays with its box. (mmdetection's ``ignore_iof_thr`` differs: it goes by the
+    share of the anchor's own area that a region covers, and takes such anchors from the boxes too.)
+
+    Args:
+        matched_idxs: (N, R), what a matcher answered.
+        anchors: of the batch.
+        regions: N ``Boxes``, XYXY pixels, x2 and y2 exclusive, on any device; or None.
+
+    Returns:
+        (N, R); ``matched_idxs`` itself where there are no regions.
+    """
+    if not any(boxes is not None and len(boxes) for boxes in regions):
+        return matched_idxs
+    x, y = anchors.centers.unbind(dim=1)
+    rows = []
+    for row, boxes in zip(matched_idxs, regions, strict=True):
+        if boxes is not None and len(boxes):
+            sides = boxes.tensor.to(x.device, non_blocking=True)
+            x1, y1, x2, y2 = sides[..., None].unbind(dim=1)  # (I, 1) each
+            inside = ((x >= x1) & (x < x2) & (y >= y1) & (y < y2)).any(dim=0)
+            row = torch.where(inside & (row == BACKGROUND), IGNORED, row)
+        rows.append(row)
+    return torch.stack(rows)
 
 
 def _nothing_matched(

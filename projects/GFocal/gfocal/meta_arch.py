@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import recipes
 from .head import GFLHead
+from .matcher import ignore_background_inside
 from .postprocess import detections
 from .statistics import TargetStatistics
 from .structures import DenseAnchors, DensePredictions, DenseTargets
@@ -164,7 +165,9 @@ class GFL(nn.Module):
         Args:
             batched_inputs: one dict an image, as Detectron2's ``DatasetMapper`` makes them:
                 "image" (C, H, W), "instances" with gt_boxes and gt_classes (in training),
-                "height" and "width" of the wanted output (in inference).
+                "height" and "width" of the wanted output (in inference). Optional in training are
+                "ignore_regions", ``Boxes`` in which there is no background, see
+                :func:`gfocal.matcher.ignore_background_inside`.
 
         Returns:
             In training the dict of losses; in inference one ``{"instances": Instances}`` an image,
@@ -224,18 +227,21 @@ class GFL(nn.Module):
         anchors: DenseAnchors,
         gt_instances: Sequence[Instances],
         image_sizes: Sequence[tuple[int, int]],
+        ignore_regions: Sequence[Boxes | None] = (),
     ) -> DenseTargets:
-        """What every location should say. Locations on the padding of the batch, beyond an image's
-        own size rounded up to the backbone's size divisibility, are ignored."""
+        """What every location should say. Ignored are locations on the padding of the batch, beyond
+        an image's own size rounded up to the backbone's size divisibility, and those in
+        ``ignore_regions`` that no box claims."""
         divisor = max(self.backbone.size_divisibility, 1)
         sizes = [tuple(-(-int(s) // divisor) * divisor for s in size) for size in image_sizes]
         gt_boxes = [copy.copy(x.gt_boxes) for x in gt_instances]
         for boxes in gt_boxes:  # Boxes.to would wait for a GPU
             boxes.tensor = boxes.tensor.to(self.device, non_blocking=True)
         gt_classes = [x.gt_classes.to(self.device, non_blocking=True) for x in gt_instances]
-        return DenseTargets.from_matches(
-            self.matcher(anchors, gt_boxes, sizes), gt_boxes, gt_classes, self.num_classes
+        matched_idxs = ignore_background_inside(
+            self.matcher(anchors, gt_boxes, sizes), anchors, ignore_regions
         )
+        return DenseTargets.from_matches(matched_idxs, gt_boxes, gt_classes, self.num_classes)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad to one size and batch."""
@@ -253,7 +259,8 @@ class GFL(nn.Module):
         gt_instances = [
             _checked_ground_truth(i, x, self.num_classes) for i, x in enumerate(batched_inputs)
         ]
-        targets = self.label_anchors(anchors, gt_instances, images.image_sizes)
+        regions = [_checked_regions(i, x) for i, x in enumerate(batched_inputs)]
+        targets = self.label_anchors(anchors, gt_instances, images.image_sizes, regions)
         losses = self.criterion(anchors, predictions, targets, self.head.box_representation)
         if self.statistics.is_due():
             self.statistics.put(
@@ -278,9 +285,32 @@ class GFL(nn.Module):
         storage.put_image("ground truth (top), detections (bottom)", picture.transpose(2, 0, 1))
 
 
+def _name(index: int, inputs: dict[str, Any]) -> str:
+    return f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
+
+
+def _checked_regions(index: int, inputs: dict[str, Any]) -> Boxes | None:
+    """The regions without background of one image; None for none."""
+    regions = inputs.get("ignore_regions")
+    if regions is None:
+        return None
+    if not isinstance(regions, Boxes):
+        raise TypeError(
+            f'{_name(index, inputs)} has "ignore_regions" of type {type(regions).__name__}; '
+            "expected Boxes"
+        )
+    bad = ~torch.isfinite(regions.tensor).all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"{_name(index, inputs)} has a box {regions.tensor[bad][0].tolist()} in its "
+            '"ignore_regions"; expected finite XYXY pixels'
+        )
+    return regions
+
+
 def _checked_ground_truth(index: int, inputs: dict[str, Any], num_classes: int) -> Instances:
     """The instances of one image; they usually still lie on the CPU, where looking is free."""
-    where = f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
+    where = _name(index, inputs)
     instances = inputs.get("instances")
     if instances is None or not (instances.has("gt_boxes") and instances.has("gt_classes")):
         raise ValueError(f'{where} has no "instances" with gt_boxes and gt_classes to train on')
