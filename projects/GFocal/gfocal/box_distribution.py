@@ -30,6 +30,11 @@ __all__ = [
 _MAX_DISTANCE = 1024.0
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Itself, or a copy in float32: the maths of boxes and scores is not for half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:
     """Boxes whose sides lie ``distances`` from ``centers``.
 
@@ -110,8 +115,7 @@ class GaussianDistance(nn.Module):
 
 
 def _exp(x: Tensor) -> Tensor:
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.to(dtype).clamp(max=math.log(_MAX_DISTANCE)).exp()
+    return at_least_float32(x).clamp(max=math.log(_MAX_DISTANCE)).exp()
 
 
 class GeneralDistribution(nn.Module):
@@ -144,8 +148,7 @@ class GeneralDistribution(nn.Module):
 
     def probabilities(self, box_logits: Tensor) -> Tensor:
         """(..., 4, C) logits -> (..., 4, C) probability of each bin, in at least float32."""
-        dtype = torch.promote_types(box_logits.dtype, torch.float32)
-        return box_logits.softmax(dim=-1, dtype=dtype)
+        return at_least_float32(box_logits).softmax(dim=-1)
 
     def forward(self, box_logits: Tensor) -> Tensor:
         """(..., 4, C) logits -> (..., 4) expected distances, strides, in [0, reg_max * width]."""

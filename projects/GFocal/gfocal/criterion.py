@@ -17,7 +17,7 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
 
-from .box_distribution import boxes_to_distances, distances_to_boxes
+from .box_distribution import at_least_float32, boxes_to_distances, distances_to_boxes
 from .losses import (
     check_beta,
     distribution_focal_loss,
@@ -294,6 +294,9 @@ class GFLCriterion(nn.Module):
         box_representation: nn.Module,
     ) -> LossInputs:
         """Gather and decode the foreground once, and reduce the two normalisers once."""
+        predictions = DensePredictions(
+            *(x if x is None else at_least_float32(x) for x in predictions)
+        )
         num_classes = predictions.cls_logits.shape[-1]
         foreground = (targets.labels >= 0) & (targets.labels < num_classes)
         image_idxs, location_idxs = foreground.nonzero(as_tuple=True)

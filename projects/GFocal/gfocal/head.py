@@ -12,6 +12,7 @@ from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .box_distribution import at_least_float32
 from .structures import DensePredictions
 
 __all__ = ["GFLHead"]
@@ -94,7 +95,7 @@ class GFLHead(nn.Module):
             cls_logits.append(_flatten(self.cls_logits(self.cls_tower(feature))))
             box_logits.append(boxes)
             quality = self.quality_predictor(box_features, boxes)
-            quality_logits.append(None if quality is None else _at_least_float32(quality))
+            quality_logits.append(None if quality is None else at_least_float32(quality))
         return DensePredictions(
             cls_logits=torch.cat(cls_logits, dim=1),
             box_logits=torch.cat(box_logits, dim=1),
@@ -122,9 +123,4 @@ def _tower(in_channels: int, conv_dims: Sequence[int], norm: str) -> nn.Sequenti
 
 def _flatten(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H*W, C) in at least float32."""
-    return _at_least_float32(x.flatten(start_dim=2).transpose(1, 2))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    """The maths of boxes and scores is not for half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(x.flatten(start_dim=2).transpose(1, 2))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .box_distribution import at_least_float32
 from .quality import joint_logits
 
 __all__ = [
@@ -98,7 +99,7 @@ def sparse_quality_focal_loss(
             f"cls_logits, quality_logits and valid have shapes {shapes[0]}, {shapes[1]} and "
             f"{shapes[2]}; expected (L, K), (L, 1) or None, and (L,)"
         )
-    cls_logits = cls_logits.to(torch.promote_types(cls_logits.dtype, torch.float32))
+    cls_logits = at_least_float32(cls_logits)
     if quality_logits is not None:
         quality_logits = quality_logits.to(cls_logits.dtype)
     if not torch.is_grad_enabled():  # autograd.Function would still be asked for gradients
@@ -285,9 +286,8 @@ def generalized_iou_loss(
         ValueError: if shapes differ or ``reduction`` is unknown.
     """
     _check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
-    dtype = torch.promote_types(boxes1.dtype, torch.float32)
-    left_top1, right_bottom1 = boxes1.to(dtype).split(2, dim=-1)
-    left_top2, right_bottom2 = boxes2.to(dtype).split(2, dim=-1)
+    left_top1, right_bottom1 = at_least_float32(boxes1).split(2, dim=-1)
+    left_top2, right_bottom2 = at_least_float32(boxes2).split(2, dim=-1)
     inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
     outer = torch.maximum(right_bottom1, right_bottom2) - torch.minimum(left_top1, left_top2)
     area1, area2, intersection, enclosing = (

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from .box_distribution import distances_to_boxes
+from .box_distribution import at_least_float32, distances_to_boxes
 from .quality import joint_logits
 from .structures import DenseAnchors, DensePredictions
 
@@ -77,7 +77,9 @@ def _candidates(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
     """Images, locations, classes and scores (T,) of the batch's candidates, image after image, and
     how many each image has."""
-    cls_logits, quality_logits = predictions.cls_logits, predictions.quality_logits
+    cls_logits, quality_logits = at_least_float32(predictions.cls_logits), None
+    if predictions.quality_logits is not None:
+        quality_logits = at_least_float32(predictions.quality_logits)
     num_locations = cls_logits.shape[1]
     # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)). So one comparison of
     # the best class with a threshold, less a margin for rounding, finds the few locations that can

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .box_distribution import aligned_iou
+from .box_distribution import aligned_iou, at_least_float32
 
 if TYPE_CHECKING:
     from .criterion import LossInputs
@@ -46,8 +46,8 @@ def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
     Returns:
         (..., K) in at least float32.
     """
-    dtype = torch.promote_types(cls_logits.dtype, torch.float32)
-    a, b = cls_logits.to(dtype), quality_logits.to(dtype)
+    a = at_least_float32(cls_logits)
+    b = quality_logits.to(a.dtype)
     # e^-a + e^-b (1 + e^-a), and 1 + e^-a = 1 / sigmoid(a)
     return -torch.logaddexp(-a, -(F.logsigmoid(a) + b))
 
@@ -162,11 +162,13 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 f"topk is {self.topk} but a side has {box_logits.shape[-1]} channels; "
                 "DGQP reads a general distribution with at least topk bins"
             )
-        probs = box_logits.softmax(dim=-1).topk(self.topk, dim=-1).values
-        stats = [probs] if self.add_topk else []
-        if self.add_mean:
-            stats.append(probs.mean(dim=-1, keepdim=True))
-        if self.add_var:
-            stats.append(probs.var(dim=-1, correction=0, keepdim=True))
-        stats = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
-        return self.fc2(self.fc1(stats).relu())
+        # Autocast would run the two small layers in half precision.
+        with torch.autocast(box_logits.device.type, enabled=False):
+            probs = at_least_float32(box_logits).softmax(dim=-1).topk(self.topk, dim=-1).values
+            stats = [probs] if self.add_topk else []
+            if self.add_mean:
+                stats.append(probs.mean(dim=-1, keepdim=True))
+            if self.add_var:
+                stats.append(probs.var(dim=-1, correction=0, keepdim=True))
+            stats = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
+            return self.fc2(self.fc1(stats).relu())
