@@ -75,7 +75,8 @@ class TrainingCheckpointer(StrictCheckpointer):
             with self.path_manager.open(path, "wb") as file:
                 yield file
             return
-        part = f"{path}.part"
+        # One name for all, so that a kill leaves no more than one such file, until the next one.
+        part = os.path.join(self.save_dir, "checkpoint.part")
         try:
             with open(part, "wb") as file:
                 yield file

@@ -1,0 +1,243 @@
+"""A training that is stopped, at any moment and by any means, goes on as if nothing had been."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gfocal.engine import LazyTrainer, load_config
+from gfocal.engine.checkpointing import TrainingCheckpointer
+
+ROOT = Path(__file__).parents[1]
+CONFIG = str(ROOT / "tests/resume_config.py")
+# How fast it went is no result; neither is the time that was left.
+TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_not_deterministic_afterwards():
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)  # threads gain nothing here, and forked workers wait for them
+    yield
+    torch.set_num_threads(before[0])
+    torch.use_deterministic_algorithms(before[1])
+
+
+def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
+    return [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/{name}", *more]
+
+
+def start(tmp_path: Path, name: str, *more: str) -> subprocess.Popen:
+    """The command line, in a process of its own."""
+    paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", CONFIG, "--resume",
+         "--num-gpus", "0", *overrides(tmp_path, name, *more)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def lines(folder: Path) -> list[str]:
+    path = folder / "metrics.json"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def results(folder: Path) -> dict[int, dict[str, float]]:
+    """What metrics.json says of each iteration; of one that was repeated, the last."""
+    found: dict[int, dict[str, float]] = {}
+    for line in lines(folder):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line that was being written when the process was killed
+        values = {k: v for k, v in record.items() if k not in TIMES | {"iteration"}}
+        found.setdefault(record["iteration"], {}).update(values)
+    return found
+
+
+def differences(a: object, b: object, where: str = "") -> list[str]:
+    """Where two checkpoints are not the same to the bit."""
+    if type(a) is not type(b):
+        return [f"{where}: {type(a)} {type(b)}"]
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{where}: {a.keys() ^ b.keys()}"]
+        return [d for k in a if k not in TIMES for d in differences(a[k], b[k], f"{where}.{k}")]
+    if isinstance(a, (list, tuple)):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}[{i}]")]
+    return [] if a == b or a != a and b != b else [f"{where}: {a} {b}"]
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.slow
+def test_five_kills_change_nothing(tmp_path):
+    whole = start(tmp_path, "whole")
+    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+
+    moments = random.Random(0)
+    folder = tmp_path / "killed"
+    kills = 0
+    while kills < 5:
+        process = start(tmp_path, "killed")
+        before, progress = len(lines(folder)), moments.randint(1, 12)
+        while process.poll() is None and len(lines(folder)) < before + progress:
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.05)
+        assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        kills += 1
+    last = start(tmp_path, "killed")
+    assert last.wait(timeout=300) == 0, last.stderr.read()
+
+    expected = results(tmp_path / "whole")
+    assert results(folder) == expected
+    losses = [x["total_loss"] for x in expected.values() if "total_loss" in x]
+    assert len(losses) == 60
+    assert len(set(losses)) == 60
+    assert len([x for x in expected.values() if "ema/bbox/score" in x]) == 5
+    for name in ("model_final", "model_final_ema", "model_best"):
+        one, other = (load(tmp_path / x / f"{name}.pth") for x in ("whole", "killed"))
+        assert differences(one, other) == []
+    assert len(list(folder.glob("model_00*.pth"))) == 2  # max_to_keep, also over resumes
+
+
+def train(tmp_path: Path, name: str, *more: str, stop_after: int | None = None) -> LazyTrainer:
+    """A training in this process; ``stop_after`` iterations it fails, as by a full disk."""
+    trainer = LazyTrainer(load_config(CONFIG, overrides(tmp_path, name, *more)))
+    trainer.resume_or_load(resume=True)
+    if stop_after is not None:
+        step = trainer.run_step
+
+        def run_step():
+            if trainer.iter == stop_after:
+                raise OSError("stopped by the test")
+            step()
+
+        trainer.run_step = run_step
+        with pytest.raises(OSError, match="stopped by the test"):
+            trainer.train()
+    else:
+        trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_other_workers_and_other_random_states_change_nothing(tmp_path, amp):
+    common = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
+    common += [f"train.amp.enabled={amp}"]
+    train(tmp_path, "whole", *common, "dataloader.train.num_workers=0")
+    train(tmp_path, "half", *common, "dataloader.train.num_workers=2", stop_after=8)
+    # Another seed: the initial weights, the order of images and all else come from the checkpoint.
+    train(tmp_path, "half", *common, "dataloader.train.num_workers=1", "train.seed=77")
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    names = ("half/model_final.pth", "whole/model_final.pth")
+    assert differences(*(load(tmp_path / name) for name in names)) == []
+
+
+def test_the_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path):
+    common = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
+    common += ["train.ema_decay=0.0", "train.best_metric=bbox/score"]
+    common += ["dataloader.train.num_workers=0"]
+
+    class Killed(LazyTrainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            raise OSError("killed in the evaluation")
+
+    trainer = Killed(load_config(CONFIG, overrides(tmp_path, "half", *common)))
+    with pytest.raises(OSError, match="killed in the evaluation"):
+        trainer.train()
+    train(tmp_path, "half", *common)
+    train(tmp_path, "whole", *common)
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    assert [k for k, v in results(tmp_path / "half").items() if "bbox/score" in v] == [5, 12]
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    """Each point of the writing at which a process can die, by a fork that dies there."""
+    model = torch.nn.Linear(2, 2)
+    checkpointer = TrainingCheckpointer(model, str(tmp_path))
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    checkpointer.save("model_0000001", iteration=1)
+
+    for function in ("fsync", "replace"):
+        for name in ("model_0000001", "model_0000002"):  # over the last one, and a new one
+            child = os.fork()
+            if child == 0:
+                setattr(os, function, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+                with torch.no_grad():
+                    model.weight.fill_(2.0)
+                checkpointer.save(name, iteration=2)
+                os._exit(0)
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+            with torch.no_grad():
+                model.weight.fill_(3.0)
+            assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
+            assert torch.equal(model.weight, torch.ones(2, 2))
+
+    # A full disk: an error, no half file, and the one before is still the last.
+    with pytest.raises(TypeError):
+        checkpointer.save("model_0000003", iteration=(lambda: None).__code__)
+    assert not (tmp_path / "model_0000003.pth").exists()
+    assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
+    checkpointer.save("model_0000002", iteration=2)  # over what the kills have left
+    assert sorted(x.name for x in tmp_path.iterdir()) == [
+        "last_checkpoint", "model_0000001.pth", "model_0000002.pth",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_resumed_says_so(tmp_path, caplog):
+    common = ["train.max_iter=2", "train.eval_period=0", "train.validation_loss=False"]
+    common += ["train.best_metric=", "train.ema_decay=0"]
+    train(tmp_path, "run", *common)
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"head.cls_logits.weight: \(3, .* in the file, \(4,"):
+        train(tmp_path, "run", *common, "model.num_classes=4")
+    train(tmp_path, "run", *common, "train.max_iter=3", "dataloader.train.dataset.count=12")
+    assert "had 11 images, this one has 12" in caplog.text
+
+    checkpoint = load(folder / "model_final.pth")
+    checkpoint["trainer"]["rng"] *= 2
+    torch.save(checkpoint, folder / "model_final.pth")
+    train(tmp_path, "run", *common, "train.max_iter=4")
+    assert "random states of 2 processes, this training has 1" in caplog.text
+
+    del checkpoint["trainer"]["_trainer"]
+    torch.save(checkpoint, folder / "model_final.pth")
+    with pytest.raises(ValueError, match=r"not written by gfocal's trainer.*train.init_checkpoint"):
+        train(tmp_path, "run", *common)
+    (folder / "model_final.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"last_checkpoint names .*model_final.pth"):
+        train(tmp_path, "run", *common)
+
+
+def test_a_seed_makes_it_repeat_and_another_does_not(tmp_path):
+    common = ["train.max_iter=4", "train.eval_period=0", "train.validation_loss=False"]
+    common += ["train.best_metric=", "dataloader.train.num_workers=0"]
+    losses = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        np.random.seed(len(losses))  # of no importance
+        trainer = train(tmp_path, name, *common, f"train.seed={seed}")
+        losses.append([x for x, _ in trainer.storage.history("total_loss").values()])
+        assert torch.are_deterministic_algorithms_enabled()
+    assert losses[0] == losses[1]
+    assert not any(math.isclose(x, y) for x, y in zip(losses[0], losses[2]))
