@@ -76,6 +76,74 @@ def test_overrides_reach_every_kind_of_key(toy_config):
 
 
 @pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.max_iter=abc", "train.max_iter is 6; expected a number"),
+        ("train.max_iter=3.5", "train.max_iter is 6; expected an integer"),
+        ("train.max_iter=1e400", "expected an integer"),  # infinite
+        ("train.max_iter=true", "expected a number"),
+        ("train.max_iter=[1]", "expected a number"),
+        ("train.max_iter={a:1}", "expected a number"),
+        ("+train.max_iter=abc", "expected a number"),
+        ("model.num_classes=3.5", "model.num_classes is 2; expected an integer"),
+        ("model.num_classes=[3]", "expected a number"),
+        ("optimizer.lr=fast", "optimizer.lr is 0.1; expected a number"),
+        ("train.amp.enabled=1", "train.amp.enabled is False; expected true or false"),
+        ("train.amp.enabled=maybe", "expected true or false"),
+        ("train.amp=true", "expected keys: train.amp.KEY=... or train.amp={KEY:...}"),
+        ("train.amp={enabled:abc}", "train.amp.enabled is False; expected true or false"),
+        ("train.amp={enable:true}", "did you mean train.amp.enabled?"),
+        ("train={output_dir:5}", "expected a string"),
+        ("lr_multiplier.scheduler.milestones=abc", "is [4, 6]; expected a list"),
+        ("dataloader.train.mapper.augmentations=5", "expected a list"),
+        ("dataloader.train.mapper.augmentations.0.max_size=abc", "expected a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(toy_config, override, expected):
+    with pytest.raises(ValueError, match="override|unknown key") as error:
+        toy_config(override)
+    assert expected in str(error.value)
+    assert override in str(error.value)
+
+
+def test_numbers_become_what_stood_there(toy_config):
+    cfg = toy_config(
+        "train.max_iter=1e4",
+        "optimizer.lr=1",
+        "train={checkpointer:{period:2e1}}",
+        "dataloader.train.mapper.augmentations.0.short_edge_length=[24,48]",  # has no annotation
+        "dataloader.test.dataset.num_images=2",
+        "+model.gain=2",
+        "model.gain=0.5",  # annotated as float
+        "optimizer.weight_decay=0",
+        "data.num_classes=null",
+    )
+    found = (cfg.train.max_iter, cfg.optimizer.lr, cfg.train.checkpointer.period, cfg.model.gain)
+    assert found == (10000, 1.0, 20, 0.5)
+    assert [type(x) for x in found] == [int, float, int, float]
+    assert cfg.train.checkpointer.max_to_keep == 10
+    assert cfg.dataloader.train.mapper.augmentations[0].short_edge_length == [24, 48]
+    assert cfg.data.num_classes is None
+    assert (
+        apply_overrides(cfg, ["data.num_classes=abc"]).data.num_classes == "abc"
+    )  # null gives way
+
+
+def test_a_lazy_call_is_replaced_by_anything(toy_config):
+    cfg = toy_config(
+        "lr_multiplier.scheduler={_target_:fvcore.common.param_scheduler.ConstantParamScheduler,"
+        "value:0.5}",
+        "data.num_classes={_target_:builtins.int,x:3}",
+        "dataloader.evaluator=null",
+        "model=3",
+    )
+    assert instantiate(cfg.lr_multiplier.scheduler)(0.0) == 0.5  # and gets no milestones
+    assert cfg.data.num_classes == {"_target_": "builtins.int", "x": 3}
+    assert cfg.dataloader.evaluator is None
+    assert cfg.model == 3
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "/a/José/x.json",
@@ -168,6 +236,20 @@ def test_yacs(tmp_path: Path):
         load_config(path, ["SOLVER.MAX_ITR", "12"])
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER.*has no value"):
         load_config(path, ["SOLVER.MAX_ITER"])
+    for override, types in (
+        ("SOLVER.MAX_ITER=abc", "int.*str"),
+        ("SOLVER.MAX_ITER=3.5", "int.*float"),
+        ("MODEL.GFL.NUM_CLASSES=True", "int.*bool"),
+        ("SOLVER.AMP.ENABLED=1", "bool.*int"),
+        ("SOLVER.STEPS=5", "tuple.*int"),
+    ):
+        with pytest.raises(ValueError, match=f"{types}.* key: {override.split('=')[0]}$"):
+            load_config(path, [override])
+    cfg = load_config(path, ["SOLVER.MAX_ITER=1e4", "SOLVER.BASE_LR", "1"])
+    assert repr((cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR)) == "(10000, 1.0)"
+    path.write_text("SOLVER:\n  MAX_ITER: abc\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: .*int.*str.*abc.* key: SOLVER.MAX_ITER$"):
+        load_config(path)
     path.write_text("MODEL:\n  GFL:\n    NUM_CLASES: 7\n")
     with pytest.raises(
         ValueError, match=r"NUM_CLASES.*a\.yaml.*did you mean MODEL.GFL.NUM_CLASSES"

@@ -6,11 +6,12 @@ refused and the nearest one suggested.
 
 import builtins
 import difflib
+import functools
 import inspect
 import os
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from detectron2.config import CfgNode, LazyConfig, get_cfg
@@ -87,7 +88,7 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a config file, or an unknown key.
+        ValueError: not a config file, an unknown key, or a value of another kind than before.
     """
     path = str(path)
     if not os.path.isfile(path):
@@ -104,6 +105,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
         except KeyError as error:  # yacs' way to say "no such key"
             key = str(error.args[0]).rsplit(" ", 1)[-1]
             raise ValueError(_unknown_key(key, path, _all_keys(cfg))) from error
+        except ValueError as error:  # a value of another type
+            raise ValueError(f"{path}: {error}") from error
         return apply_overrides(cfg, overrides)
 
     original_import = builtins.__import__
@@ -125,6 +128,13 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     given; exceptions are ``null``, a list, a dict, a leading ``~``, and one pair of quotes around
     the whole, which is removed. Other values follow hydra's grammar.
 
+    A value must be of the kind of the one that it replaces: true or false, a number, a list, or
+    keys. Numbers are converted where that loses nothing (an integer to a float, 1e4 to 10000). Only
+    as an argument of a LazyCall can a fraction replace an integer, where the callable's annotation
+    or default is a float, and a list a number or a number a list, where there is no annotation.
+    null and a LazyCall can replace anything and be replaced by anything; the new LazyCall of
+    ``model.matcher={_target_:gfocal.matcher.FCOSMatcher}`` takes no arguments over.
+
     Args:
         cfg: a LazyConfig or yacs config.
         overrides: ``key=value`` strings; for yacs also ``KEY VALUE`` pairs.
@@ -133,7 +143,7 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
         the same cfg.
 
     Raises:
-        ValueError: an unknown key, or an override that cannot be read.
+        ValueError: an unknown key, an override that cannot be read, or a value of another kind.
     """
     if isinstance(cfg, CfgNode):
         return _override_yacs(cfg, overrides)
@@ -167,7 +177,77 @@ def _override_lazy(cfg: DictConfig, text: str) -> None:
             f"override {text!r}: deletions and sweeps are not supported; quote a value with "
             "commas: 'key=\"a,b\"'"
         )
+    key = override.key_or_group
+    value = _fitting(cfg, key, override.value(), text)
     LazyConfig.apply_overrides(cfg, [text])
+    # Again, as what that sets is not converted, and keeps the arguments of a replaced LazyCall.
+    OmegaConf.update(cfg, key, value, merge=not _is_lazy_call(value))
+
+
+def _fitting(cfg: DictConfig, key: str, value: Any, text: str) -> Any:
+    """The value of an override, its numbers converted to what stands there now.
+
+    Raises:
+        ValueError: it is of another kind; see :func:`apply_overrides`.
+    """
+    current = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    interpolation = isinstance(value, str) and "${" in value
+    if value is None or current is None or interpolation:
+        return value
+    if _is_lazy_call(value) or _is_lazy_call(current):
+        return value
+
+    def refuse(expected: str) -> NoReturn:
+        raise ValueError(f"override {text!r}: {key} is {current!r}; expected {expected}")
+
+    if isinstance(current, DictConfig):
+        if not isinstance(value, dict):
+            refuse(f"keys: {key}.KEY=... or {key}={{KEY:...}}")
+        if not text.startswith("+"):
+            for name in value:
+                _check_key(cfg, f"{key}.{name}", text)
+        return {name: _fitting(cfg, f"{key}.{name}", x, text) for name, x in value.items()}
+
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    argument = _parameters(node).get(name) if isinstance(node, DictConfig) else None
+    kind = _kind(current)
+    allowed = {kind}
+    if kind == "a string":
+        allowed |= {"a list", None}
+    elif argument is not None and argument.annotation is argument.empty:
+        allowed |= {"a number", "a list"} if kind in ("a number", "a list") else set()
+    if kind is not None and _kind(value) not in allowed:
+        refuse(kind)
+    value = _converted_number(value, current)
+    if isinstance(value, float) and isinstance(current, int):
+        of_argument = argument and f"{argument.annotation} {type(argument.default)}"
+        if "float" not in (of_argument or ""):
+            refuse("an integer")
+    return value
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, (list, ListConfig)):
+        return "a list"
+    return "a string" if isinstance(value, str) else None
+
+
+def _converted_number(value: Any, current: Any) -> Any:
+    """A number as the float or, if it is whole, the integer that stands there now."""
+    if not _kind(value) == _kind(current) == "a number":
+        return value
+    if isinstance(current, float):
+        return float(value)
+    return int(value) if float(value).is_integer() else value
+
+
+def _is_lazy_call(value: Any) -> bool:
+    return isinstance(value, (dict, DictConfig)) and "_target_" in value
 
 
 def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
@@ -181,7 +261,8 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
                 raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
         if key not in _all_keys(cfg):
             raise ValueError(_unknown_key(key, "the command line", _all_keys(cfg)))
-        pairs += [key, value]
+        current = functools.reduce(getattr, key.split("."), cfg)
+        pairs += [key, _converted_number(cfg._decode_cfg_value(value), current)]
     cfg.merge_from_list(pairs)
     return cfg
 
@@ -218,17 +299,22 @@ def _check_key(cfg: DictConfig, key: str, text: str) -> None:
 
 def _arguments(node: DictConfig) -> list[str]:
     """Names of the arguments of a LazyCall's callable; "**" where it takes any name."""
+    parameters = _parameters(node).values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names + ["**"] * any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _parameters(node: DictConfig) -> Mapping[str, inspect.Parameter]:
+    """What the callable of a LazyCall takes; nothing where the node is none."""
     target = node.get("_target_")
     if isinstance(target, str):
         target = locate(target)
     if target is None:
-        return []
+        return {}
     try:
-        parameters = inspect.signature(target).parameters.values()
+        return inspect.signature(target).parameters
     except (TypeError, ValueError):  # a builtin without a signature
-        return ["**"]
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return names + ["**"] * any(p.kind == p.VAR_KEYWORD for p in parameters)
+        return {"": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
 
 
 def _all_keys(cfg: Any, prefix: str = "") -> list[str]:
