@@ -170,6 +170,8 @@ class _NonEmptyResize(T.Augmentation):
     def __repr__(self) -> str:
         return repr(self.resize)
 
+    __str__ = __repr__  # the base class has one of its own
+
     def get_transform(self, image: np.ndarray) -> T.Transform:
         transform = self.resize.get_transform(image)
         sides = {name: getattr(transform, name, 1) for name in ("new_h", "new_w")}
