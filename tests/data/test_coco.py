@@ -198,6 +198,38 @@ def test_missing_fields(tmp_path, kind, key, message):
             read_coco_json(*write_dataset(tmp_path, document), on_invalid)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("images", "id", [7]),
+        ("images", "id", None),
+        ("images", "file_name", 5),
+        ("annotations", "image_id", {"a": 1}),
+        ("annotations", "category_id", [1]),
+        ("annotations", "id", [1]),
+        ("annotations", "area", "large"),
+        ("annotations", "iscrowd", "yes"),
+        ("categories", "id", [1]),
+        ("categories", "name", ["dog"]),
+    ],
+)
+def test_fields_of_a_wrong_type(tmp_path, kind, key, value):
+    document = valid_document()
+    document[kind][0][key] = value
+    paths = write_dataset(tmp_path, document)
+    message = rf"train\.json: {kind}\[0\] \(id .*has a {key} of type {type(value).__name__}"
+    with pytest.raises(ValueError, match=message):
+        read_coco_json(*paths, on_invalid="drop")
+
+
+@pytest.mark.parametrize("kind", ["images", "categories"])
+def test_ids_that_have_no_order(tmp_path, kind):
+    document = valid_document()
+    document[kind][0]["id"] = "7"
+    with pytest.raises(ValueError, match=rf"the ids of the {kind} are numbers and strings"):
+        read_coco_json(*write_dataset(tmp_path, document), on_invalid="drop")
+
+
 def _set(kind, index, **values):
     def change(document):
         document[kind][index].update(values)
@@ -339,6 +371,9 @@ def test_nothing_to_train_on_names_dataset_and_json(tmp_path):
     with pytest.raises(ValueError, match=message):
         detection_dataset_dicts("mine")
     assert len(detection_dataset_dicts("mine", filter_empty=False)) == 3
+    write_dataset(tmp_path, {**document, "annotations": []})
+    with pytest.raises(ValueError, match=message):
+        detection_dataset_dicts("mine")
     with pytest.raises(ValueError, match="no image in an empty list of datasets"):
         detection_dataset_dicts([], filter_empty=False)
 

@@ -372,19 +372,45 @@ def _paused_gc():
             gc.enable()
 
 
-def _require(records: list[dict[str, Any]], keys: set[str], kind: str, json_file: str) -> None:
+_NUMBER = (int, float)
+_ID = (int, float, str)
+_REQUIRED = {  # sizes and boxes are looked at further on
+    "images": {"id": _ID, "file_name": str, "height": object, "width": object},
+    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, "bbox": object},
+    "categories": {"id": _ID, "name": _ID},
+}
+_OPTIONAL = {"area": (*_NUMBER, type(None)), "iscrowd": (*_NUMBER, type(None))}
+
+
+def _check_fields(records: list[dict[str, Any]], kind: str, json_file: str) -> None:
+    """Raises ValueError for a record that lacks a field, or has it in a wrong type."""
+
+    def who(index: int) -> str:
+        ids = (records[index].get("id", "missing"), records[index].get("image_id", "-"))
+        return "{}: {}[{}] (id {}, image id {})".format(json_file, kind, index, *ids)
+
+    required = _REQUIRED[kind]
     for index, record in enumerate(records):
-        if not keys <= record.keys():
-            missing = ", ".join(sorted(keys - record.keys()))
+        if not required.keys() <= record.keys():
             raise ValueError(
-                f"{json_file}: {kind}[{index}] (id {record.get('id', 'missing')}, image id "
-                f"{record.get('image_id', '-')}) has no {missing}"
+                f"{who(index)} has no {', '.join(sorted(required.keys() - record.keys()))}"
             )
+    for key, types in {**required, **_OPTIONAL}.items():
+        values = [record.get(key) for record in records]
+        wrong = tuple(found for found in set(map(type, values)) if not issubclass(found, types))
+        if wrong:
+            index = next(i for i, value in enumerate(values) if isinstance(value, wrong))
+            name = type(values[index]).__name__
+            raise ValueError(f"{who(index)} has a {key} of type {name}: {values[index]}")
+    if len({isinstance(record["id"], str) for record in records}) > 1:
+        raise ValueError(
+            f"{json_file}: the ids of the {kind} are numbers and strings; expected one"
+        )
 
 
 def _sorted_categories(document: dict[str, Any], json_file: str) -> dict[int, str]:
     records = document["categories"]
-    _require(records, {"id", "name"}, "categories", json_file)
+    _check_fields(records, "categories", json_file)
     ids = [record["id"] for record in records]
     if not ids:
         raise ValueError(f"{json_file} has no categories")
@@ -428,7 +454,7 @@ def _valid_images(
     records: list[dict[str, Any]], image_root: str, invalid: _Invalid
 ) -> dict[Any, dict[str, Any]]:
     """The valid images by id. Looks into each folder once, not for each file."""
-    _require(records, {"id", "file_name", "height", "width"}, "images", invalid.json_file)
+    _check_fields(records, "images", invalid.json_file)
     folders = {os.path.dirname(record["file_name"]) for record in records}
     files = {folder: _listing(os.path.join(image_root, folder)) for folder in folders}
     valid: dict[Any, dict[str, Any]] = {}
@@ -462,7 +488,7 @@ def _valid_annotations(
     invalid: _Invalid,
 ) -> list[dict[str, Any]]:
     """The valid annotations, completed as :class:`CocoJson` says. Vectorised over annotations."""
-    _require(records, {"id", "image_id", "category_id", "bbox"}, "annotations", invalid.json_file)
+    _check_fields(records, "annotations", invalid.json_file)
     if not records:
         return []
     boxes = _box_array([record["bbox"] for record in records])
