@@ -117,6 +117,7 @@ dataloader = dict(
 )
 train = dict(
     output_dir="",
+    init_checkpoint="",
     max_iter=60,
     device="cpu",
     seed=3,

@@ -78,7 +78,7 @@ def differences(a: object, b: object, where: str = "") -> list[str]:
     if isinstance(a, (list, tuple)):
         pairs = enumerate(zip(a, b, strict=True))
         return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}[{i}]")]
-    return [] if a == b or a != a and b != b else [f"{where}: {a} {b}"]
+    return [] if repr(a) == repr(b) else [f"{where}: {a} {b}"]  # repr: nan is nan
 
 
 def load(path: Path) -> dict:

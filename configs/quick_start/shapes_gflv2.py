@@ -4,7 +4,6 @@ A ResNet with one block a stage and narrow FPN and head; otherwise the detector 
 COCO-Detection/gflv2_R_50_FPN_1x.py.
 """
 
-import torch
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.solver import WarmupParamScheduler
@@ -12,6 +11,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from gfocal.data.shapes import register_shapes
+from gfocal.solver import AdamW
 
 from ..common.data import dataloader
 from ..common.models.gfl import model
@@ -50,8 +50,12 @@ for _loader in (dataloader.train, dataloader.test):
 dataloader.train.total_batch_size = 8
 
 # From scratch in few iterations: AdamW and a cosine get further here than SGD and steps.
-optimizer = L(torch.optim.AdamW)(
-    params=L(get_default_optimizer_params)(), lr=0.002, betas=[0.9, 0.99], weight_decay=0.05
+optimizer = L(AdamW)(
+    params=L(get_default_optimizer_params)(),
+    lr=0.002,
+    betas=[0.9, 0.99],
+    weight_decay=0.05,
+    max_grad_norm=None,
 )
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),

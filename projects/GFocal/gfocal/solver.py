@@ -6,20 +6,20 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["SGD"]
+__all__ = ["SGD", "AdamW"]
 
 
-class SGD(torch.optim.SGD):
-    """torch.optim.SGD that can clip the gradient first.
+class _Clipping:
+    """An optimizer that can clip the gradient first.
 
     Clipping inside ``step`` works with every training loop, Detectron2's own included, and under
     AMP it sees the gradients after they were unscaled.
 
     Args:
-        params: see torch.optim.SGD.
+        params: see the optimizer of torch.optim.
         max_grad_norm: the largest norm of the gradient over all parameters together; a longer one
             is scaled down to it. None: no clipping.
-        kwargs: see torch.optim.SGD.
+        kwargs: see the optimizer of torch.optim.
 
     Raises:
         ValueError: if ``max_grad_norm`` is not positive.
@@ -34,6 +34,14 @@ class SGD(torch.optim.SGD):
             self.register_step_pre_hook(_clip)
 
 
-def _clip(optimizer: SGD, args: tuple, kwargs: dict) -> None:
+class SGD(_Clipping, torch.optim.SGD):
+    __doc__ = f"torch.optim.SGD. {_Clipping.__doc__}"
+
+
+class AdamW(_Clipping, torch.optim.AdamW):
+    __doc__ = f"torch.optim.AdamW. {_Clipping.__doc__}"
+
+
+def _clip(optimizer: _Clipping, args: tuple, kwargs: dict) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm)

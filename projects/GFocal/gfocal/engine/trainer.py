@@ -17,6 +17,7 @@ from torch import nn
 
 from ..data.coco import check_dataset_files, coco_evaluator, detection_dataset_dicts
 from ..data.loader import build_train_loader
+from ..data.mapper import DetectionMapper
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
 from .checkpointing import TrainingCheckpointer
 from .config_io import Config, resolve_device
@@ -84,7 +85,7 @@ class Trainer(BaseTrainer):
         """Builds :func:`gfocal.data.build_train_loader` of what Detectron2's would be built of,
         after a check of the dataset's files and classes."""
         _check_datasets(cfg, cfg.DATASETS.TRAIN)
-        arguments = _train_loader_from_config(cfg, mapper=DatasetMapper(cfg, True))
+        arguments = _train_loader_from_config(cfg, mapper=_mapper(cfg, is_train=True))
         names = inspect.signature(build_train_loader).parameters
         return build_train_loader(**{k: v for k, v in arguments.items() if k in names})
 
@@ -92,14 +93,14 @@ class Trainer(BaseTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
         """Builds Detectron2's loader, after a check of the dataset's files and classes."""
         _check_datasets(cfg, [dataset_name])
-        return build_detection_test_loader(cfg, dataset_name, mapper=DatasetMapper(cfg, False))
+        return build_detection_test_loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False))
 
     @classmethod
     def build_validation_batches(cls, cfg: CfgNode) -> list[ValidationBatches]:
         return [
             ValidationBatches(
                 detection_dataset_dicts(name, filter_empty=False),
-                DatasetMapper(cfg, False),
+                _mapper(cfg, is_train=False),
                 cfg.DATALOADER.NUM_WORKERS,
             )
             for name in cfg.DATASETS.TEST
@@ -109,6 +110,11 @@ class Trainer(BaseTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """Returns a COCOEvaluator that writes to OUTPUT_DIR/inference."""
         return coco_evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:
+    more_than_boxes = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
+    return (DatasetMapper if more_than_boxes else DetectionMapper)(cfg, is_train)
 
 
 def _check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
