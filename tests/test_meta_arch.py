@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
 from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
@@ -14,10 +15,11 @@ from gfocal.criterion import (
     GIoULoss,
     QualityBranchLoss,
 )
-from gfocal.matcher import ATSSMatcher, FCOSMatcher
+from gfocal.matcher import ATSSMatcher, FCOSMatcher, ignore_background_inside
 from gfocal.meta_arch import GFL
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
 
+from .test_synchronisation import Synchronisations
 from .tiny import make_gfl, make_head, make_input
 
 BOX = [3.0, 2.0, 63.0, 58.0]  # larger than half an anchor: ATSS leaves smaller ones unmatched
@@ -195,6 +197,113 @@ def test_constants_are_not_in_the_state_dict():
 )
 def test_bad_ground_truth(inputs, message):
     with pytest.raises(ValueError, match=message):
+        make_gfl()([inputs])
+
+
+# Regions without background, 64 x 96: strides 8 and 16, centres at multiples of them.
+CROWDS = {
+    "one": [[16.0, 8, 41, 24]],
+    "two that overlap": [[0.0, 0, 33, 33], [30.0, 30, 60, 60]],
+    "between the centres": [[1.0, 1, 7, 7]],
+    "reaching outside": [[50.0, -20, 500, 40]],
+    "none": [],
+}
+
+
+def labels_of(model, inputs):
+    """The labels (N, R) of a batch, and its anchors."""
+    images, anchors, _ = model.forward_dense(inputs)
+    regions = [x.get("ignore_regions") for x in inputs]
+    instances = [x["instances"] for x in inputs]
+    return model.label_anchors(anchors, instances, images.image_sizes, regions).labels, anchors
+
+
+@pytest.mark.parametrize("matcher", [ATSSMatcher(), FCOSMatcher()], ids=["atss", "fcos"])
+@pytest.mark.parametrize("regions", CROWDS.values(), ids=CROWDS.keys())
+def test_crowds_have_no_background(regions, matcher):
+    model = make_gfl(matcher=matcher)
+    inputs = [make_input(64, 96, [BOX], [1]), make_input(64, 96), make_input(64, 96, [BOX])]
+    expected, anchors = labels_of(model, inputs)
+    for index in (0, 1):  # not the third image
+        inputs[index]["ignore_regions"] = Boxes(torch.tensor(regions).reshape(-1, 4))
+    for image in (0, 1):
+        for location, (x, y) in enumerate(anchors.centers.tolist()):
+            inside = any(x1 <= x < x2 and y1 <= y < y2 for x1, y1, x2, y2 in regions)
+            if inside and expected[image, location] == 3:
+                expected[image, location] = -1
+    labels, _ = labels_of(model, inputs)
+    assert torch.equal(labels, expected)
+    assert (labels[0] == 1).sum() == (labels[2] == 0).sum() > 0  # the box keeps what it claims
+
+
+def test_crowds_are_ignored_on_every_level():
+    """By hand: columns 2..5 and rows 1..2 of stride 8, columns 1..2 and row 1 of stride 16."""
+    inputs = make_input(64, 96)
+    inputs["ignore_regions"] = Boxes(torch.tensor([[16.0, 8, 41, 24]]))
+    labels, anchors = labels_of(make_gfl(), [inputs])
+    fine, coarse = labels[0].split(anchors.level_sizes)
+    fine, coarse = fine.view(8, 12), coarse.view(4, 6)
+    assert (fine[1:3, 2:6] == -1).all() and (fine == -1).sum() == 8
+    assert (coarse[1, 1:3] == -1).all() and (coarse == -1).sum() == 2
+
+
+@pytest.mark.parametrize("quality", [None, NoQuality()], ids=["v2", "v1"])
+def test_what_lies_in_a_crowd_teaches_nothing(quality):
+    """What the top of a crowd shows changes no loss and no gradient of the head."""
+    model = make_gfl(quality_predictor=quality)
+    inputs = make_input(96, 96, [[10.0, 66, 80, 95]])
+    without = model([inputs])["loss_cls"]
+    inputs["ignore_regions"] = Boxes(torch.tensor([[0.0, 0, 96, 64]]))
+    results = []
+    for value in (0, 255):
+        inputs["image"] = inputs["image"].clone()
+        inputs["image"][:, :16] = value  # two 3x3 convolutions see two cells, of 16 px, beyond
+        model.zero_grad()
+        losses = model([inputs])
+        sum(losses.values()).backward()
+        grads = [p.grad.clone() for n, p in model.named_parameters() if n.startswith("head")]
+        results.append((losses, grads))
+    assert all(torch.equal(results[0][0][k], results[1][0][k]) for k in results[0][0])
+    assert results[0][0]["loss_cls"] < without
+    assert sum(g.abs().sum() for g in results[0][1]) > 0
+    for grad, other in zip(results[0][1], results[1][1]):
+        torch.testing.assert_close(grad, other)
+
+
+@pytest.mark.parametrize("others", [[], [make_input(64, 96, [BOX])]], ids=["alone", "beside"])
+def test_an_image_that_is_all_crowd_trains(others):
+    model = make_gfl()
+    crowd = make_input(64, 96)
+    crowd["ignore_regions"] = Boxes(torch.tensor([[0.0, 0, 96, 64]]))
+    labels, _ = labels_of(model, [crowd, *others])
+    assert (labels[0] == -1).all()
+    losses = model([crowd, *others])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert (losses["loss_cls"] == 0) == (not others)
+
+
+def test_ignoring_waits_for_no_gpu():
+    model = make_gfl()
+    inputs = make_input(64, 96, [BOX])
+    images, anchors, _ = model.forward_dense([inputs])
+    regions = [Boxes(torch.tensor([[16.0, 8, 41, 24]]))]
+    with Synchronisations() as found:
+        model.label_anchors(anchors, [inputs["instances"]], images.image_sizes, regions)
+    assert found.found == []
+    matched = torch.zeros(1, len(anchors.boxes), dtype=torch.int64)
+    for nothing in ([None], [Boxes(torch.zeros(0, 4))], []):
+        assert ignore_background_inside(matched, anchors, nothing) is matched
+
+
+def test_bad_regions():
+    inputs = make_input(64, 96, image_id=7, file_name="a.jpg")
+    inputs["ignore_regions"] = torch.tensor([[16.0, 8, 41, 24]])
+    with pytest.raises(TypeError, match=r"image 7 \(a.jpg\) has \"ignore_regions\" of type Tensor"):
+        make_gfl()([inputs])
+    inputs["ignore_regions"] = Boxes(torch.tensor([[16.0, 8, float("nan"), 24]]))
+    with pytest.raises(ValueError, match=r"image 7 \(a.jpg\) has a box \[16.0, 8.0, nan, 24.0\]"):
         make_gfl()([inputs])
 
 
