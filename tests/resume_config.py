@@ -38,8 +38,8 @@ def noisy_gfl(num_classes):
     return make_gfl(num_classes, backbone=NoisyBackbone(), test_score_thresh=0.0)
 
 
-def images(folder: str, count: int) -> list[dict]:
-    """Images with one box each, written to a folder on first use."""
+def images(folder: str, count: int, empty_every: int = 0) -> list[dict]:
+    """Images with one box each, or none every so many, written to a folder on first use."""
     os.makedirs(folder, exist_ok=True)
     dicts = []
     for index in range(count):
@@ -51,6 +51,7 @@ def images(folder: str, count: int) -> list[dict]:
             image = generator.integers(0, 90, (height, width, 3), dtype=np.uint8)
             image[y0 : y0 + 64, x0 : x0 + 56, index % 3] = 230
             Image.fromarray(image).save(path)
+        is_empty = empty_every and index % empty_every == 0
         box = {"bbox": [x0, y0, x0 + 56, y0 + 64], "bbox_mode": BoxMode.XYXY_ABS}
         dicts.append(
             {
@@ -58,7 +59,9 @@ def images(folder: str, count: int) -> list[dict]:
                 "image_id": index,
                 "height": height,
                 "width": width,
-                "annotations": [{**box, "category_id": index % 3, "iscrowd": 0}],
+                "annotations": []
+                if is_empty
+                else [{**box, "category_id": index % 3, "iscrowd": 0}],
             }
         )
     return dicts

@@ -1,11 +1,19 @@
 """Two workers with one image each give the gradients of one worker with both."""
 
+import inspect
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.engine import launch
 from detectron2.utils import comm
 
 from .tiny import make_gfl, make_input
@@ -43,3 +51,93 @@ def test_two_workers_equal_one(boxes, tmp_path):
     sum(model(batch).values()).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(together[name], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+# The whole training, from the command line, on gloo.
+ROOT = Path(__file__).parents[1]
+TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
+LAUNCHED = """
+import runpy, sys
+from detectron2.engine import launch
+
+def main(argv):
+    tool = runpy.run_path("tools/train_net.py")
+    tool["main"](tool["parse_args"](argv))
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1:],))
+"""
+
+
+def start(how, config, tmp_path, name, *more):
+    """One process; two, by torchrun or by Detectron2's launch."""
+    paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
+    (tmp_path / "launched.py").write_text(LAUNCHED)
+    script = {
+        "one": ["tools/train_net.py"],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                     "tools/train_net.py"],
+        "launch": [f"{tmp_path}/launched.py"],
+    }[how]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, *script, "--config-file", f"tests/{config}.py", "--num-gpus", "0",
+         "--resume", *more, f"data.folder={tmp_path}/images",
+         f"train.output_dir={tmp_path}/{name}"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,  # so that all of it can be killed
+    )  # fmt: skip
+
+
+def finish(process):
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, stderr[-3000:]
+
+
+def metrics(folder):
+    """What metrics.json says of each iteration; of one that was repeated, the last."""
+    found = {}
+    for line in (folder / "metrics.json").read_text().splitlines():
+        record = json.loads(line)
+        values = {k: v for k, v in record.items() if k not in TIMES | {"iteration"}}
+        found.setdefault(record["iteration"], {}).update(values)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["torchrun", "launch"])
+def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
+    if how == "launch" and "GLOO" not in inspect.getsource(sys.modules[launch.__module__]):
+        pytest.skip("the launch of this Detectron2 needs a GPU for each process")
+    finish(start("one", "distributed_config", tmp_path, "one"))
+    finish(start(how, "distributed_config", tmp_path, "two"))
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert one.keys() == two.keys() == {*range(9)}
+    for iteration, values in one.items():
+        assert two[iteration] == pytest.approx(values, rel=1e-4, abs=1e-5)
+    assert "validation/total_loss" in one[8]
+    assert "ema/bbox/score" in one[8]
+    assert {one[i]["positives_per_image"] for i in range(8)} != {0}
+    weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(tmp_path):
+    """With dropout, so the random states of both are needed."""
+    options = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
+    finish(start("torchrun", "resume_config", tmp_path, "whole", *options))
+    process = start("torchrun", "resume_config", tmp_path, "killed", *options)
+    log = tmp_path / "killed/metrics.json"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 7):
+        time.sleep(0.01)
+    assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes, which are sessions
+    process.communicate(timeout=60)
+    assert (tmp_path / "killed/last_checkpoint").read_text() != "model_final.pth"
+    finish(start("torchrun", "resume_config", tmp_path, "killed", *options))
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("whole", "killed")]
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name

@@ -241,7 +241,7 @@ def test_validation_loss_by_hand(config):
     model.backbone.norm.eval()
     model.backbone.dropout.eval()
     with EventStorage(1), torch.no_grad():
-        images = [image for (image,), _ in batches]
+        images = [image for (image,) in batches]
         assert [x["image_id"] for x in images] == [0, 1, 2]
         for image in images:
             for name, loss in model([image]).items():

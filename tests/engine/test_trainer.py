@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig
 
+from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
-from tests.engine.toy import toy_dataset
+from tests.engine.toy import ToyDetector, toy_dataset
 
 YACS = """
 MODEL: {META_ARCHITECTURE: ToyDetector, DEVICE: cpu, RETINANET: {NUM_CLASSES: 2}}
@@ -34,6 +35,12 @@ def config(tmp_path: Path):
     yield load
     DatasetCatalog.remove("toy_yacs")
     MetadataCatalog.remove("toy_yacs")
+
+
+class WithNorm(ToyDetector):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = torch.nn.BatchNorm1d(3)
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
@@ -64,6 +71,65 @@ def test_resume_restores_the_momentum(config):
     assert rest.start_iter == 3
     rest.train()
     torch.testing.assert_close(weights(rest), weights(whole), rtol=0, atol=0)
+
+
+EXTRAS = (
+    "SEED=4", "DETERMINISTIC=True", "SOLVER.EMA_DECAY=0.9", "TEST.EVAL_PERIOD=2",
+    "TEST.VALIDATION_LOSS=True", "TEST.BEST_METRIC=validation/total_loss", "TEST.BEST_MODE=min",
+    "INPUT.MIN_SIZE_TRAIN=(40,48,56)", "INPUT.RANDOM_FLIP=horizontal",
+)  # fmt: skip
+
+
+def test_what_else_a_yacs_config_can_ask_for(config, tmp_path):
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        trainer = Trainer(config(*EXTRAS))
+        results = trainer.train()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert results["validation"]["total_loss"] > 0
+    assert results["ema"]["bbox"].keys() == results["bbox"].keys()
+    names = {x.name for x in (tmp_path / "out").glob("*.pth")}
+    assert names >= {"model_best.pth", "model_final.pth", "model_final_ema.pth"}
+    losses = [x for x, _ in trainer.storage.history("validation/total_loss").values()]
+    assert trainer._best.best == min(losses)
+    stopped = Trainer(config(*EXTRAS, "TEST.EARLY_STOP_PATIENCE=1", "TEST.BEST_MODE=max"))
+    stopped.train()
+    assert stopped.iter == 3  # the loss goes down: the second evaluation is no better
+
+
+def test_resume_is_exact(config):
+    options = [x for x in EXTRAS if "DETERMINISTIC" not in x]
+    whole = Trainer(config(*options))
+    whole.train()
+    half = Trainer(config(*options))
+    half.max_iter = 3
+    half.train()
+    rest = Trainer(config(*options, "SEED=99"))
+    rest.resume_or_load(resume=True)
+    rest.train()
+    torch.testing.assert_close(weights(rest), weights(whole), rtol=0, atol=0)
+    assert rest.storage.latest()["total_loss"] == whole.storage.latest()["total_loss"]
+    assert rest._best.best == whole._best.best
+    for key, value in whole._ema.state_dict().items():
+        assert torch.equal(rest._ema.state_dict()[key], value), key
+
+
+def test_masks_are_read_as_detectron2_reads_them(config):
+    assert type(Trainer.build_train_loader(config()).mapper) is DetectionMapper
+    masks = Trainer.build_train_loader(config("MODEL.MASK_ON=True")).mapper
+    assert type(masks) is DatasetMapper
+
+
+def test_precise_bn_is_kept(config, monkeypatch):
+    def hooks():
+        return [type(x).__name__ for x in Trainer(config("TEST.PRECISE_BN.ENABLED=True"))._hooks]
+
+    assert "PreciseBN" not in hooks()  # nothing to make precise in the toy detector
+    build = classmethod(lambda cls, cfg: WithNorm(num_classes=2))
+    monkeypatch.setattr(Trainer, "build_model", build)
+    assert hooks().index("PreciseBN") < hooks().index("CheckpointHook")
 
 
 def test_amp_on_a_cpu(config):

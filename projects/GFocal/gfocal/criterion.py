@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
@@ -26,6 +24,7 @@ from .losses import (
 )
 from .quality import localization_iou, max_class_score
 from .structures import DenseAnchors, DensePredictions, DenseTargets
+from .workers import sum_over_workers
 
 __all__ = [
     "DistributionFocalLoss",
@@ -324,9 +323,10 @@ class GFLCriterion(nn.Module):
         )
         box_weights = self.box_weight(inputs)
         num_foreground = foreground.sum(dim=1).clamp(min=1).sum()
-        num_foreground, total = _mean_over_workers(
+        sums, world_size = sum_over_workers(
             torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
         )
+        num_foreground, total = sums / world_size
         return inputs._replace(
             box_weights=box_weights,
             num_foreground=num_foreground.clamp(min=1),
@@ -338,11 +338,3 @@ def _weighted_mean(loss: Tensor, inputs: LossInputs) -> Tensor:
     """The mean of (M,) losses by the weights of the boxes. These are divided first: where all are
     (almost) 0, 1 / total times the factor of a gradient scaler would be infinite."""
     return (loss * (inputs.box_weights / inputs.total_box_weight)).sum()
-
-
-def _mean_over_workers(values: Tensor) -> Tensor:
-    world_size = comm.get_world_size()
-    if world_size > 1:
-        dist.all_reduce(values)
-        values = values / world_size
-    return values

@@ -9,12 +9,14 @@ from torch import nn
 
 from .box_distribution import aligned_iou, boxes_to_distances, distances_to_boxes
 from .structures import DenseAnchors, DensePredictions, DenseTargets, to_device
+from .workers import sum_over_workers
 
 __all__ = ["TargetStatistics"]
 
 
 class TargetStatistics:
-    """Looks at the targets of a batch now and then (a look waits for the GPU twice).
+    """Looks at the targets of a batch, over all processes, now and then (a look waits for the GPU
+    twice).
 
     Each look puts into the event storage, and so into metrics.json and TensorBoard:
 
@@ -83,13 +85,14 @@ class TargetStatistics:
             for values in (clipped, torch.full_like(clipped, 4)):
                 per_level = values.new_zeros(len(anchors.level_sizes))
                 numbers += per_level.index_add(0, levels, values)
-        learned, ious, *sides = torch.stack([x.double() for x in numbers]).tolist()
+        counted = to_device([len(num_boxes), sum(num_boxes), len(locations)], numbers[0])
+        sums, _ = sum_over_workers(torch.stack([x.double() for x in [*counted, *numbers]]))
+        images, boxes, positives, learned, ious, *sides = sums.tolist()
 
         storage = get_event_storage()
-        positives = len(locations)
-        storage.put_scalar("positives_per_image", positives / len(num_boxes))
-        if sum(num_boxes):
-            storage.put_scalar("boxes_without_positive", 1 - learned / sum(num_boxes))
+        storage.put_scalar("positives_per_image", positives / images)
+        if boxes:
+            storage.put_scalar("boxes_without_positive", 1 - learned / boxes)
         if positives:
             storage.put_scalar("mean_iou_of_positives", ious / positives)
         if has_bins:

@@ -4,6 +4,7 @@ stop, a validation loss; and evaluations that leave no trace in the training."""
 import contextlib
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import AveragedModel
 
 from ..rng import preserved_rng
+from ..workers import each_on_its_own
 
 __all__ = [
     "BestMetric",
@@ -232,70 +234,67 @@ def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def validation_losses(model: nn.Module, batches: Iterable[tuple[list, int]]) -> dict[str, float]:
+def validation_losses(model: nn.Module, batches: Iterable[list]) -> dict[str, float]:
     """Losses of a model on images that it does not learn from: as in training, but batch norm uses
-    its running statistics and does not change them, and dropout drops nothing.
+    its running statistics and dropout drops nothing.
 
     Args:
-        model: without DistributedDataParallel. Its mode is changed.
-        batches: pairs of a batch with ground truth and the number of images that it stands for. All
-            processes must have as many batches.
+        model: without DistributedDataParallel. A copy of it is asked, as a training step may change
+            what no state dict has (RetinaNet's running normaliser).
+        batches: single images with ground truth, those of this process.
 
     Returns:
-        the mean of each loss over the images, and "total_loss".
+        the mean of each loss over the images of all processes, and "total_loss".
     """
-    model.train()
+    model = copy.deepcopy(model).train()
     for module in model.modules():
         if isinstance(module, (_NormBase, _DropoutNd)):
             module.eval()
-    sums: dict[str, float] = {}
-    count = 0
-    with EventStorage(1):  # takes what the model writes down, which is not of the training
-        for batch, num_images in batches:
-            losses = {name: loss.item() for name, loss in model(batch).items()}
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss * num_images
-            count += num_images
-    gathered = comm.all_gather(sums)
-    means = {
-        name: sum(x[name] for x in gathered) / len(gathered) / max(count, 1) for name in gathered[0]
-    }
+    sums: Counter[str] = Counter()
+    # The storage takes what the model writes down, which is not of the training.
+    with each_on_its_own(), EventStorage(1):
+        for batch in batches:
+            sums["images"] += 1
+            for name, loss in model(batch).items():
+                sums[name] += loss.item()
+    gathered = comm.all_gather(dict(sums))
+    names = [name for name in gathered[0] if name != "images"]
+    count = sum(x.get("images", 0) for x in gathered)
+    means = {name: sum(x.get(name, 0.0) for x in gathered) / count for name in names}
     return {**means, "total_loss": sum(means.values())}
 
 
 class ValidationBatches:
-    """Single images with ground truth for :func:`validation_losses`, shared among the processes.
-
-    The losses are normalised over all processes at once, so all of them need as many images: each
-    takes its share, and the few that are left over are seen by all.
+    """Single images with ground truth for :func:`validation_losses`, a share of them for each
+    process.
 
     Args:
         dataset: dataset dicts.
         mapper: a Detectron2 mapper of the test images; a copy of it keeps the annotations.
         num_workers: processes that load images.
+
+    Raises:
+        ValueError: the mapper has no ``is_train`` to keep annotations by.
     """
 
     def __init__(self, dataset: Any, mapper: Any, num_workers: int):
-        self.dataset = dataset
-        self.mapper = copy.copy(mapper)
         if not hasattr(mapper, "is_train"):
             raise ValueError(
                 "validation_loss needs a test mapper with Detectron2's is_train, got a "
                 f"{type(mapper).__name__}"
             )
+        self.dataset = dataset
+        self.mapper = copy.copy(mapper)
         self.mapper.is_train = True
         self.num_workers = num_workers
 
-    def __iter__(self) -> Iterator[tuple[list, int]]:
-        rank, world_size, total = comm.get_rank(), comm.get_world_size(), len(self.dataset)
-        shared = total - total % world_size
-        indices = [*range(rank, shared, world_size), *range(shared, total)]
+    def __iter__(self) -> Iterator[list]:
         loader = torch.utils.data.DataLoader(
             MapDataset(self.dataset, self.mapper),
-            sampler=indices,
+            sampler=range(comm.get_rank(), len(self.dataset), comm.get_world_size()),
             batch_size=None,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(0),
         )
-        for count, image in enumerate(loader):
-            yield [image], (world_size if count < shared // world_size else 1)
+        for image in loader:
+            yield [image]
