@@ -297,6 +297,22 @@ def test_ignoring_waits_for_no_gpu():
         assert ignore_background_inside(matched, anchors, nothing) is matched
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_ignoring_waits_for_no_gpu_on_cuda():
+    inputs = make_input(64, 96, [BOX])
+    inputs["ignore_regions"] = Boxes(torch.tensor([[16.0, 8, 41, 24]]))
+    expected, _ = labels_of(make_gfl(), [inputs])
+    model = make_gfl().cuda()
+    images, anchors, _ = model.forward_dense([inputs])
+    arguments = ([inputs["instances"]], images.image_sizes, [inputs["ignore_regions"]])
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        labels = model.label_anchors(anchors, *arguments).labels
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(labels.cpu(), expected)
+
+
 def test_bad_regions():
     inputs = make_input(64, 96, image_id=7, file_name="a.jpg")
     inputs["ignore_regions"] = torch.tensor([[16.0, 8, 41, 24]])

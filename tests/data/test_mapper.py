@@ -364,7 +364,11 @@ def fail(*args):
             r"box \[1, 2, nan, 4\] is not finite",
         ),
         ({"annotations": [annotation(1, 2, float("inf"), 4)]}, "is not finite"),
-        ({"annotations": [annotation(1, 2, None, 4)]}, "is not finite"),
+        (
+            {"annotations": [annotation(1, 2, 3, 4), annotation(1, 2, 1e300, 4)]},
+            "1e.300, 4. is not",
+        ),
+        ({"annotations": [annotation(1, 2, None, 4)]}, "NoneType"),
         ({"annotations": [{"bbox": [1, 2, 3, 4]}]}, "KeyError: 'bbox_mode'"),
         ({"annotations": [annotation(1, 2, 3, 4, "dog")]}, "ValueError: invalid literal.*'dog'"),
     ],

@@ -115,6 +115,17 @@ def test_config_needs_test_augmentations(toy_config, trained):
         Predictor(cfg, trained)
 
 
+@pytest.mark.parametrize("kind", ["lazy", "yacs"])
+@pytest.mark.parametrize(("shape", "resized"), [((1, 5000), (1, 64)), ((1, 1), (24, 24))])
+def test_an_image_is_not_resized_to_nothing(toy_config, trained, tmp_path, kind, shape, resized):
+    (tmp_path / "toy.yaml").write_text(YACS)
+    cfg = toy_config() if kind == "lazy" else load_config(tmp_path / "toy.yaml")
+    predictor = Predictor(cfg, trained)
+    image = np.full((*shape, 3), 200, np.uint8)
+    assert predictor.preprocess(image)["image"].shape == (3, *resized)
+    assert predictor(image)["instances"].image_size == shape
+
+
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [

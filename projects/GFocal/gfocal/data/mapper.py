@@ -212,12 +212,11 @@ def _transformed_boxes(
     """
     if not annotations:
         return Boxes(torch.zeros(0, 4))
-    boxes = []
-    for annotation in annotations:
-        box = annotation["bbox"]
-        if not np.isfinite(np.asarray(box, dtype=np.float64)).all():
-            raise ValueError(f"box {box} is not finite")
-        boxes.append(BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS))
+    boxes = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
     # As floats: Detectron2's ResizeTransform truncates boxes of integers.
-    boxes = transforms.apply_box(np.array(boxes, dtype=np.float64)).clip(min=0)
+    boxes = np.array(boxes, dtype=np.float64)
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"box {annotations[finite.argmin()]['bbox']} is not finite")
+    boxes = transforms.apply_box(boxes).clip(min=0)
     return Boxes(np.minimum(boxes, [*size[::-1], *size[::-1]]))
