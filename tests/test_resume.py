@@ -111,7 +111,7 @@ def test_five_kills_change_nothing(tmp_path):
     assert results(folder) == expected
     losses = [x["total_loss"] for x in expected.values() if "total_loss" in x]
     assert len(losses) == 60
-    assert len(set(losses)) == 60
+    assert len(set(losses)) > 20  # medians, which repeat with some versions of Detectron2
     assert len([x for x in expected.values() if "ema/bbox/score" in x]) == 5
     for name in ("model_final", "model_final_ema", "model_best"):
         one, other = (load(tmp_path / x / f"{name}.pth") for x in ("whole", "killed"))
