@@ -275,6 +275,13 @@ def test_wrong_configs_are_refused(toy_config):
     with pytest.raises(TypeError, match="LazyConfig.*CfgNode.*Trainer"):
         LazyTrainer(get_cfg())
     cfg = toy_config()
+    cfg.train.best_metrics = "bbox/AP"
+    with pytest.raises(
+        ValueError, match=r"train.best_metrics, .* did you mean train.best_metric\?"
+    ):
+        LazyTrainer(cfg)
+    cfg = toy_config("+train.note=mine")
+    LazyTrainer(cfg)
     del cfg["lr_multiplier"]
     with pytest.raises(ValueError, match="no 'lr_multiplier'"):
         LazyTrainer(cfg)

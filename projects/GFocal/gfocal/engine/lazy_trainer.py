@@ -6,6 +6,7 @@ config is what Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optim
 """
 
 import copy
+import difflib
 import logging
 import weakref
 from collections import OrderedDict
@@ -27,12 +28,18 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
+from .base import AutocastTrainer, BaseTrainer, TrainOptions, is_cpu, set_seed, train_options
 from .checkpointing import TrainingCheckpointer
 from .config_io import config_settings, resolve_device
 from .hooks import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
+# Keys of `train` that are read here or by Detectron2. A config may have others of its own.
+_TRAIN_KEYS = {
+    *TrainOptions._fields,
+    *("output_dir", "init_checkpoint", "device", "max_iter", "channels_last", "amp", "ddp"),
+    *("reference_world_size", "cudnn_benchmark", "float32_precision", "model_ema"),
+}
 
 
 class LazyTrainer(BaseTrainer):
@@ -67,7 +74,7 @@ class LazyTrainer(BaseTrainer):
 
         Raises:
             TypeError: cfg is not a LazyConfig.
-            ValueError: a key is missing, or the device is.
+            ValueError: a key is missing or misspelt, or the device is not there.
         """
         TrainerBase.__init__(self)  # DefaultTrainer's own needs a yacs config
         if not isinstance(cfg, DictConfig):
@@ -77,6 +84,7 @@ class LazyTrainer(BaseTrainer):
             )
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        _refuse_misspelt_keys(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
@@ -263,6 +271,17 @@ def _get(cfg: DictConfig, key: str) -> Any:
     if value is None:
         raise ValueError(f"the config has no {key!r}; LazyTrainer needs it (or override its use)")
     return value
+
+
+def _refuse_misspelt_keys(cfg: DictConfig) -> None:
+    """Overrides are checked when they are applied; this is for what a config file says."""
+    for key in OmegaConf.select(cfg, "train", default={}):
+        nearest = difflib.get_close_matches(key, _TRAIN_KEYS, n=1, cutoff=0.85)
+        if key not in _TRAIN_KEYS and nearest:
+            raise ValueError(
+                f"the config has train.{key}, which nothing reads; did you mean "
+                f"train.{nearest[0]}? (A key of your own needs a name that is less alike.)"
+            )
 
 
 def _test_names(cfg: DictConfig) -> list[str | None]:
