@@ -2,7 +2,7 @@
 
 import torch
 
-from gfocal.box_distribution import GeneralDistribution
+from gfocal.box_distribution import DiracDistance, GeneralDistribution
 from gfocal.postprocess import detections
 from gfocal.structures import DenseAnchors, DensePredictions
 
@@ -58,6 +58,25 @@ def test_nms_keeps_classes_apart():
     scores = [[0.9, 0.8]] + [[0.01, 0.01]] * 4
     result = run(predictions_of(scores, [[0, 0, 2, 2]] * 5))
     assert result.pred_classes.tolist() == [0, 1]
+
+
+def test_nms_is_the_same_for_each_class():
+    """The last of 1203 classes, in a large image, keeps what the first does."""
+    boxes = torch.rand(300, 2) * 60 + 3000
+    anchors = DenseAnchors(torch.cat([boxes, boxes], dim=1), torch.ones(300), [(10, 30)])
+    logits = torch.full((1, 300, 1203), -100.0)
+    logits[..., 0] = logits[..., -1] = torch.randn(300)
+    predictions = DensePredictions(logits, torch.rand(1, 300, 4, 1) * 2)
+    (result,) = detections(
+        anchors,
+        predictions,
+        [(4000, 4000)],
+        DiracDistance(),
+        **{**SETTINGS, "nms_thresh": 0.3, "max_detections": 1000},
+    )
+    first, last = (result.anchor_idxs[result.pred_classes == k].tolist() for k in (0, 1202))
+    assert len(first) > 100
+    assert first == last
 
 
 def test_boxes_are_clipped_to_the_image():

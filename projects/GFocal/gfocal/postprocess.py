@@ -56,7 +56,10 @@ def detections(
         image_sizes, *(x.split(counts) for x in (boxes, scores, classes, location_idxs))
     ):
         image_boxes = clip_boxes_to_image(candidates[0], image_size)
-        keep = batched_nms(image_boxes, *candidates[1:3], nms_thresh)[:max_detections]
+        # It sets the classes apart by adding (class * image size) to the boxes: in float32, what is
+        # left of a box's place would be coarse for a large class (1/8 px for LVIS's last).
+        scores, classes = candidates[1].double(), candidates[2]
+        keep = batched_nms(image_boxes.double(), scores, classes, nms_thresh)[:max_detections]
         kept_boxes, kept_scores, kept_classes, kept_idxs = (
             x[keep] for x in (image_boxes, *candidates[1:])
         )
