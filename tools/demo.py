@@ -13,10 +13,10 @@ import os
 import sys
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from PIL import Image
 from tqdm import tqdm
 
+from gfocal.data import read_image
 from gfocal.engine import Predictor, load_config
 from gfocal.visualization import (
     detect_with_distributions,
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> list[str]:
     errors, titles, pictures, rows = [], [], [], []
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
-            image = read_image(path, format="BGR")
+            image = read_image(path, "BGR")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             errors.append(f"{path}: {error}")
             continue

@@ -163,7 +163,8 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 "DGQP reads a general distribution with at least topk bins"
             )
         # Autocast would run the two small layers in half precision.
-        with torch.autocast(box_logits.device.type, enabled=False):
+        device = box_logits.device.type  # on "meta", which counts FLOPs, there is no autocast
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
             probs = at_least_float32(box_logits).softmax(dim=-1).topk(self.topk, dim=-1).values
             stats = [probs] if self.add_topk else []
             if self.add_mean:
