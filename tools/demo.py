@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> list[str]:
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
             image = read_image(path, "BGR")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            errors.append(f"{path}: {error}")
+        except (FileNotFoundError, ValueError) as error:
+            errors.append(str(error))
             continue
         if args.distributions:
             inputs = [predictor.preprocess(image)]

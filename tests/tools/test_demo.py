@@ -85,7 +85,7 @@ def test_command_line(files):
     assert done.returncode == 1
     assert "2/3" in done.stderr or "3/3" in done.stderr  # progress
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: images{os.sep}broken.png: cannot identify image file")
+    assert last.startswith(f"error: images{os.sep}broken.png: UnidentifiedImageError: cannot ")
 
 
 def test_pictures_of_both_kinds(files):
