@@ -46,6 +46,17 @@ def test_names_in_paper_vs_code_exist():
         assert name in (ROOT / "docs" / path).read_text(), (path, name)
 
 
+@pytest.mark.parametrize("page", ["reliability", "errors"])
+def test_the_tests_that_a_page_names_exist(page):
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"docs/{page}.md").read_text()))
+    assert len(named) > 10
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {
+        name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)
+    }
+    assert named <= there
+
+
 def rows():
     """{config: cells} of the zoo's table."""
     lines = (ROOT / "projects/GFocal/README.md").read_text().splitlines()
