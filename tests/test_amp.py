@@ -32,6 +32,7 @@ from gfocal.quality import (
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
 from tests.tiny import make_gfl, make_head, make_input
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
 K = 4
 SIZE = (80, 96)

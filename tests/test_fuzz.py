@@ -33,6 +33,7 @@ from gfocal.meta_arch import GFL
 from gfocal.quality import DistributionGuidedQualityPredictor, QualityBranch
 from tests.tiny import make_input
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = os.environ.get("GFOCAL_FUZZ_EXAMPLES")
 FUZZ = settings(
     max_examples=int(EXAMPLES or 200),
@@ -52,15 +53,6 @@ MATCHERS = {
     "fcos": FCOSMatcher(),
     "fcos, whole box": FCOSMatcher(center_sampling_radius=0),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small are slower on several threads, and much slower beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class PoolingBackbone(Backbone):

@@ -10,20 +10,12 @@ from detectron2.utils.events import EventStorage
 
 from tests.tiny import make_gfl, make_input
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ITERATIONS, WARM_UP = 2000, 500
 NUM_CLASSES = 80
 # One tensor of class logits an iteration (90 locations and 1.5 images on average, 80 classes) would
 # come to 60 MB. What grows by design are the event storage and a cache of the convolutions: 11 MB.
 MAX_GROWTH = 24 * 2**20
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small are slower on several threads, and much slower beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def resident_memory() -> int:
