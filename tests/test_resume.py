@@ -24,12 +24,10 @@ TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_not_deterministic_afterwards():
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)  # threads gain nothing here, and forked workers wait for them
+def _not_deterministic_afterwards(one_thread):
+    before = torch.are_deterministic_algorithms_enabled()
     yield
-    torch.set_num_threads(before[0])
-    torch.use_deterministic_algorithms(before[1])
+    torch.use_deterministic_algorithms(before)
 
 
 def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
