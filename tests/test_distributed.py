@@ -69,7 +69,7 @@ if __name__ == "__main__":
 """
 
 
-def start(how, config, tmp_path, name, *more):
+def start(tmp_path, how, config, name, *more):
     """One process; two, by torchrun or by Detectron2's launch."""
     paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
     (tmp_path / "launched.py").write_text(LAUNCHED)
@@ -84,14 +84,13 @@ def start(how, config, tmp_path, name, *more):
          "--resume", *more, f"data.folder={tmp_path}/images",
          f"train.output_dir={tmp_path}/{name}"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
         start_new_session=True,  # so that all of it can be killed
     )  # fmt: skip
 
 
-def finish(process):
-    stderr = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, stderr[-3000:]
+def finish(tmp_path, *args):
+    assert start(tmp_path, *args).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()[-3000:]
 
 
 def metrics(folder):
@@ -109,8 +108,8 @@ def metrics(folder):
 def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
     if how == "launch" and "GLOO" not in inspect.getsource(sys.modules[launch.__module__]):
         pytest.skip("the launch of this Detectron2 needs a GPU for each process")
-    finish(start("one", "distributed_config", tmp_path, "one"))
-    finish(start(how, "distributed_config", tmp_path, "two"))
+    finish(tmp_path, "one", "distributed_config", "one")
+    finish(tmp_path, how, "distributed_config", "two")
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert one.keys() == two.keys() == {*range(9)}
     for iteration, values in one.items():
@@ -126,17 +125,17 @@ def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
 @pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path):
     """With dropout, so the random states of both are needed."""
-    options = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
-    finish(start("torchrun", "resume_config", tmp_path, "whole", *options))
-    process = start("torchrun", "resume_config", tmp_path, "killed", *options)
+    options = ["train.max_iter=30", "train.checkpointer.period=3", "train.eval_period=6"]
+    finish(tmp_path, "torchrun", "resume_config", "whole", *options)
+    process = start(tmp_path, "torchrun", "resume_config", "killed", *options)
     log = tmp_path / "killed/metrics.json"
     while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 7):
         time.sleep(0.01)
-    assert process.poll() is None, process.stderr.read()
+    assert process.poll() is None, (tmp_path / "stderr").read_text()
     os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes, which are sessions
-    process.communicate(timeout=60)
+    process.wait(timeout=60)
     assert (tmp_path / "killed/last_checkpoint").read_text() != "model_final.pth"
-    finish(start("torchrun", "resume_config", tmp_path, "killed", *options))
+    finish(tmp_path, "torchrun", "resume_config", "killed", *options)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("whole", "killed")]
     for name, weight in weights[0].items():

@@ -41,7 +41,7 @@ def start(tmp_path: Path, name: str, *more: str) -> subprocess.Popen:
         [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", CONFIG, "--resume",
          "--num-gpus", "0", *overrides(tmp_path, name, *more)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def load(path: Path) -> dict:
 @pytest.mark.slow
 def test_five_kills_change_nothing(tmp_path):
     whole = start(tmp_path, "whole")
-    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+    assert whole.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
 
     moments = random.Random(0)
     folder = tmp_path / "killed"
@@ -97,13 +97,12 @@ def test_five_kills_change_nothing(tmp_path):
         while process.poll() is None and len(lines(folder)) < before + progress:
             time.sleep(0.001)
         time.sleep(moments.random() * 0.05)
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, (tmp_path / "stderr").read_text()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stderr.close()
         kills += 1
     last = start(tmp_path, "killed")
-    assert last.wait(timeout=300) == 0, last.stderr.read()
+    assert last.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
 
     expected = results(tmp_path / "whole")
     assert results(folder) == expected
@@ -150,22 +149,27 @@ def test_other_workers_and_other_random_states_change_nothing(tmp_path, amp):
     assert differences(*(load(tmp_path / name) for name in names)) == []
 
 
-def test_the_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path):
+@pytest.mark.parametrize("killed_at", [5, 12])  # the first evaluation, and the last
+def test_the_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, killed_at):
     common = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
     common += ["train.ema_decay=0.0", "train.best_metric=bbox/score"]
     common += ["dataloader.train.num_workers=0"]
 
     class Killed(LazyTrainer):
-        @classmethod
-        def test(cls, cfg, model, evaluators=None):
-            raise OSError("killed in the evaluation")
+        def _evaluate(self):
+            if self.iter == killed_at:
+                raise OSError("killed in the evaluation")
+            return super()._evaluate()
 
     trainer = Killed(load_config(CONFIG, overrides(tmp_path, "half", *common)))
     with pytest.raises(OSError, match="killed in the evaluation"):
         trainer.train()
-    train(tmp_path, "half", *common)
-    train(tmp_path, "whole", *common)
+    half, whole = (train(tmp_path, name, *common) for name in ("half", "whole"))
+    assert (half._best.best, half._best.count_since) == (whole._best.best, whole._best.count_since)
     assert results(tmp_path / "half") == results(tmp_path / "whole")
+    for name in ("model_final", "model_best"):
+        one, other = (load(tmp_path / x / f"{name}.pth") for x in ("half", "whole"))
+        assert differences(one, other) == []
     assert [k for k, v in results(tmp_path / "half").items() if "bbox/score" in v] == [5, 12]
 
 
@@ -219,6 +223,9 @@ def test_what_cannot_be_resumed_says_so(tmp_path, caplog):
     train(tmp_path, "run", *common, "train.max_iter=4")
     assert "random states of 2 processes, this training has 1" in caplog.text
 
+    train(tmp_path, "run", *common, "train.max_iter=5", "optimizer.lr=0.003")
+    assert "learning rate is 0.003 in the config and 0.1 in the checkpoint" in caplog.text
+
     del checkpoint["trainer"]["_trainer"]
     torch.save(checkpoint, folder / "model_final.pth")
     with pytest.raises(ValueError, match=r"not written by gfocal's trainer.*train.init_checkpoint"):
@@ -226,6 +233,22 @@ def test_what_cannot_be_resumed_says_so(tmp_path, caplog):
     (folder / "model_final.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"last_checkpoint names .*model_final.pth"):
         train(tmp_path, "run", *common)
+
+
+def test_a_new_training_in_an_old_folder_is_not_resumed_as_the_old_one(tmp_path, caplog):
+    common = ["train.eval_period=0", "train.validation_loss=False", "train.best_metric="]
+    common += ["train.ema_decay=0", "dataloader.train.num_workers=0"]
+    train(tmp_path, "run", *common, "train.max_iter=2")
+    new = LazyTrainer(load_config(CONFIG, overrides(tmp_path, "run", *common, "train.max_iter=4")))
+    new.resume_or_load(resume=False)
+    new.run_step = lambda: (_ for _ in ()).throw(OSError("killed before the first checkpoint"))
+    with pytest.raises(OSError, match="killed before"):
+        new.train()
+    assert "has checkpoints of an earlier training" in caplog.text
+    assert (tmp_path / "run/last_checkpoint.old").read_text() == "model_final.pth"
+    resumed = LazyTrainer(load_config(CONFIG, overrides(tmp_path, "run", *common)))
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 0
 
 
 def test_a_seed_makes_it_repeat_and_another_does_not(tmp_path):

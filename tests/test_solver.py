@@ -52,7 +52,12 @@ def test_adamw_clips_too():
     assert steps == [pytest.approx([30 / 33], rel=1e-5), pytest.approx([40 / 43], rel=1e-5)]
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_fused_step_is_refused():
+    with pytest.raises(ValueError, match="fused=True"):
+        SGD(_parameters(), lr=1.0, max_grad_norm=1.0, fused=True)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), "abc"])
 def test_bad_norm(value):
     with pytest.raises(ValueError, match=r"max_grad_norm is .*; expected None or above 0"):
         SGD(_parameters(), lr=1.0, max_grad_norm=value)

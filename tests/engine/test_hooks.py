@@ -25,6 +25,7 @@ from gfocal.engine.hooks import (
 from gfocal.rng import rng_state
 from tests.resume_config import MeanScore
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = str(Path(__file__).parents[1] / "resume_config.py")
 OFF = ["train.ema_decay=0", "train.best_metric=", "train.validation_loss=False"]
 QUICK = [
@@ -121,7 +122,7 @@ def test_best_metric_by_hand():
     exhausted = []
     for iteration, value in enumerate([math.nan, 5.0, 5.0, 7.0, 6.0, -math.inf, 8.0]):
         best.update({"bbox": {"AP": value}}, iteration)
-        exhausted.append(best.exhausted)
+        exhausted.append(best.should_stop())
     assert [(name, x["iteration"], x["bbox/AP"]) for name, x in saved] == [
         ("model_best", 1, 5.0), ("model_best", 3, 7.0), ("model_best", 6, 8.0),
     ]  # fmt: skip
@@ -134,7 +135,7 @@ def test_best_metric_by_hand():
         lowest.update({"validation": {"total_loss": value}}, 0)
         values.append(lowest.best)
     assert values == [3.0, 2.0, 2.0, 1.0, 1.0, 1.0]
-    assert not lowest.exhausted  # a patience of 0 never ends
+    assert not lowest.should_stop()  # a patience of 0 never ends
     with pytest.raises(
         ValueError, match="best_metric is 'bbox/AP', but an evaluation gives a/b, c"
     ):
@@ -219,10 +220,41 @@ def test_early_stop(config, tmp_path, caplog):
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"  # not model_best.pth
     assert metrics(tmp_path)[-1]["bbox/AP"] == 4.9
 
+    Scripted.count = 4
     again = ScriptedTrainer(config(*options))  # a resume finds that it had come to its end
     again.resume_or_load(resume=True)
-    assert again.train() == {"bbox": {"AP": 6.0}}
+    assert again.train() == {"bbox": {"AP": 4.9}}
     assert torch.equal(weights(again.model), seen[-1])
+    assert again._best.count_since == 3  # that evaluation was counted before
+
+    longer = ScriptedTrainer(config(*options, "train.early_stop_patience=4"))
+    longer.resume_or_load(resume=True)
+    longer.train()
+    assert Scripted.count == 6  # 6 after iteration 12, and none before
+    assert longer._best.best == 6.0
+    assert metrics(tmp_path)[-1]["iteration"] == 12
+
+
+def test_ema_that_a_checkpoint_does_not_have_starts_from_its_weights(config, tmp_path):
+    first = LazyTrainer(config("train.checkpointer.period=2"))
+    first.train()
+    options = ["train.ema_decay=0.9", "train.best_metric=ema/bbox/score"]
+    finished = LazyTrainer(config(*options))
+    finished.resume_or_load(resume=True)
+    finished.train()
+    for name in ("model_final_ema", "model_best"):
+        loaded = LazyTrainer.build_model(config())
+        StrictCheckpointer(loaded).load(str(tmp_path / f"run/{name}.pth"))
+        assert torch.equal(weights(loaded), weights(first.model))
+
+
+def test_results_of_a_test_that_gives_none(config):
+    class Silent(LazyTrainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return None
+
+    assert Silent(config("train.ema_decay=0.9", "train.max_iter=1")).train() == {"ema": {}}
 
 
 def test_a_metric_that_an_evaluation_does_not_give_is_an_error(config):

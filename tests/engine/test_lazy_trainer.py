@@ -280,6 +280,11 @@ def test_wrong_configs_are_refused(toy_config):
         ValueError, match=r"train.best_metrics, .* did you mean train.best_metric\?"
     ):
         LazyTrainer(cfg)
+    for key in ("log_period", "checkpointer.period", "checkpointer.max_to_keep"):
+        with pytest.raises(ValueError, match=f"train.{key} is 0; expected at least 1"):
+            LazyTrainer(toy_config(f"train.{key}=0"))
+    with pytest.raises(ValueError, match="--resume is among the overrides; flags stand before"):
+        toy_config("--resume")
     cfg = toy_config("+train.note=mine")
     LazyTrainer(cfg)
     del cfg["lr_multiplier"]

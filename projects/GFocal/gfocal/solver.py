@@ -22,14 +22,17 @@ class _Clipping:
         kwargs: see the optimizer of torch.optim.
 
     Raises:
-        ValueError: if ``max_grad_norm`` is not positive.
+        ValueError: if ``max_grad_norm`` is not a number above 0, or comes with ``fused=True``: a
+            fused step would unscale the gradients after they were clipped.
     """
 
     def __init__(self, params: Iterable[Any], *, max_grad_norm: float | None = None, **kwargs: Any):
         super().__init__(params, **kwargs)
         if max_grad_norm is not None:
-            if not max_grad_norm > 0:
-                raise ValueError(f"max_grad_norm is {max_grad_norm}; expected None or above 0")
+            if not (isinstance(max_grad_norm, (int, float)) and max_grad_norm > 0):
+                raise ValueError(f"max_grad_norm is {max_grad_norm!r}; expected None or above 0")
+            if kwargs.get("fused"):
+                raise ValueError("max_grad_norm cannot clip the gradients of fused=True under AMP")
             self.max_grad_norm = max_grad_norm
             self.register_step_pre_hook(_clip)
 

@@ -7,6 +7,7 @@ random numbers of an image are seeded by its place in the stream. So the batches
 the number of workers, and going on after batch n means to skip n batches of indices.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -56,14 +57,17 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Any]]:
         # A generator: nothing starts before the first batch is asked for, when it is known where.
-        batches = DataLoader(
+        # The workers load single images: a queue of whole batches would fill the shared memory.
+        loader = DataLoader(
             _Mapped(self.dataset, self.mapper, self.seed),
-            batch_sampler=self._indices(skip=self.num_batches),
+            sampler=itertools.chain.from_iterable(self._indices(skip=self.num_batches)),
+            batch_size=None,
             num_workers=self.num_workers,
-            collate_fn=_as_is,
+            collate_fn=unchanged,
             generator=torch.Generator().manual_seed(0),  # else it draws from the global one
         )
-        for batch in batches:
+        images = iter(loader)
+        while batch := list(itertools.islice(images, self.batch_size)):
             self.num_batches += 1
             yield batch
         raise ValueError(
@@ -89,6 +93,7 @@ class TrainLoader:
         """Returns the place in the stream. The same for all workers."""
         return {
             "num_batches": self.num_batches,
+            "total_batch_size": self.batch_size * comm.get_world_size(),
             "seed": self.seed,
             "sampler_seed": getattr(self.sampler, "_seed", None),  # of Detectron2's samplers
             "num_images": len(self.dataset),
@@ -101,7 +106,8 @@ class TrainLoader:
                 f"The checkpoint's training set had {state_dict['num_images']} images, this one "
                 f"has {len(self.dataset)}: the order of images is another one from here on"
             )
-        self.num_batches = state_dict["num_batches"]
+        seen = state_dict["num_batches"] * state_dict["total_batch_size"]
+        self.num_batches = seen // (self.batch_size * comm.get_world_size())
         self.seed = state_dict["seed"]
         if state_dict["sampler_seed"] is not None and hasattr(self.sampler, "_seed"):
             self.sampler._seed = state_dict["sampler_seed"]
@@ -179,8 +185,9 @@ class _Mapped(Dataset):
         raise ValueError(f"the mapper answered None for {_MAX_TRIES} training images in a row")
 
 
-def _as_is(batch: list[Any]) -> list[Any]:
-    return batch
+def unchanged(item: Any) -> Any:
+    """A collate_fn that leaves an item as it is."""
+    return item
 
 
 def _is_wide(dataset: Any) -> np.ndarray:

@@ -157,7 +157,8 @@ def without_empty_resize(
 ) -> list[T.Augmentation | T.Transform]:
     """The augmentations, such that ResizeShortestEdge leaves a side of one pixel at least.
 
-    To keep 5000 x 1 below max_size=1333, Detectron2's shrinks the shorter side to 0 pixels.
+    To keep 5000 x 1 below max_size=1333, Detectron2's shrinks the shorter side to 0 pixels. (One
+    inside another augmentation, as RandomApply, is left as it is.)
     """
     return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
 

@@ -1,9 +1,11 @@
 """What the LazyConfig and the yacs trainer share, and the training step for AMP on a CPU."""
 
+import contextlib
 import itertools
 import logging
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +76,11 @@ class TrainOptions(NamedTuple):
 
 
 def train_options(cfg: Config) -> TrainOptions:
-    """Returns the options of a training that a config names, or their defaults."""
+    """Returns the options of a training that a config names, or their defaults.
+
+    Raises:
+        ValueError: a period below 1. (A period of evaluations may be 0.)
+    """
     if isinstance(cfg, CfgNode):
         return TrainOptions(
             seed=cfg.SEED,
@@ -90,7 +96,16 @@ def train_options(cfg: Config) -> TrainOptions:
         )
     defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
     given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
-    return defaults._replace(**{key: value for key, value in given.items() if value is not None})
+    options = defaults._replace(**{key: x for key, x in given.items() if x is not None})
+    keep = options.checkpointer.get("max_to_keep")
+    periods = {
+        "log_period": options.log_period,
+        "checkpointer.period": options.checkpointer["period"],
+    }
+    for key, value in {**periods, "checkpointer.max_to_keep": 1 if keep is None else keep}.items():
+        if not value >= 1:
+            raise ValueError(f"train.{key} is {value}; expected at least 1")
+    return options
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
@@ -107,6 +122,12 @@ def set_seed(seed: int, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+_ANEW = (
+    "To start from its weights, name it in train.init_checkpoint (MODEL.WEIGHTS), with another "
+    "output folder"
+)
 
 
 class BaseTrainer(DefaultTrainer):
@@ -137,13 +158,21 @@ class BaseTrainer(DefaultTrainer):
         if "_trainer" not in state_dict:
             raise ValueError(
                 "the checkpoint to resume from was not written by gfocal's trainer and cannot be "
-                "taken up exactly; to start from its weights name it in train.init_checkpoint "
-                "(MODEL.WEIGHTS), with another output folder"
+                f"taken up exactly. {_ANEW}"
             )
+        groups = self._trainer.optimizer.param_groups
+        rates = [group.get("initial_lr", group["lr"]) for group in groups]
         TrainerBase.load_state_dict(self, state_dict)
         # A gradient scaler is new where the run before had none.
         self._trainer.load_state_dict({**self._trainer.state_dict(), **state_dict["_trainer"]})
         logger = logging.getLogger(__name__)
+        groups = self._trainer.optimizer.param_groups
+        resumed = [group.get("initial_lr", group["lr"]) for group in groups]
+        if rates != resumed:
+            logger.warning(
+                f"The learning rate is {rates[0]:g} in the config and {resumed[0]:g} in the "
+                f"checkpoint, and the resumed training keeps the latter. {_ANEW}"
+            )
         loader, place = self._trainer.data_loader, state_dict.get("data")
         if place is not None and hasattr(loader, "load_state_dict"):
             loader.load_state_dict(place)
@@ -158,9 +187,12 @@ class BaseTrainer(DefaultTrainer):
                 f"{comm.get_world_size()}: it goes on, but not exactly as it would have"
             )
 
-    def gather_rng_states(self) -> None:
-        """Collects the random states for the next checkpoint. For all processes."""
+    @contextlib.contextmanager
+    def gathered_rng_states(self) -> Iterator[None]:
+        """Inside, checkpoints have the random states of all processes, which all must go in."""
         self._rng_states = comm.gather(rng_state())
+        yield
+        self._rng_states = None  # soon they are others
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continues from the last checkpoint in the output folder, or loads the initial weights.
@@ -195,7 +227,9 @@ class BaseTrainer(DefaultTrainer):
                 options.best_metric, options.best_mode, options.early_stop_patience, self._save_best
             )
         self._checkpoint_hook = CheckpointHook(self.checkpointer, **options.checkpointer)
-        should_stop = self._best and (lambda: self._best.exhausted)
+        self._evaluation_hook = EvaluationHook(
+            options.eval_period, self._evaluate, self._best and self._best.should_stop
+        )
         ret = [
             *self._first_hooks(),
             self._ema,
@@ -203,7 +237,7 @@ class BaseTrainer(DefaultTrainer):
             self._checkpoint_hook,
             MetricsHook(),
             self._best,
-            EvaluationHook(options.eval_period, self._evaluate, should_stop),
+            self._evaluation_hook,
         ]
         if comm.is_main_process():  # last, so that the evaluation's metrics are written too
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=options.log_period))
@@ -216,14 +250,15 @@ class BaseTrainer(DefaultTrainer):
         results = {}
         if self._ema is not None:
             with evaluation_leaves_no_trace(self._ema.model):
-                results["ema"] = self.test(self.cfg, self._ema.model)
+                results["ema"] = self.test(self.cfg, self._ema.model) or {}
         with evaluation_leaves_no_trace(self.model):
-            results = {**self.test(self.cfg, self.model), **results}
+            results = {**(self.test(self.cfg, self.model) or {}), **results}
             if train_options(self.cfg).validation_loss:
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))
                 results["validation"] = validation_losses(self.checkpointer.model, batches)
         self._last_eval_results = results
-        if self._best is not None and comm.is_main_process():
+        again = self._evaluation_hook.last == self.iter  # as that of a run that had ended
+        if self._best is not None and comm.is_main_process() and not again:
             self._best.update(results, self.iter)
         return results
 
@@ -242,12 +277,16 @@ class BaseTrainer(DefaultTrainer):
         self.checkpointer.write(name, {"model": model.state_dict(), **extra})
 
     def before_train(self) -> None:
+        if self.start_iter == 0 and comm.is_main_process():
+            self.checkpointer.forget_last_checkpoint()
         super().before_train()
         if self._resumed_rng_state is not None:
             set_rng_state(self._resumed_rng_state)
             self._resumed_rng_state = None
 
     def after_train(self) -> None:
+        # One more than that when a finished run was resumed.
+        self.iter = min(self.iter, self.max_iter)
         super().after_train()
         if self._ema is not None and comm.is_main_process() and self.iter >= self.max_iter:
             self._save_ema()
@@ -269,12 +308,15 @@ class BaseTrainer(DefaultTrainer):
             and the losses of `train.validation_loss` under "validation"; None where there was no
             evaluation.
         """
-        if self._best is not None and self._best.exhausted:
-            self.start_iter = self.max_iter  # the run that is resumed had come to its end
+        logger = logging.getLogger(__name__)
+        if self._best is not None and self._best.should_stop():
+            logger.info("The training that is resumed had come to its early stop")
+            with EventStorage(self.iter):
+                return self._evaluate()
         try:
             self._run()
         except StopTraining:
-            logging.getLogger(__name__).info(
+            logger.info(
                 f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
                 f"than {self._best.best:g} in {self._best.count_since} evaluations"
             )

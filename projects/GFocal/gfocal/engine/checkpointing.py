@@ -24,6 +24,22 @@ class StrictCheckpointer(WeightsOnlyCheckpointer):
             incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
         )
 
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's.
+
+        Raises:
+            FileNotFoundError: last_checkpoint names a file that is not there.
+            ValueError: the checkpoint is of another model.
+        """
+        if resume and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if "://" not in last and not os.path.isfile(last):
+                raise FileNotFoundError(
+                    f"{self.save_dir}/last_checkpoint names {last!r}, which is not there; write "
+                    "another checkpoint's name into it, or remove it to start anew"
+                )
+        return super().resume_or_load(path, resume=resume)
+
 
 class TrainingCheckpointer(StrictCheckpointer):
     """A StrictCheckpointer whose files are either there and whole, or not there."""
@@ -52,21 +68,17 @@ class TrainingCheckpointer(StrictCheckpointer):
         with self._replaced(os.path.join(self.save_dir, "last_checkpoint")) as file:
             file.write(last_filename_basename.encode())
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's.
-
-        Raises:
-            FileNotFoundError: last_checkpoint names a file that is not there.
-            ValueError: the checkpoint is of another model.
-        """
-        if resume and self.has_checkpoint():
-            last = self.get_checkpoint_file()
-            if "://" not in last and not os.path.isfile(last):
-                raise FileNotFoundError(
-                    f"{self.save_dir}/last_checkpoint names {last!r}, which is not there; write "
-                    "another checkpoint's name into it, or remove it to start anew"
-                )
-        return super().resume_or_load(path, resume=resume)
+    def forget_last_checkpoint(self) -> None:
+        """Renames last_checkpoint to last_checkpoint.old, for a training that starts anew in the
+        folder of another: if it is resumed before its first checkpoint, it shall not go on with the
+        other's."""
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        if "://" not in path and os.path.isfile(path):
+            os.replace(path, f"{path}.old")
+            self.logger.warning(
+                f"{self.save_dir} has checkpoints of an earlier training, which this one does not "
+                "resume and may replace. The name of the last one is now in last_checkpoint.old"
+            )
 
     @contextlib.contextmanager
     def _replaced(self, path: str) -> Iterator[IO[bytes]]:
@@ -98,12 +110,13 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
-        if self.trainer.start_iter > 0 and comm.is_main_process() and "://" not in self._folder:
+        folder = self.checkpointer.save_dir
+        if self.trainer.start_iter > 0 and comm.is_main_process() and "://" not in folder:
             pattern = re.compile(rf"{self.file_prefix}_(\d+)\.pth")
-            found = [x for x in map(pattern.fullmatch, os.listdir(self._folder)) if x]
+            found = [x for x in map(pattern.fullmatch, os.listdir(folder)) if x]
             earlier = sorted((int(x[1]), x[0]) for x in found)
             self.recent_checkpoints = [
-                os.path.join(self._folder, name)
+                os.path.join(folder, name)
                 for iteration, name in earlier
                 if iteration < self.trainer.start_iter
             ]
@@ -111,19 +124,15 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if (iteration + 1) % self.period == 0 or iteration >= self.max_iter - 1:
-            self.trainer.gather_rng_states()
-            if comm.is_main_process():
-                self.step(iteration)
+            with self.trainer.gathered_rng_states():
+                if comm.is_main_process():
+                    self.step(iteration)
 
     def save_final(self, iteration: int) -> None:
         """Writes model_final.pth, for a training that ends early. For all processes."""
-        self.trainer.gather_rng_states()
-        if comm.is_main_process():
-            self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
-
-    @property
-    def _folder(self) -> str:
-        return self.checkpointer.save_dir
+        with self.trainer.gathered_rng_states():
+            if comm.is_main_process():
+                self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
 
 
 def check_weights(path: str) -> str:

@@ -145,6 +145,8 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ValueError: an unknown key, an override that cannot be read, or a value of another kind.
     """
+    if flags := [text for text in overrides if text.startswith("--")]:
+        raise ValueError(f"{flags[0]} is among the overrides; flags stand before them")
     if isinstance(cfg, CfgNode):
         return _override_yacs(cfg, overrides)
     for text in overrides:

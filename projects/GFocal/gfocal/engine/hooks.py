@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import AveragedModel
 
+from ..data.loader import unchanged
 from ..rng import preserved_rng
 from ..workers import each_on_its_own
 
@@ -43,8 +44,8 @@ class StopTraining(BaseException):
 class EMAHook(HookBase):
     """An exponential moving average of the weights and of the statistics of batch norm.
 
-    After n steps it keeps ``min(decay, (1 + n) / (10 + n))`` of itself at each, so that the
-    untrained weights it starts from are soon forgotten.
+    It starts as the weights after its first step. After n steps it keeps
+    ``min(decay, (1 + n) / (10 + n))`` of itself at each, so that its start is soon forgotten.
 
     Args:
         model: whose weights; without DistributedDataParallel.
@@ -74,6 +75,11 @@ class EMAHook(HookBase):
     def model(self) -> nn.Module:
         return self._average.module
 
+    def before_train(self) -> None:
+        # The weights have been loaded since; a checkpoint without an average brings none either.
+        if self._average.n_averaged == 0:
+            self.model.load_state_dict(self._source.state_dict())
+
     def after_step(self) -> None:
         self._average.update_parameters(self._source)
 
@@ -92,7 +98,7 @@ class BestMetric(HookBase):
         metric: name in the flattened results, e.g. "bbox/AP"; "ema/bbox/AP" for the averaged
             weights; "validation/total_loss".
         mode: "max" or "min", what is better.
-        patience: evaluations without a better value after which :attr:`exhausted`; 0 for never.
+        patience: evaluations without a better value after which to stop; 0 for never.
         save: called with ("model_best", metric's value) when there is a better one.
 
     Raises:
@@ -131,9 +137,8 @@ class BestMetric(HookBase):
         else:
             self.count_since += 1
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether the training should end. The main process decides; all must ask."""
+    def should_stop(self) -> bool:
+        """Whether the training should end. The main process decides; all must ask together."""
         return comm.all_gather(0 < self.patience <= self.count_since)[0]
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,7 +150,10 @@ class BestMetric(HookBase):
 
 class EvaluationHook(EvalHook):
     """Detectron2's EvalHook, which after a resume makes up for the evaluation that the checkpoint
-    does not know of: a checkpoint is written before the evaluation of its iteration.
+    does not know of: a periodic checkpoint is written before the evaluation of its iteration.
+
+    Attributes:
+        last: the iteration last evaluated; -1 for none.
 
     Args:
         period: iterations between evaluations; 0 for one at the end only.
@@ -161,10 +169,18 @@ class EvaluationHook(EvalHook):
     ):
         super().__init__(period, function)
         self._should_stop = should_stop
+        self.last = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last = state_dict["last"]
 
     def before_train(self) -> None:
         start, end = self.trainer.start_iter, self.trainer.max_iter
-        if 0 < start < end and self._period > 0 and start % self._period == 0:
+        due = self._period > 0 and start % self._period == 0
+        if 0 < start < end and due and self.last != start - 1:
             self.trainer.iter = self.trainer.storage.iter = start - 1
             self._evaluate()
             self.trainer.iter = self.trainer.storage.iter = start
@@ -176,6 +192,7 @@ class EvaluationHook(EvalHook):
 
     def _evaluate(self) -> None:
         self._do_eval()
+        self.last = self.trainer.iter
         if self._should_stop is not None and self._should_stop():
             raise StopTraining
 
@@ -195,9 +212,7 @@ class MetricsHook(HookBase):
             return {}
         smoothed = storage.smoothing_hints()
         return {
-            name: [(float(value), int(iteration)) for value, iteration in history.values()][
-                -self.WINDOW :
-            ]
+            name: [(float(x), int(iteration)) for x, iteration in history.values()[-self.WINDOW :]]
             for name, history in storage.histories().items()
             if smoothed[name]
         }
@@ -210,7 +225,7 @@ class MetricsHook(HookBase):
         now = storage.iter
         for name, values in self._restored.items():
             for value, iteration in values:
-                storage.iter = int(iteration)
+                storage.iter = iteration
                 storage.put_scalar(name, value)
         storage.iter = now
         self._restored = {}
@@ -218,12 +233,14 @@ class MetricsHook(HookBase):
 
 @contextlib.contextmanager
 def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
-    """What runs inside changes neither the random states nor a module's mode. All processes go in
-    with the buffers of the main one, the ones that it saves: without synchronisation each has its
-    own statistics of batch norm."""
+    """What runs inside changes neither the random states nor a module's mode. Inside, all processes
+    have the buffers of the main one, which are those that it saves: without synchronisation each
+    has its own statistics of batch norm."""
     modes = [(module, module.training) for module in model.modules()]
+    own = []
     if comm.get_world_size() > 1:
-        for buffer in model.buffers():
+        own = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        for buffer, _ in own:
             torch.distributed.broadcast(buffer, 0)
     with preserved_rng():
         try:
@@ -231,6 +248,8 @@ def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for buffer, value in own:
+                buffer.copy_(value)
 
 
 @torch.no_grad()
@@ -293,6 +312,7 @@ class ValidationBatches:
             MapDataset(self.dataset, self.mapper),
             sampler=range(comm.get_rank(), len(self.dataset), comm.get_world_size()),
             batch_size=None,
+            collate_fn=unchanged,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(0),
         )
