@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from detectron2.utils.events import EventStorage
 
 from tests.tiny import make_gfl, make_input
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ITERATIONS, WARM_UP = 2000, 500
 NUM_CLASSES = 80
 # One tensor of class logits an iteration (90 locations and 1.5 images on average, 80 classes) would
@@ -46,7 +46,13 @@ def random_batch(rng):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is Linux's")
 def test_soak():
-    rng = np.random.default_rng(0)
+    mp.spawn(soak, nprocs=1)  # a new process: after other tests the memory of this one is in pieces
+
+
+def soak(index):
+    torch.set_num_threads(1)
+    torch.manual_seed(index)
+    rng = np.random.default_rng(index)
     model = make_gfl(num_classes=NUM_CLASSES, statistics_period=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     positives = detected = 0
