@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import get_cfg, instantiate
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, hooks
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage, JSONWriter
 from fvcore.common.param_scheduler import ConstantParamScheduler
@@ -192,6 +192,33 @@ def test_resume_continues_with_weights_momentum_and_learning_rate(toy_config):
     done.resume_or_load(resume=True)
     assert done.start_iter == 6
     assert done.train() == {"bbox": {"AP": 50.0, "images": 2.0}}
+
+
+def test_the_gradient_scaler_is_resumed(toy_config):
+    """Detectron2's AMPTrainer steps on CUDA only; what it saves can be looked at anywhere."""
+
+    def trainer(scale=None):
+        ret = LazyTrainer(toy_config())
+        if scale is not None:
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            parts = (ret._trainer.model, ret._trainer.data_loader, ret._trainer.optimizer)
+            ret._trainer = AMPTrainer(*parts, grad_scaler=scaler)
+        return ret
+
+    saving = trainer(scale=512.0)
+    saving.iter = 3
+    saving.checkpointer.save("model_0000003")
+    resumed = trainer(scale=65536.0)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 4
+    assert resumed._trainer.grad_scaler.state_dict()["scale"] == 512.0
+    trainer().resume_or_load(resume=True)  # AMP switched off
+    without = trainer()
+    without.iter = 3
+    without.checkpointer.save("model_0000003")
+    switched_on = trainer(scale=1024.0)
+    switched_on.resume_or_load(resume=True)
+    assert switched_on._trainer.grad_scaler.state_dict()["scale"] == 1024.0
 
 
 def test_initial_weights_are_loaded_without_the_rest(toy_config, tmp_path):
