@@ -16,6 +16,8 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from gfocal.workers import sum_over_workers
+
 from .tiny import make_gfl, make_input
 
 BATCHES = {
@@ -33,6 +35,8 @@ def _model_and_batch(boxes):
 def _worker(rank, boxes, file):
     dist.init_process_group("gloo", init_method=f"file://{file}.init", rank=rank, world_size=2)
     assert comm.get_world_size() == 2
+    own = torch.tensor([1.0, rank])
+    assert sum_over_workers(own)[0].tolist() == [2, 1] and own.tolist() == [1, rank]
     model, batch = _model_and_batch(boxes)
     model = torch.nn.parallel.DistributedDataParallel(model)
     sum(model(batch[rank : rank + 1]).values()).backward()

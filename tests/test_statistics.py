@@ -55,6 +55,21 @@ def test_by_hand():
     }
 
 
+def test_a_side_behind_the_first_location_of_a_level():
+    """As ``match_every_box`` has them: the location lies left of its box."""
+    anchors, predictions, _, representation, _ = batch()
+    matched = torch.full((2, 6), -1)
+    matched[0, 4] = 0  # (0, 0) of stride 16
+    boxes = [Boxes(torch.tensor([[8.0, -16.0, 48.0, 16.0]])), Boxes(torch.zeros(0, 4))]
+    classes = [torch.tensor([0]), torch.zeros(0, dtype=torch.int64)]
+    targets = DenseTargets.from_matches(matched, boxes, classes, num_classes=3)
+    with EventStorage() as storage:
+        TargetStatistics(1, ["p3", "p4"]).put(anchors, predictions, targets, representation, [1, 0])
+        values = {name: value for name, (value, _) in storage.latest().items()}
+    assert values["clipped_dfl_targets/p4"] == 1 / 4
+    assert "clipped_dfl_targets/p3" not in values
+
+
 def test_one_warning(caplog):
     statistics = TargetStatistics(period=1, level_names=["p3", "p4"])
     statistics.MIN_SIDES = 24  # two batches

@@ -90,6 +90,28 @@ def test_goes_on_where_another_was(num_workers, sampler):
     assert rest.state_dict()["num_batches"] == 12
 
 
+def test_the_processes_share_the_images_and_their_random_numbers(monkeypatch):
+    whole = take(loader(batch=2, aspect_ratio_grouping=False), 10)
+    shares = []
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        shares.append(take(loader(batch=2, aspect_ratio_grouping=False), 10))
+    assert [first + second for first, second in zip(*shares)] == whole
+
+
+def test_another_batch_size_goes_on_after_the_images_that_were_seen():
+    seen = loader(aspect_ratio_grouping=False)
+    images = list(itertools.chain.from_iterable(take(seen, 9)))
+    assert seen.num_batches == 9
+    for batch, skipped in ((3, 18), (4, 16)):  # 4 does not divide 18: the batch before
+        other = loader(batch=batch, aspect_ratio_grouping=False)
+        other.load_state_dict(seen.state_dict())
+        stream = take(loader(batch=1, aspect_ratio_grouping=False), skipped + batch)
+        assert take(other, 1) == [[image for (image,) in stream[skipped:]]]
+    assert [image for (image,) in stream[:18]] == images
+
+
 def test_where_the_mapper_has_no_answer_another_image_is_taken():
     def only_even(x):
         return None if x["image_id"] % 2 else x

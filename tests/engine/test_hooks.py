@@ -286,6 +286,21 @@ def test_validation_loss_by_hand(config):
         ValidationBatches([], lambda x: x, 0)
 
 
+def test_validation_does_not_change_what_no_state_dict_has():
+    class Normalised(torch.nn.Linear):
+        """As Detectron2's RetinaNet, whose normaliser follows the batches."""
+
+        normalizer = 100.0
+
+        def forward(self, batch):
+            self.normalizer = 0.9 * self.normalizer + 0.1 * len(batch)
+            return {"loss": super().forward(torch.ones(1)).sum() / self.normalizer}
+
+    model = Normalised(1, 1)
+    validation_losses(model, [["image"], ["image"]])
+    assert model.normalizer == 100
+
+
 def test_validation_leaves_no_trace(config, tmp_path):
     trainer = LazyTrainer(config("train.validation_loss=True", "train.max_iter=3"))
     trainer.train()
