@@ -181,20 +181,27 @@ def register(tmp_path, document):
 
 
 def test_a_dataset_of_crowds_alone_trains_where_crowds_are_ignored(tmp_path):
+    """By one override, which the dataset follows."""
     document = valid_document()
     for record in document["annotations"]:
         record["iscrowd"] = 1
-    name = register(tmp_path, document)
-    with pytest.raises(ValueError, match="no image with a box that is no crowd in mine"):
-        detection_dataset_dicts(name)
-    loader = build_train_loader(
-        detection_dataset_dicts(name, filter_empty=False),
-        mapper=make_mapper(crowds="ignore"),
-        total_batch_size=3,
-        aspect_ratio_grouping=False,
-    )
-    inputs = next(iter(loader))
-    assert sorted(len(x["ignore_regions"]) for x in inputs) == [0, 2, 2]
+    json_file, images = write_dataset(tmp_path, document)
+    overrides = [
+        *(f"data.{name}_json={json_file}" for name in ("train", "val")),
+        *(f"data.{name}_images={images}" for name in ("train", "val")),
+        "data.min_size=64",
+        "data.max_size=128",
+        "data.batch_size=2",
+        "data.num_workers=0",
+    ]
+    path = model_zoo.get_config_file("quick_start/custom_coco.py")
+    with pytest.raises(ValueError, match="no image with a box that is no crowd in custom_coco_tr"):
+        instantiate(load_config(path, overrides).dataloader.train)
+    cfg = load_config(path, [*overrides, "dataloader.train.mapper.crowds=ignore"])
+    inputs = next(iter(instantiate(cfg.dataloader.train)))
+    del cfg.dataloader.train.mapper.crowds
+    assert cfg.dataloader.train.dataset.crowds == "drop"  # with a mapper that has no such word
+    assert [len(x["ignore_regions"]) for x in inputs] == [2, 2]
     losses = check_training(make_gfl(), inputs)
     assert losses["loss_cls"] > 0 and losses["loss_box_reg"] == losses["loss_dfl"] == 0
 

@@ -193,7 +193,7 @@ def test_what_a_checkpoint_may_look_like(tmp_path):
     [
         (torch.zeros(3), "holds a Tensor; expected a dict"),
         ({}, "has no state_dict"),
-        ({"state_dict": [1]}, "has no state_dict to read; its keys: state_dict"),
+        ({"state_dict": [1]}, r"has no state_dict to read: \[1\]; expected a dict of tensors$"),
         ({"state_dict": {"a": 1}}, "a state_dict of named tensors: it has others, under 'a'$"),
         ({"state_dict": {1: torch.zeros(1)}}, "it has others, under 1$"),
         ({"epoch": 3, "optimizer": {}}, "it has others, under 'epoch', 'optimizer'$"),
@@ -424,6 +424,88 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
     torch.save(state_dict, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"\(64, 32, 3, 3\) in the file, \(64, 64, 3, 3\) in the"):
         GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+NOTHING_FITS = {  # what a .pth holds, and what is said of it
+    "vgg": (
+        lambda: torchvision.models.vgg11(weights=None).state_dict(),
+        r"are features\.0\.weight, .* \(22 in all\); expected \S+ \(256, 512, 1, 1\), .* in all\)$",
+    ),
+    "wrapped": (
+        lambda: {"state_dict": {"a.b": torch.zeros(1)}, "epoch": 3},
+        r"none of the weights fits the model\. They are a\.b; expected backbone\.",
+    ),
+    "no names": (lambda: {"model": {"a.b": torch.zeros(1)}}, r"They are a\.b; expected backbone\."),
+    "no shapes": (
+        lambda: {"model": {"head.cls_logits.bias": torch.zeros(1)}},
+        r"They are head\.cls_logits\.bias \(1,\); expected backbone\.",
+    ),
+    "nothing": (dict, r"has no model to read: \{\}; expected a dict of tensors$"),
+    "no weights": (lambda: {"model": {}}, r"has no model to read: \{\}; expected a dict of t"),
+    "text": (lambda: {"model": "x"}, r"has no model to read: 'x'; expected a dict of tensors$"),
+    "numbers": (lambda: {"model": {"a": 1, 2: torch.zeros(1)}}, r"it has others, under 'a', 2$"),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_FITS.values(), ids=NOTHING_FITS.keys())
+def test_initial_weights_of_which_nothing_fits_are_refused(case, tmp_path):
+    """Detectron2's checkpointer warns, and trains from scratch."""
+    make_content, message = case
+    torch.save(make_content(), tmp_path / "a.pth")
+    model = instantiate(model_zoo.get_config(R50).model)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/a\.pth:? .*{message}"):
+        GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+def test_what_fits_is_loaded(tmp_path):
+    """For fine-tuning: one weight with another's name and shape is enough."""
+    model = instantiate(model_zoo.get_config(R50).model)
+    weights = {"head.box_logits.bias": torch.ones(68), "head.cls_logits.bias": torch.ones(3)}
+    torch.save({"model": weights}, tmp_path / "a.pth")
+    GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+    assert model.head.box_logits.bias.eq(1).all() and not model.head.cls_logits.bias.eq(1).any()
+
+
+@pytest.mark.parametrize(
+    "content", [1, [1], "model", ["model", "__author__"], {1: 2}, {"model": "x"}, {"a": 1}, b"cut"]
+)
+@pytest.mark.parametrize("checkpointer", [GFLCheckpointer, StrictCheckpointer])
+def test_a_pickle_of_something_else(checkpointer, content, tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"a": [1]})[:9] if content == b"cut" else pickle.dumps(content))
+    with pytest.raises(
+        ValueError, match=rf"{path} is not a (dict of weights, or is|checkpoint wi)"
+    ):
+        checkpointer(torch.nn.Linear(1, 1)).load(str(path))
+
+
+def test_the_refusal_of_other_classes_says_so(tmp_path):
+    """And nothing that is there in another shape is called missing."""
+    cfg = model_zoo.get_config(R50).model
+    cfg.head.conv_dims = [64]
+    models = []
+    for cfg.num_classes in (5, 2):
+        models.append(instantiate(cfg))
+    weights = models[0].state_dict()
+    path = str(tmp_path / "5.pth")
+    torch.save({"model": weights}, path)
+    with pytest.raises(ValueError) as caught:
+        StrictCheckpointer(models[1]).load(path)
+    assert str(caught.value) == (
+        f"{path}: the weights are not this model's (the file has 5 classes, num_classes is 2):\n"
+        "  head.cls_logits.weight: (5, 64, 3, 3) in the file, (2, 64, 3, 3) in the model\n"
+        "  head.cls_logits.bias: (5,) in the file, (2,) in the model"
+    )
+    del weights["head.scales.0"]
+    torch.save({"model": weights}, path)
+    with pytest.raises(ValueError) as caught:
+        StrictCheckpointer(models[1]).load(path)
+    lines = str(caught.value).splitlines()
+    assert lines[:2] == [
+        f"{path}: the weights are not this model's:",
+        "  head.scales.0: missing in the file",
+    ]
+    assert len(lines) == 4
 
 
 def test_statistics_are_not_made_up(tmp_path):

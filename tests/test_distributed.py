@@ -128,8 +128,10 @@ def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path):
-    """With dropout, so the random states of both are needed."""
-    options = ["train.max_iter=30", "train.checkpointer.period=3", "train.eval_period=6"]
+    """With dropout, so the random states of both are needed. The second has no validation image,
+    for which the first must not wait."""
+    options = ["dataloader.test.dataset.count=1"]
+    options += ["train.max_iter=30", "train.checkpointer.period=3", "train.eval_period=6"]
     finish(tmp_path, "torchrun", "resume_config", "whole", *options)
     process = start(tmp_path, "torchrun", "resume_config", "killed", *options)
     log = tmp_path / "killed/metrics.json"

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import HookBase
 
 from gfocal.engine import LazyTrainer, load_config
 from gfocal.engine.checkpointing import TrainingCheckpointer
+from gfocal.solver import AdamW
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "tests/resume_config.py")
@@ -173,6 +175,141 @@ def test_the_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, killed_at
     assert [k for k, v in results(tmp_path / "half").items() if "bbox/score" in v] == [5, 12]
 
 
+@pytest.mark.parametrize(
+    ("where", "iteration"), [("run_step", 5), ("run_step", 8), ("_evaluate", 9), ("_write", 7)]
+)
+def test_metrics_that_are_written_seldom(tmp_path, monkeypatch, where, iteration):
+    """Evaluations between two lines of the log, and a kill between a checkpoint and its line."""
+    common = ["train.log_period=4", "train.checkpointer.period=2", "train.eval_period=5"]
+    common += ["train.max_iter=12", "dataloader.train.num_workers=0"]
+    train(tmp_path, "whole", *common)
+    expected = results(tmp_path / "whole")
+    with_losses = [k for k, v in expected.items() if "total_loss" in v]
+    assert with_losses == [3, 4, 7, 9, 11]  # every four, and those of the evaluations
+    assert [k for k, v in expected.items() if "bbox/score" in v] == [4, 9, 12]
+
+    class Killed(LazyTrainer):
+        """Without what a failing training still does."""
+
+        def build_hooks(self):
+            ret = super().build_hooks()
+            ret[-1].after_step = kill("_write", ret[-1].after_step)
+            return ret
+
+        def after_train(self):
+            pass
+
+    def kill(name, function):
+        def killed(*args):
+            if where == name and trainer.iter == iteration:
+                raise OSError("killed")
+            return function(*args)
+
+        return killed
+
+    trainer = Killed(load_config(CONFIG, overrides(tmp_path, "killed", *common)))
+    for name in ("run_step", "_evaluate"):
+        setattr(trainer, name, kill(name, getattr(trainer, name)))
+    trainer._evaluation_hook._func = trainer._evaluate
+    with pytest.raises(OSError, match="killed"):
+        trainer.train()
+    assert results(tmp_path / "killed").keys() < expected.keys()
+    train(tmp_path, "killed", *common)
+    assert results(tmp_path / "killed") == expected
+
+
+def test_a_longer_training_than_was_planned_keeps_the_best(tmp_path):
+    """The last evaluation comes after the last checkpoint, which does not know of it."""
+    seen = {}
+
+    class Scripted(LazyTrainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            weights = model.head.cls_logits.weight.sum().item()
+            seen.setdefault(weights, (50.0, 90.0, 40.0)[len(seen)])
+            return {"bbox": {"AP": seen[weights]}}
+
+    for max_iter in (10, 12):  # evaluations after 7 and 10 iterations; then after 12
+        common = ["train.eval_period=7", "train.best_metric=bbox/AP", f"train.max_iter={max_iter}"]
+        common += ["train.ema_decay=0", "dataloader.train.num_workers=0"]
+        trainer = Scripted(load_config(CONFIG, overrides(tmp_path, "run", *common)))
+        trainer.resume_or_load(resume=True)
+        assert trainer._best.best == 50 or max_iter == 10
+        trainer.train()
+        best = load(tmp_path / "run/model_best.pth")
+        assert best["bbox/AP"] == trainer._best.best == 90
+        assert seen[best["model"]["head.cls_logits.weight"].sum().item()] == 90
+    assert len(seen) == 3
+
+
+def test_another_best_metric_starts_anew(tmp_path, caplog):
+    common = ["train.eval_period=2", "dataloader.train.num_workers=0", "train.ema_decay=0"]
+    train(tmp_path, "run", *common, "train.max_iter=4", "train.best_metric=bbox/score")
+    metric = "train.best_metric=validation/total_loss"
+    longer = train(tmp_path, "run", *common, "train.max_iter=6", metric, "train.best_mode=min")
+    assert "best value is of ('bbox/score', 'max'), the config asks for ('validation" in caplog.text
+    values = [
+        x["validation/total_loss"] for k, x in results(tmp_path / "run").items() if k in (3, 6)
+    ]
+    assert longer._best.best == min(values)
+    assert load(tmp_path / "run/model_best.pth")["validation/total_loss"] == min(values)
+
+
+def test_a_failure_in_the_last_iteration_is_not_evaluated(tmp_path):
+    common = ["train.max_iter=4", "train.eval_period=0", "train.best_metric=bbox/score"]
+    train(tmp_path, "run", *common, "train.ema_decay=0", stop_after=3)
+    assert not [x for x in results(tmp_path / "run").values() if "bbox/score" in x]
+    assert not (tmp_path / "run/model_best.pth").exists()
+
+
+def test_fewer_checkpoints_are_kept_from_a_resume_on(tmp_path):
+    common = ["train.eval_period=0", "train.validation_loss=False", "train.best_metric="]
+    common += ["train.ema_decay=0", "dataloader.train.num_workers=0", "train.checkpointer.period=1"]
+    train(tmp_path, "run", *common, "train.checkpointer.max_to_keep=9", "train.max_iter=5")
+    train(tmp_path, "run", *common, "train.checkpointer.max_to_keep=2", "train.max_iter=6")
+    found = sorted(x.name for x in (tmp_path / "run").glob("model_0*.pth"))
+    assert found == ["model_0000004.pth", "model_0000005.pth"]
+
+
+def test_states_that_no_checkpoint_can_have(tmp_path, caplog):
+    """Checkpoints are read without running code; numbers of NumPy would need it."""
+
+    class Counter(HookBase):
+        value: object = np.float64(0.5)
+
+        def state_dict(self):
+            return {"value": self.value, "more": [(np.int64(3), True, None, "x")]}
+
+        def load_state_dict(self, state_dict):
+            self.value = state_dict["value"]
+            assert state_dict["more"] == [(3, True, None, "x")]
+
+    class Counting(LazyTrainer):
+        def build_hooks(self):
+            return [*super().build_hooks(), Counter()]
+
+    common = ["train.eval_period=0", "train.validation_loss=False", "train.best_metric="]
+    common += ["train.ema_decay=0", "dataloader.train.num_workers=0", "train.max_iter=2"]
+    cfg = load_config(CONFIG, overrides(tmp_path, "run", *common))
+    trainer = Counting(cfg)
+    trainer.optimizer.param_groups[0]["lr"] = np.float64(0.1)  # as a schedule may answer
+    trainer.train()
+    again = Counting(cfg)
+    again.resume_or_load(resume=True)
+    assert type(again._hooks[-1].value) is float and again._hooks[-1].value == 0.5
+
+    trainer = Counting(cfg)
+    trainer._hooks[-1].value = np.zeros(2)
+    with pytest.raises(
+        TypeError, match=r"trainer.hooks.*Counter.value is of type ndarray; expecte"
+    ):
+        trainer.train()
+    trainer = Counting(cfg)
+    trainer.run_step = lambda: setattr(trainer._hooks[-1], "value", np.zeros(2))
+    trainer.train()  # its weights are kept
+    assert "This checkpoint cannot be resumed: model_final.trainer.hooks" in caplog.text
+
+
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
     """Each point of the writing at which a process can die, by a fork that dies there."""
     model = torch.nn.Linear(2, 2)
@@ -197,8 +334,12 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
             assert torch.equal(model.weight, torch.ones(2, 2))
 
     # A full disk: an error, no half file, and the one before is still the last.
-    with pytest.raises(TypeError):
-        checkpointer.save("model_0000003", iteration=(lambda: None).__code__)
+    def no_space(*args):
+        raise OSError("No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", no_space)
+        checkpointer.save("model_0000003", iteration=3)
     assert not (tmp_path / "model_0000003.pth").exists()
     assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
     checkpointer.save("model_0000002", iteration=2)  # over what the kills have left
@@ -224,8 +365,22 @@ def test_what_cannot_be_resumed_says_so(tmp_path, caplog):
     assert "random states of 2 processes, this training has 1" in caplog.text
 
     train(tmp_path, "run", *common, "train.max_iter=5", "optimizer.lr=0.003")
-    assert "learning rate is 0.003 in the config and 0.1 in the checkpoint" in caplog.text
+    assert "optimizer's lr is 0.003 in the config and 0.1 in the checkpoint" in caplog.text
+    assert "momentum" not in caplog.text
+    train(tmp_path, "run", *common, "train.max_iter=6", "optimizer.momentum=0.5")
+    assert "optimizer's momentum is 0.5 in the config and 0.9 in the checkpoint" in caplog.text
+    with pytest.raises(ValueError, match="is of the optimizer SGD, the config's is AdamW"):
+        cfg = load_config(CONFIG, overrides(tmp_path, "run", *common))
+        cfg.optimizer = {"_target_": AdamW, "params": cfg.optimizer.params, "lr": 0.1}
+        LazyTrainer(cfg).resume_or_load(resume=True)
+    with pytest.raises(ValueError, match="has done 6 iterations, but the config asks for 2"):
+        train(tmp_path, "run", *common)
 
+    torch.save({"model": checkpoint["model"], "iteration": 1}, folder / "weights.pth")
+    (folder / "last_checkpoint").write_text("weights.pth")
+    with pytest.raises(ValueError, match="weights.pth holds weights alone, of which no training"):
+        train(tmp_path, "run", *common)
+    (folder / "last_checkpoint").write_text("model_final.pth")
     del checkpoint["trainer"]["_trainer"]
     torch.save(checkpoint, folder / "model_final.pth")
     with pytest.raises(ValueError, match=r"not written by gfocal's trainer.*train.init_checkpoint"):
@@ -249,6 +404,8 @@ def test_a_new_training_in_an_old_folder_is_not_resumed_as_the_old_one(tmp_path,
     resumed = LazyTrainer(load_config(CONFIG, overrides(tmp_path, "run", *common)))
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 0
+    assert "has no last_checkpoint to resume from" in caplog.text
+    assert "may replace model_final.pth. To resume, write one's name" in caplog.text
 
 
 def test_a_seed_makes_it_repeat_and_another_does_not(tmp_path):

@@ -23,7 +23,7 @@ from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import Tensor, nn
 
 from gfocal import model_zoo
-from gfocal.engine import load_config, set_device
+from gfocal.engine import check_model, load_config, set_device
 from gfocal.meta_arch import GFL
 
 # One operation an element or none, as the activations that fvcore leaves out by itself.
@@ -80,6 +80,7 @@ def count_flops(model: GFL, input_size: tuple[int, int]) -> tuple[int, Counter]:
 def build(config: str) -> GFL:
     """The model of a config file or a name of the zoo, on the CPU, without weights."""
     cfg = load_config(config if os.path.isfile(config) else model_zoo.get_config_file(config))
+    check_model(cfg)
     if isinstance(cfg, CfgNode):
         set_device(cfg, "cpu")
         model = build_model(cfg)
@@ -130,5 +131,5 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         main(parse_args())
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, SyntaxError) as error:
         sys.exit(f"error: {error}")

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from gfocal.data import read_image
-from gfocal.engine import Predictor, load_config
+from gfocal.engine import Predictor, check_model, load_config
 from gfocal.visualization import (
     detect_with_distributions,
     draw_box_distributions,
@@ -85,8 +85,16 @@ def run(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"--max-images is {args.max_images}, expected at least 1")
     paths = find_images(args.input)[: args.max_images]
     names = [os.path.basename(p) for p in paths] if args.sheet else output_names(paths)
-    predictor = Predictor(load_config(args.config_file, args.opts), args.weights, fast=args.fast)
-    os.makedirs(args.output, exist_ok=True)
+    cfg = load_config(args.config_file, args.opts)
+    check_model(cfg)
+    predictor = Predictor(cfg, args.weights, fast=args.fast)
+    try:
+        os.makedirs(args.output, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"--output is {args.output!r}; expected a folder that is there or can be made "
+            f"({error.strerror})"
+        ) from error
     errors, titles, pictures, rows = [], [], [], []
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
@@ -126,7 +134,7 @@ def run(args: argparse.Namespace) -> list[str]:
 if __name__ == "__main__":
     try:
         problems = run(parse_args())
-    except (ValueError, TypeError, FileNotFoundError, SyntaxError) as error:
+    except (ValueError, TypeError, OSError, SyntaxError) as error:
         sys.exit(f"error: {error}")
     if problems:
         sys.exit("\n".join(f"error: {problem}" for problem in problems))

@@ -19,12 +19,20 @@ from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
 import gfocal
-from gfocal.engine import config_settings, launch, load_config, set_device, trainer_class
+from gfocal.engine import (
+    check_config,
+    config_settings,
+    launch,
+    load_config,
+    set_device,
+    trainer_class,
+)
 
 
 def main(args: argparse.Namespace) -> None:
     try:
         cfg = load_config(args.config_file, args.opts)
+        check_config(cfg)
         cls = trainer_class(cfg)
         if args.num_gpus == 0:
             set_device(cfg, "cpu")

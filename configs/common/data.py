@@ -10,7 +10,10 @@ from gfocal.data.mapper import DetectionMapper
 
 dataloader = dict(
     train=L(build_train_loader)(
-        dataset=L(detection_dataset_dicts)(names="coco_2017_train"),
+        dataset=L(detection_dataset_dicts)(
+            names="coco_2017_train",
+            crowds="${oc.select:..mapper.crowds,drop}",  # another mapper may have none
+        ),
         mapper=L(DetectionMapper)(
             is_train=True,
             augmentations=[

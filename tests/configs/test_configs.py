@@ -13,7 +13,7 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import OmegaConf
 
 from gfocal import model_zoo
-from gfocal.engine import apply_overrides
+from gfocal.engine import LazyTrainer, apply_overrides
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
 from tests.data.coco_files import valid_document, write_dataset
 
@@ -179,6 +179,19 @@ def test_train_and_val_with_other_categories(overrides, tmp_path):
     cfg = load("quick_start/custom_coco.py", overrides)
     with pytest.raises(ValueError, match=rf"{val_json} .*train\.json .*toothbrush"):
         instantiate(cfg.dataloader.test)
+
+
+def test_faults_of_the_validation_set_show_before_the_training(overrides, tmp_path):
+    options = ["train.device=cpu", f"train.output_dir={tmp_path}/run", "data.num_workers=0"]
+    cfg = load("quick_start/bccd_budget_gflv2.py", [*overrides, *options])
+    cfg.data.val_json = f"{tmp_path}/none.json"
+    with pytest.raises(FileNotFoundError, match="no COCO json .*none.json"):
+        LazyTrainer(cfg)
+    document = valid_document()
+    document["annotations"][0]["category_id"] = 4
+    cfg.data.val_json, _ = write_dataset(tmp_path, document, "val")
+    with pytest.raises(ValueError, match="annotation 1 of image 7 .*unknown category"):
+        LazyTrainer(cfg)
 
 
 def test_missing_overrides_are_named(overrides):

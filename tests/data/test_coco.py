@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 
 import pytest
 import torch
@@ -157,6 +158,7 @@ def test_missing_paths(dataset, tmp_path):
     ("content", "message"),
     [
         ("{", "not valid JSON: .*line 1"),
+        ("[" * 10**5, "not valid JSON: maximum recursion depth exceeded"),
         ("[]", "is a JSON list; a COCO instances json is an object"),
         ('{"images": {}, "categories": []}', "no list of objects 'images'"),
         ('{"images": [3], "categories": []}', "no list of objects 'images'"),
@@ -230,6 +232,25 @@ def test_ids_that_have_no_order(tmp_path, kind):
         read_coco_json(*write_dataset(tmp_path, document), on_invalid="drop")
 
 
+def test_iscrowd_may_be_a_truth_value(tmp_path):
+    document = valid_document()
+    for annotation, value in zip(document["annotations"], (True, False, 1.0, None)):
+        annotation["iscrowd"] = value
+    data = read_coco_json(*write_dataset(tmp_path, document))
+    assert [annotation["iscrowd"] for annotation in data.annotations] == [1, 0, 1, 0]
+
+
+def test_a_category_name_that_is_a_number_becomes_a_string(tmp_path):
+    """Detectron2's histogram of the training set takes nothing else."""
+    document = valid_document()
+    document["categories"][1]["name"] = 7
+    name = _register(write_dataset(tmp_path, document))
+    assert MetadataCatalog.get(name).thing_classes == ["7", "dog", "toothbrush"]
+    assert MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id == {1: 0, 18: 1, 90: 2}
+    assert len(detection_dataset_dicts(name)) == 2
+    assert _evaluate(name) == pytest.approx(100.0)
+
+
 def _set(kind, index, **values):
     def change(document):
         document[kind][index].update(values)
@@ -242,6 +263,8 @@ INVALID = [
     (_set("images", 1, file_name="gone/a.jpg"), "image 3 (gone/a.jpg): no such file in /"),
     (_set("images", 1, id=7), "image 7 (sub/a.jpg): b.jpg has the same id"),
     (_set("images", 1, width=0), "image 3 (sub/a.jpg): width, height are (0, 60)"),
+    (_set("images", 1, width=10**400), "image 3 (sub/a.jpg): width, height are (100", "or finite"),
+    (_set("images", 1, width=float("inf")), "image 3 (sub/a.jpg): width, height are (inf, 60)"),
     (_set("annotations", 1, image_id=8), "annotation 2 of image 8 (no file)", "unknown image"),
     (_set("annotations", 1, category_id=2), "annotation 2 of image 7 (b.jpg)", "category 2"),
     (_set("annotations", 1, category_id=2), "with an unknown category"),
@@ -253,6 +276,14 @@ INVALID = [
     (_set("annotations", 1, bbox=[4, 8, None, 9]), "annotation 2 of", "non-finite"),
     (_set("annotations", 1, bbox="box"), "annotation 2 of", "non-finite"),
     (_set("annotations", 1, bbox=[64, 8, 9, 9]), "annotation 2 of", "outside the image"),
+    (_set("annotations", 1, bbox=[4, 8, 10**400, 9]), "annotation 2 of", "non-finite"),
+    (_set("annotations", 1, area=float("nan")), "annotation 2 of", "with an area negative or"),
+    (_set("annotations", 1, area=float("inf")), "annotation 2 of", "with an area negative or"),
+    (_set("annotations", 1, area=-1), "annotation 2 of", "with an area negative or not finite"),
+    (_set("annotations", 1, area=10**400), "annotation 2 of", "with an area negative or not fin"),
+    (_set("annotations", 1, iscrowd=float("nan")), "annotation 2 of", "with an iscrowd not 0 or 1"),
+    (_set("annotations", 1, iscrowd=0.5), "annotation 2 of", "with an iscrowd not 0 or 1"),
+    (_set("annotations", 1, iscrowd=2), "annotation 2 of", "with an iscrowd not 0 or 1"),
     (_set("annotations", 1, bbox=[-9, 8, 9, 9]), "annotation 2 of", "outside the image"),
     (_set("annotations", 1, bbox=[4, 48, 9, 9]), "annotation 2 of", "outside the image"),
     (_set("annotations", 1, bbox=[4, -9, 9, 9]), "annotation 2 of", "outside the image"),
@@ -361,6 +392,19 @@ def test_filter_empty(dataset):
     assert [d["image_id"] for d in dicts] == [3, 7, 9]
 
 
+def test_images_of_crowds_alone_stay_where_crowds_are_ignored(tmp_path):
+    document = valid_document()
+    document["annotations"].pop()  # leaves image 3 its crowd
+    _register(write_dataset(tmp_path, document))
+    for crowds, expected in (("drop", [7]), ("ignore", [3, 7])):
+        dicts = detection_dataset_dicts("mine", crowds=crowds)
+        assert [d["image_id"] for d in dicts] == expected
+        dicts = detection_dataset_dicts("mine", filter_empty=False, crowds=crowds)
+        assert [d["image_id"] for d in dicts] == [3, 7, 9]
+    with pytest.raises(ValueError, match="crowds .* is 'keep'; expected"):
+        detection_dataset_dicts("mine", crowds="keep")
+
+
 def test_nothing_to_train_on_names_dataset_and_json(tmp_path):
     document = valid_document()
     for annotation in document["annotations"]:
@@ -374,6 +418,9 @@ def test_nothing_to_train_on_names_dataset_and_json(tmp_path):
     write_dataset(tmp_path, {**document, "annotations": []})
     with pytest.raises(ValueError, match=message):
         detection_dataset_dicts("mine")
+    message = rf"no image with a box in mine \({re.escape(dataset[0])}\): all are empty"
+    with pytest.raises(ValueError, match=message):
+        detection_dataset_dicts("mine", crowds="ignore")
     with pytest.raises(ValueError, match="no image in an empty list of datasets"):
         detection_dataset_dicts([], filter_empty=False)
 
@@ -442,6 +489,24 @@ def test_evaluator_writes_the_original_category_ids(dataset, tmp_path):
     written = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
     assert [(d["image_id"], d["category_id"]) for d in written] == [(7, 90)]
     assert written[0]["bbox"] == [4.0, 5.0, 20.5, 30.0]
+
+
+def test_an_evaluation_leaves_no_file_in_the_metadata(dataset, tmp_path):
+    """For a dataset without a json Detectron2 makes one, in a folder that may be removed."""
+    dicts = DatasetCatalog.get(_register(dataset))
+    DatasetCatalog.register("loose", lambda: dicts)
+    try:
+        MetadataCatalog.get("loose").thing_classes = ["person", "dog", "toothbrush"]
+        for run in ("first", "second"):
+            folder = tmp_path / run
+            coco_evaluator("loose", output_dir=str(folder))
+            assert (folder / "loose_coco_format.json").exists()
+            assert MetadataCatalog.get("loose").get("json_file") is None
+            shutil.rmtree(folder)
+            check_dataset_files(["loose"])
+    finally:
+        DatasetCatalog.remove("loose")
+        MetadataCatalog.remove("loose")
 
 
 def test_fast_evaluation_is_used_where_it_is_compiled(dataset):

@@ -21,6 +21,7 @@ from gfocal.engine.config_io import set_device
         ("model.new.part=2", "unknown key 'model.new.part'"),
         ("train.amp.enable=1", "did you mean train.amp.enabled"),
         ("zzz=1", "unknown key 'zzz'"),
+        ("TRAIN.MAX_ITER=4", "did you mean train.max_iter"),
     ],
 )
 def test_unknown_keys_are_refused_with_the_nearest(toy_config, override, suggestion):
@@ -135,11 +136,15 @@ def test_a_lazy_call_is_replaced_by_anything(toy_config):
         "value:0.5}",
         "data.num_classes={_target_:builtins.int,x:3}",
         "dataloader.evaluator=null",
+        "dataloader.test.dataset=[a,b]",
+        "dataloader.test.mapper.augmentations={_target_:builtins.list}",
         "model=3",
     )
     assert instantiate(cfg.lr_multiplier.scheduler)(0.0) == 0.5  # and gets no milestones
     assert cfg.data.num_classes == {"_target_": "builtins.int", "x": 3}
     assert cfg.dataloader.evaluator is None
+    assert cfg.dataloader.test.dataset == ["a", "b"]
+    assert cfg.dataloader.test.mapper.augmentations == {"_target_": "builtins.list"}
     assert cfg.model == 3
 
 
@@ -210,6 +215,71 @@ def test_files_that_are_no_configs(tmp_path: Path):
     assert builtins.__import__ is original
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nowhere", "{path}:1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("from gfocal import nope", "{path}:1: ImportError: cannot import name 'nope'"),
+        ("a = 1\nb = dict(x=c)", "{path}:2: NameError: name 'c' is not defined"),
+        ("from .other import model", "{folder}/other.py:2: NameError: name 'x' is not defined"),
+        ("from .good import modle", "{path}:1: KeyError: 'modle'"),
+        ("from .good import model\nmodel.a.b = 1", "{path}:2: ConfigAttributeError"),
+    ],
+)
+def test_a_config_that_fails_names_the_line(tmp_path: Path, text, message):
+    (tmp_path / "other.py").write_text("model = dict()\nmodel.update(x)\n")
+    (tmp_path / "good.py").write_text("model = dict()\n")
+    path = tmp_path / "a.py"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_config(path)
+    assert str(error.value).startswith(message.format(path=path, folder=tmp_path))
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is not None
+
+
+def test_an_error_of_code_that_a_config_calls_is_left_alone(tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("from tests.engine.test_config_io import fails\nmodel = fails()\n")
+    with pytest.raises(ZeroDivisionError):
+        load_config(path)
+
+
+def fails():
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected keys, such as MODEL"),
+        (b"- a\n- b\n", "expected keys, such as MODEL"),
+        (b"hello\n", "expected keys, such as MODEL"),
+        (b"MODEL:\n", "MODEL has no keys; expected some, such as MODEL."),
+        (b"SOLVER: {MAX_ITER: 3}\nMODEL: 5\n", "MODEL has no keys"),
+        (
+            b"MODEL:\n  GFL:\n",
+            "MODEL.GFL has no keys; expected some, such as MODEL.GFL.NUM_CLASSES",
+        ),
+        (b"MODEL:\n\tX: 1\n", "found character '\\t'"),
+        (b"train: {max_iter: 3\n", "while parsing a flow mapping"),
+        (bytes(range(128, 256)), "unacceptable character"),
+        (b"_BASE_: other.yaml\nVERSION: 2\n", "found character '\\t'"),
+    ],
+)
+def test_yaml_files_that_are_no_configs(tmp_path: Path, content, message):
+    (tmp_path / "other.yaml").write_text("MODEL:\n\tX: 1\n")
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        load_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    (tmp_path / "a.py").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ValueError, match=r"a\.py: 'utf-8' codec can't decode"):
+        load_config(tmp_path / "a.py")
+
+
 def test_a_saved_lazy_config_loads_again(toy_config, tmp_path: Path):
     cfg = toy_config("data.num_classes=4")
     LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
@@ -234,6 +304,8 @@ def test_yacs(tmp_path: Path):
 
     with pytest.raises(ValueError, match="SOLVER.MAX_ITR.*did you mean SOLVER.MAX_ITER"):
         load_config(path, ["SOLVER.MAX_ITR", "12"])
+    with pytest.raises(ValueError, match="solver.max_iter.*did you mean SOLVER.MAX_ITER"):
+        load_config(path, ["solver.max_iter=12"])
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER.*has no value"):
         load_config(path, ["SOLVER.MAX_ITER"])
     for override, types in (
@@ -265,3 +337,5 @@ def test_settings_and_device(toy_config, tmp_path: Path):
     assert cfg.train.device == "meta"
     assert resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="device 'gpu'; expected cpu, cuda, cuda:0"):
+        resolve_device("gpu")

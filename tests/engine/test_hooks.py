@@ -111,6 +111,7 @@ def test_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(config, tm
         loaded = LazyTrainer.build_model(config())
         StrictCheckpointer(loaded).load(str(tmp_path / "run" / f"{name}.pth"))
         assert torch.equal(weights(loaded), weights(expected))
+        assert load_weights_only(tmp_path / f"run/{name}.pth")["iteration"] == 5
     path = f"train.init_checkpoint={tmp_path}/run/model_final_ema.pth"
     again = LazyTrainer.evaluate(config(path))
     assert again["bbox"]["score"] == results["ema"]["bbox"]["score"]
@@ -120,14 +121,16 @@ def test_best_metric_by_hand():
     saved = []
     best = BestMetric("bbox/AP", "max", 2, lambda name, extra: saved.append((name, extra)))
     exhausted = []
-    for iteration, value in enumerate([math.nan, 5.0, 5.0, 7.0, 6.0, -math.inf, 8.0]):
+    values = [math.nan, math.nan, 5.0, 5.0, 7.0, 6.0, -math.inf, 8.0]
+    for iteration, value in enumerate(values, start=-1):
         best.update({"bbox": {"AP": value}}, iteration)
         exhausted.append(best.should_stop())
     assert [(name, x["iteration"], x["bbox/AP"]) for name, x in saved] == [
         ("model_best", 1, 5.0), ("model_best", 3, 7.0), ("model_best", 6, 8.0),
     ]  # fmt: skip
-    # Neither nan nor an equal value is better; two evaluations without a better one are the end.
-    assert exhausted == [False, False, False, False, False, True, False]
+    # Neither nan nor an equal value is better; two evaluations without a better one are the end,
+    # but not before there is one at all: the AP of a model without detections is nan.
+    assert exhausted == [False, False, False, False, False, False, True, False]
 
     lowest = BestMetric("validation/total_loss", "min", 0, lambda name, extra: None)
     values = []
@@ -227,6 +230,16 @@ def test_early_stop(config, tmp_path, caplog):
     assert torch.equal(weights(again.model), seen[-1])
     assert again._best.count_since == 3  # that evaluation was counted before
 
+    # Killed before all files were there: averaged weights were asked for, but never written.
+    averaged = ScriptedTrainer(config(*options, "train.ema_decay=0.9"))
+    averaged.resume_or_load(resume=True)
+    averaged._evaluate = lambda: None
+    before = (folder / "model_final.pth").read_bytes()
+    averaged.train()
+    assert (folder / "model_final.pth").read_bytes() == before
+    assert load_weights_only(str(folder / "model_final_ema.pth"))["iteration"] == 9
+    assert "Stopped after iteration 9: bbox/AP has" in caplog.text
+
     longer = ScriptedTrainer(config(*options, "train.early_stop_patience=4"))
     longer.resume_or_load(resume=True)
     longer.train()
@@ -261,6 +274,28 @@ def test_a_metric_that_an_evaluation_does_not_give_is_an_error(config):
     trainer = LazyTrainer(config("train.best_metric=bbox/AP"))
     with pytest.raises(ValueError, match="best_metric is 'bbox/AP', .* gives bbox/score"):
         trainer.train()
+    with pytest.raises(ValueError, match=r"'ema/bbox/AP', but ema_decay .* is 0"):
+        LazyTrainer(config("train.best_metric=ema/bbox/AP"))
+    with pytest.raises(ValueError, match=r"'validation/total_loss', but validation_loss .* False"):
+        LazyTrainer(config("train.best_metric=validation/total_loss"))
+
+
+def test_an_early_stop_that_a_resume_asks_for_writes_the_final_weights(config, tmp_path):
+    options = ["train.max_iter=12", "train.best_metric=bbox/AP", "train.checkpointer.period=5"]
+    Scripted.count = 0
+    trainer = ScriptedTrainer(config(*options, "train.early_stop_patience=9"))
+    trainer.run_step = lambda step=trainer.run_step: step() if trainer.iter < 10 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000009.pth"
+    assert not (tmp_path / "run/model_final.pth").exists()
+    # The checkpoint knows of the evaluations after 2, 4, 6 and 8 iterations: 3, 5, 4, 4.5.
+    resumed = ScriptedTrainer(config(*options, "train.early_stop_patience=2"))
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    final = load_weights_only(str(tmp_path / "run/model_final.pth"))
+    assert final["iteration"] == 9
+    assert final["trainer"]["data"]["num_batches"] == 10
 
 
 def test_validation_loss_by_hand(config):

@@ -122,7 +122,7 @@ def test_subclass_overrides_one_builder(toy_config, method):
 
     trainer = OwnTrainer(cfg)
     results = trainer.train()
-    assert calls == [method]
+    assert set(calls) == {method}
     if method == "model":
         assert isinstance(trainer.model, OwnModel)
     if method == "optimizer":
@@ -308,7 +308,7 @@ def test_wrong_configs_are_refused(toy_config):
     ):
         LazyTrainer(cfg)
     for key in ("log_period", "checkpointer.period", "checkpointer.max_to_keep"):
-        with pytest.raises(ValueError, match=f"train.{key} is 0; expected at least 1"):
+        with pytest.raises(ValueError, match=f"train.{key} is 0; expected an integer, at least 1"):
             LazyTrainer(toy_config(f"train.{key}=0"))
     with pytest.raises(ValueError, match="--resume is among the overrides; flags stand before"):
         toy_config("--resume")

@@ -182,3 +182,25 @@ def test_missing_files_of_a_dataset_are_named(config, tmp_path):
     ):
         with pytest.raises(FileNotFoundError, match=r"none\.json.*DETECTRON2_DATASETS"):
             build(config())
+
+
+def test_a_missing_dataset_to_evaluate_on_is_named_before_the_training(config):
+    with pytest.raises(ValueError, match="no dataset 'toy_val_yacs' is registered"):
+        Trainer(config("DATASETS.TEST=('toy_val_yacs',)"))
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN is \(\); expected at least one dataset"):
+        Trainer(config("DATASETS.TRAIN=()"))
+    with pytest.raises(ValueError, match="SOLVER.CHECKPOINT_PERIOD is 0; expected an integer"):
+        Trainer(config("SOLVER.CHECKPOINT_PERIOD=0"))
+
+
+def test_images_of_crowds_alone_take_part_where_crowds_are_ignored(config, tmp_path):
+    dicts = toy_dataset(f"{tmp_path}/images", "yacs", 2)
+    dicts[0]["annotations"][0]["iscrowd"] = 1
+    DatasetCatalog.remove("toy_yacs")
+    DatasetCatalog.register("toy_yacs", lambda: dicts)
+    grouping = "DATALOADER.ASPECT_RATIO_GROUPING=False"
+    assert len(Trainer.build_train_loader(config(grouping)).dataset) == 1
+    loader = Trainer.build_train_loader(config(grouping, "INPUT.CROWDS=ignore"))
+    assert len(loader.dataset) == 2
+    regions = {x["image_id"]: len(x["ignore_regions"]) for x in next(iter(loader))}
+    assert regions == {0: 1, 1: 0}

@@ -119,6 +119,9 @@ def test_errors(tool, tmp_path, capsys):
     other.write_text('MODEL:\n  META_ARCHITECTURE: "GeneralizedRCNN"\n')
     with pytest.raises(TypeError, match="is a GeneralizedRCNN; expected GFL"):
         tool.build(str(other))
+    other.write_text('MODEL:\n  META_ARCHITECTURE: "GFLX"\n')
+    with pytest.raises(ValueError, match="META_ARCHITECTURE is 'GFLX'"):
+        tool.build(str(other))
     with pytest.raises(SystemExit):
         tool.parse_args(["--input-size", "0", "10"])
     assert "--input-size is [0, 10]; expected at least 1 pixel" in capsys.readouterr().err

@@ -134,6 +134,11 @@ def test_mistakes(files):
         demo.run(arguments(files, max_images=0))
     with pytest.raises(TypeError, match="distributions"):
         demo.run(arguments(files, distributions=True))  # the toy has no bins
+    with pytest.raises(ValueError, match="unknown key 'model.foo'"):
+        demo.run(arguments(files, opts=["+model.foo=3"]))
+    for output in ("toy.pth", "toy.pth/pictures"):
+        with pytest.raises(OSError, match=f"--output is '.*{output}'; expected a folder"):
+            demo.run(arguments(files, output=str(files / output)))
     Image.new("RGB", (8, 8)).save(files / "toy_val_0.jpg")
     both = [str(files / "images"), str(files / "toy_val_0.jpg")]
     with pytest.raises(ValueError, match="written to the same picture"):

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from gfocal import model_zoo
 from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 train_net = load_tool("train_net")
 TOY = str(ROOT / "tests/engine/toy_config.py")
+YACS = "COCO-Detection/gflv2_R_50_FPN_1x.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,10 @@ def test_resume_and_eval_only(tmp_path):
         (["train.init_checkpoint=no.pth"], {"eval_only": True}, "error: no weight file 'no.pth'"),
         ([], {"eval_only": True}, "error: no weights to evaluate"),
         (["optimizer.lr=-1"], {}, "error: Invalid learning rate: -1"),
+        (["+train.ema=0.9"], {}, "error: the config has train.ema, which nothing reads"),
+        (["+train.ema=0.9"], {"eval_only": True}, "error: the config has train.ema, which nothi"),
+        (["+model.foo=3"], {}, "error: unknown key 'model.foo' in the config"),
+        (["train.device=gpu"], {}, "error: the config asks for device 'gpu'; expected cpu"),
         # Nobody listens on port 9 ("discard"): a download that fails.
         (["train.init_checkpoint=http://127.0.0.1:9/w.pth"], {}, "error: <urlopen error"),
     ],
@@ -107,6 +113,32 @@ def test_mistakes_found_while_setting_up(tmp_path, monkeypatch, opts, flags, mes
     with pytest.raises(SystemExit) as error:
         train_net.main(arguments(tmp_path, *opts, **flags))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("SEED=None", "error: SEED is None; expected an integer"),
+        ("SOLVER.CHECKPOINT_PERIOD=0", "error: SOLVER.CHECKPOINT_PERIOD is 0; expected"),
+        ("MODEL.META_ARCHITECTURE=GFLX", "error: MODEL.META_ARCHITECTURE is 'GFLX'; expected"),
+        ("MODEL.BACKBONE.NAME=nope", "error: MODEL.BACKBONE.NAME is 'nope'; expected"),
+        ("MODEL.DEVICE=gpu", "error: the config asks for device 'gpu'; expected cpu"),
+        ("MODEL.GFL.IN_FEATURES=['p3', 'p9']", "error: MODEL.GFL.IN_FEATURES has ['p9']; exp"),
+    ],
+)
+def test_mistakes_in_a_yacs_config(tmp_path, override, message):
+    args = arguments(tmp_path, config_file=model_zoo.get_config_file(YACS))
+    args.opts = [f"OUTPUT_DIR={tmp_path}/out", "MODEL.DEVICE=cpu", override]
+    with pytest.raises(SystemExit) as error:
+        train_net.main(args)
+    assert str(error.value).startswith(message)
+
+
+def test_an_error_in_a_config_file_names_the_line(tmp_path):
+    (tmp_path / "a.py").write_text("model = dict(x=y)\n")
+    with pytest.raises(SystemExit) as error:
+        train_net.main(arguments(tmp_path, config_file=str(tmp_path / "a.py")))
+    assert str(error.value) == f"error: {tmp_path}/a.py:1: NameError: name 'y' is not defined"
 
 
 def test_an_error_in_training_keeps_its_traceback(tmp_path):

@@ -3,10 +3,12 @@
 import math
 import os
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
@@ -303,9 +305,10 @@ def _named_tensors(
     weights = checkpoint.get(key, checkpoint)
     if not isinstance(weights, Mapping) or not weights:
         raise ValueError(
-            f"{path} has no {key} to read; its keys: {', '.join(map(str, checkpoint))}"
+            f"{path} has no {key} to read: {reprlib.repr(weights)}; expected a dict of tensors"
         )
-    named = (isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items())
+    tensor = (Tensor, np.ndarray)  # a pickle of Detectron2 has arrays
+    named = (isinstance(k, str) and isinstance(v, tensor) for k, v in weights.items())
     others = [repr(name) for name, good in zip(weights, named) if not good]
     if others:
         raise ValueError(
@@ -408,7 +411,7 @@ class _WeightsOnly(Checkpointer):
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping) and any(str(k).startswith("bbox_head.") for k in weights):
             raise ValueError(f"{f} is a detector of mmdetection; see tools/convert_mmdet.py")
-        return checkpoint
+        return checkpoint if "model" in checkpoint else {"model": weights}
 
 
 class WeightsOnlyCheckpointer(DetectionCheckpointer, _WeightsOnly):
@@ -416,7 +419,33 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer, _WeightsOnly):
 
     (``.pkl`` is Python's own format, which Detectron2's weights are in: only for files you trust.)
     And one that misses the statistics of a batch norm where the file has none.
+
+    Raises:
+        ValueError: on loading, if the file holds anything but named weights. It names the file, as
+            all that a subclass refuses.
     """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Detectron2's."""
+        try:
+            return super().load(path, *args, **kwargs)
+        except ValueError as error:
+            if str(path) in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            checkpoint = super()._load_file(filename)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a pickle of whatever, or a damaged one
+            raise ValueError(
+                f"{filename} is not a dict of weights, or is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        _named_tensors(filename, checkpoint, "model")
+        return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         names = {name.removeprefix("module.") for name in checkpoint["model"]}
@@ -440,17 +469,17 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
     Beside checkpoints and Detectron2's pickles it reads the files of torchvision's ResNet and
     ResNeXt and of the models that mmdetection starts from, known by their names. From such a file,
     or a pickle of a backbone, all of ``backbone.bottom_up`` has to come, deformable offsets
-    excepted, which start at 0; and no block of a stage may be left over.
+    excepted, which start at 0; and no block of a stage may be left over. Of a detector, what fits
+    is loaded, as for fine-tuning with other classes.
 
     Raises:
-        ValueError: on loading, if a backbone's file is of another network, if the file is a
-            detector of mmdetection, or if a ``.pth`` needs to run code to be read.
+        ValueError: on loading, if nothing fits, if a backbone's file is of another network, if the
+            file is a detector of mmdetection, or if a ``.pth`` needs to run code to be read.
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = super()._load_file(filename)
         model = checkpoint["model"]
-        model = model.get("state_dict", model)
         names = {"conv1.weight", "stem.0.weight"} & set(model)
         ours = "backbone.bottom_up.stem.conv1.weight" in self.model.state_dict()
         if names and "layer1.0.conv1.weight" in model and ours:
@@ -464,6 +493,14 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
         return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
+        expected = {name: tuple(value.shape) for name, value in self.model.named_parameters()}
+        if expected.keys() <= set(incompatible.missing_keys):
+            shapes = {name: got for name, got, _ in incompatible.incorrect_shapes}
+            found = {**shapes, **dict.fromkeys(incompatible.unexpected_keys, "")}
+            raise ValueError(
+                f"none of the weights fits the model. They are {_first(found)}; expected "
+                + _first(expected)
+            )
         if not self._backbone_only:
             super()._log_incompatible_keys(incompatible)
             return
@@ -491,14 +528,26 @@ def refuse_incompatible(
     unexpected: Iterable[str],
 ) -> None:
     """Raises ValueError with what Detectron2's checkpointers found incompatible, if that is any."""
+    shapes = {key: (tuple(got), tuple(expected)) for key, got, expected in incorrect_shapes}
+    # fvcore calls a key of another shape missing as well.
+    missing = [key for key in missing if key not in shapes]
     lines = [f"{key}: missing in the file" for key in missing if not _OPTIONAL.fullmatch(key)]
-    lines += [
-        f"{key}: {tuple(got)} in the file, {tuple(expected)} in the model"
-        for key, got, expected in incorrect_shapes
-    ]
+    lines += [f"{k}: {got} in the file, {want} in the model" for k, (got, want) in shapes.items()]
     lines += [f"{key}: not in the model" for key in unexpected if not _OPTIONAL.fullmatch(key)]
-    if lines:
-        raise ValueError("the weights are not this model's:" + _listed(lines))
+    if not lines:
+        return
+    reason = "the weights are not this model's"
+    got, want = shapes.get(_CLASS_ROWS[0], ((), ()))
+    if got and shapes.keys() == set(_CLASS_ROWS) and len(lines) == len(shapes):
+        reason += f" (the file has {got[0]} classes, num_classes is {want[0]})"
+    raise ValueError(f"{reason}:" + _listed(lines))
+
+
+def _first(weights: Mapping[str, Any], limit: int = 5) -> str:
+    """Names of weights, and their shapes."""
+    names = [f"{name} {shape}".rstrip() for name, shape in weights.items()]
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _listed(lines: list[str], limit: int = 40) -> str:

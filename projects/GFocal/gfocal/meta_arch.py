@@ -121,7 +121,14 @@ class GFL(nn.Module):
         """The yacs way in; see config.py for the keys."""
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
-        shapes = [backbone.output_shape()[name] for name in gfl.IN_FEATURES]
+        shapes = backbone.output_shape()
+        missing = [name for name in gfl.IN_FEATURES if name not in shapes]
+        if missing:
+            raise ValueError(
+                f"MODEL.GFL.IN_FEATURES has {missing}; expected maps of the backbone: "
+                f"{sorted(shapes)}"
+            )
+        shapes = [shapes[name] for name in gfl.IN_FEATURES]
         parts = recipes.from_yacs(gfl)
         return {
             "backbone": backbone,

@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
+
+from .mapper import check_crowds
 
 __all__ = [
     "CocoJson",
@@ -177,32 +180,44 @@ def coco_num_classes(json_file: str) -> int:
 
 
 def detection_dataset_dicts(
-    names: str | Sequence[str], filter_empty: bool = True
+    names: str | Sequence[str], filter_empty: bool = True, crowds: str = "drop"
 ) -> list[dict[str, Any]]:
     """Detectron2's ``get_detection_dataset_dicts``, after looking whether the files are there.
 
     Args:
         names: registered datasets.
-        filter_empty: leave out images without a box (crowds don't count).
+        filter_empty: leave out images without a box.
+        crowds: as the mapper's, :class:`gfocal.data.DetectionMapper`: with "drop" a crowd is no box
+            either, with "ignore" an image of crowds alone stays.
 
     Returns:
         Detectron2's dataset dicts.
 
     Raises:
         FileNotFoundError: a file of a dataset is not there; says how to point elsewhere.
-        ValueError: no such dataset, one is named twice, or no image is left.
+        ValueError: no such dataset, one is named twice, no image is left, or ``crowds`` is neither.
     """
+    check_crowds(crowds)
     names = [names] if isinstance(names, str) else list(names)
     if len(set(names)) < len(names):
         raise ValueError(f"a dataset is named twice: {names}")
     check_dataset_files(names)
+    keep_crowds = filter_empty and crowds == "ignore"
+    dicts, reason = [], "all are empty"
     try:
-        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+        dicts = get_detection_dataset_dicts(names, filter_empty=filter_empty and not keep_crowds)
     except AssertionError as error:
-        files = [MetadataCatalog.get(name).get("json_file", "no json") for name in names]
-        where = ", ".join(f"{name} ({file})" for name, file in zip(names, files))
-        what = "image with a box that is no crowd" if filter_empty else "image"
-        raise ValueError(f"no {what} in {where or 'an empty list of datasets'}: {error}") from error
+        reason = str(error)
+    if keep_crowds:
+        count = len(dicts)
+        dicts = [x for x in dicts if x.get("annotations", True)]
+        logging.getLogger(__name__).info(f"Left out {count - len(dicts)} images without a box")
+    if dicts:
+        return dicts
+    files = [MetadataCatalog.get(name).get("json_file", "no json") for name in names]
+    where = ", ".join(f"{name} ({file})" for name, file in zip(names, files))
+    what = "image with a box" + " that is no crowd" * (not keep_crowds) if filter_empty else "image"
+    raise ValueError(f"no {what} in {where or 'an empty list of datasets'}: {reason}")
 
 
 def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOEvaluator:
@@ -221,7 +236,15 @@ def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOE
         ValueError: no such dataset.
     """
     check_dataset_files([dataset_name])
-    evaluator = COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval())
+    metadata = MetadataCatalog.get(dataset_name)
+    has_json = hasattr(metadata, "json_file")
+    try:
+        evaluator = COCOEvaluator(
+            dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval()
+        )
+    finally:
+        if not has_json:  # Detectron2 has named one in output_dir, which need not stay there
+            vars(metadata).pop("json_file", None)
     loader = DatasetCatalog[dataset_name]
     if isinstance(loader, CocoLoader):
         evaluator._coco_api = _ground_truth(loader.read())
@@ -263,8 +286,9 @@ def read_coco_json(json_file: str, image_root: str, on_invalid: str = "error") -
 
     Invalid are: an image without a file or with the id of another; an annotation of an unknown
     image or of one that was left out, of an unknown category, with the id of another, with a box
-    that is not four finite numbers, has no width or height or lies outside its image, or flagged
-    "ignore" (COCO's way is "iscrowd").
+    that is not four finite numbers, has no width or height or lies outside its image, with an area
+    that is negative or not finite, with an "iscrowd" that is neither 0 nor 1, or flagged "ignore"
+    (COCO's way is "iscrowd").
 
     Args:
         json_file: the json.
@@ -346,7 +370,7 @@ def _parse(json_file: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as f, _paused_gc():
             document = json.load(f)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (RecursionError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(  # noqa: TRY004 (the file's content, not an argument)
@@ -373,6 +397,7 @@ def _paused_gc():
 
 
 _NUMBER = (int, float)
+_LARGEST = sys.float_info.max  # json has larger numbers: 1e400 is inf, and an int has no limit
 _ID = (int, float, str)
 _REQUIRED = {  # sizes and boxes are looked at further on
     "images": {"id": _ID, "file_name": str, "height": object, "width": object},
@@ -416,7 +441,8 @@ def _sorted_categories(document: dict[str, Any], json_file: str) -> dict[int, st
         raise ValueError(f"{json_file} has no categories")
     if len(set(ids)) < len(ids):
         raise ValueError(f"{json_file}: category ids are not unique: {_shorten(sorted(ids))}")
-    return {record["id"]: record["name"] for record in sorted(records, key=lambda x: x["id"])}
+    # A name that is a number becomes a string: Detectron2 takes nothing else.
+    return {record["id"]: str(record["name"]) for record in sorted(records, key=lambda x: x["id"])}
 
 
 def _categories(json_file: str) -> dict[int, str]:
@@ -465,8 +491,8 @@ def _valid_images(
         if record["id"] in valid:
             other = valid[record["id"]]["file_name"]
             invalid.add("images", "duplicate id", f"{who}: {other} has the same id")
-        elif not all(isinstance(x, (int, float)) and x > 0 for x in size):
-            invalid.add("images", "size not positive", f"{who}: width, height are {size}")
+        elif not all(isinstance(x, _NUMBER) and 0 < x <= _LARGEST for x in size):
+            invalid.add("images", "size not positive or finite", f"{who}: width, height are {size}")
         elif file not in files[folder]:
             invalid.missing_file = True
             where = os.path.join(_absolute(image_root), folder)
@@ -497,7 +523,7 @@ def _valid_annotations(
     width = np.array([owner["width"] for owner in owners], dtype=np.float64)
     height = np.array([owner["height"] for owner in owners], dtype=np.float64)
     x, y, w, h = boxes.T
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
     seen: set[Any] = set()
     # The first reason that applies is the one reported.
@@ -509,6 +535,10 @@ def _valid_annotations(
         "with a degenerate box": (w <= 0) | (h <= 0),
         "with a box outside the image": outside,
         "with the id of another": [r["id"] in seen or seen.add(r["id"]) for r in records],
+        "with an area negative or not finite": [
+            not 0 <= (r.get("area") or 0) <= _LARGEST for r in records
+        ],
+        "with an iscrowd not 0 or 1": [r.get("iscrowd") not in (None, 0, 1) for r in records],
         "flagged ignore": [r.get("ignore", 0) for r in records],
     }
     bad = np.zeros(len(records), dtype=bool)
@@ -542,11 +572,11 @@ def _box_array(rows: list[Any]) -> np.ndarray:
         boxes = np.array(rows, dtype=np.float64)
         if boxes.shape == (len(rows), 4):
             return boxes
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         pass
     boxes = np.full((len(rows), 4), np.nan)
     for index, row in enumerate(rows):
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(OverflowError, TypeError, ValueError):
             row = np.array(row, dtype=np.float64)
             if row.shape == (4,):
                 boxes[index] = row

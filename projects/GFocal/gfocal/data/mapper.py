@@ -20,8 +20,6 @@ from PIL import Image
 
 __all__ = ["DetectionMapper", "read_image", "without_empty_resize"]
 
-CROWDS = ("drop", "ignore")
-
 
 class DetectionMapper(DatasetMapper):
     """Detectron2's DatasetMapper for detectors of boxes: the same images and instances, and besides
@@ -52,10 +50,7 @@ class DetectionMapper(DatasetMapper):
         image_format: str,
         crowds: str = "drop",
     ):
-        if crowds not in CROWDS:
-            raise ValueError(
-                f'crowds (INPUT.CROWDS in a yacs config) is {crowds!r}; expected "drop" or "ignore"'
-            )
+        check_crowds(crowds)
         super().__init__(
             is_train,
             augmentations=without_empty_resize(augmentations),
@@ -181,6 +176,14 @@ class _NonEmptyResize(T.Augmentation):
             for name, side in sides.items():
                 setattr(transform, name, max(side, 1))
         return transform
+
+
+def check_crowds(crowds: str) -> None:
+    """Raises ValueError for what :class:`DetectionMapper` cannot do with crowds."""
+    if crowds not in ("drop", "ignore"):
+        raise ValueError(
+            f'crowds (INPUT.CROWDS in a yacs config) is {crowds!r}; expected "drop" or "ignore"'
+        )
 
 
 def _read(path: str, format: str | None) -> np.ndarray:

@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from ..checkpoint import GFLCheckpointer
 from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
 from ..rng import rng_state, set_rng_state
-from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights
+from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights, plain
 from .config_io import Config, config_settings
 from .hooks import (
     BestMetric,
@@ -32,6 +32,7 @@ from .hooks import (
     MetricsHook,
     StopTraining,
     ValidationBatches,
+    WriterHook,
     evaluation_leaves_no_trace,
     validation_losses,
 )
@@ -76,11 +77,7 @@ class TrainOptions(NamedTuple):
 
 
 def train_options(cfg: Config) -> TrainOptions:
-    """Returns the options of a training that a config names, or their defaults.
-
-    Raises:
-        ValueError: a period below 1. (A period of evaluations may be 0.)
-    """
+    """Returns the options of a training that a config names, or their defaults."""
     if isinstance(cfg, CfgNode):
         return TrainOptions(
             seed=cfg.SEED,
@@ -96,16 +93,7 @@ def train_options(cfg: Config) -> TrainOptions:
         )
     defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
     given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
-    options = defaults._replace(**{key: x for key, x in given.items() if x is not None})
-    keep = options.checkpointer.get("max_to_keep")
-    periods = {
-        "log_period": options.log_period,
-        "checkpointer.period": options.checkpointer["period"],
-    }
-    for key, value in {**periods, "checkpointer.max_to_keep": 1 if keep is None else keep}.items():
-        if not value >= 1:
-            raise ValueError(f"train.{key} is {value}; expected at least 1")
-    return options
+    return defaults._replace(**{key: x for key, x in given.items() if x is not None})
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
@@ -142,9 +130,11 @@ class BaseTrainer(DefaultTrainer):
     _resumed_rng_state: dict[str, Any] | None = None
     _ema: EMAHook | None = None
     _best: BestMetric | None = None
+    _resumed = False
 
     def state_dict(self) -> dict[str, Any]:
         state = {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        state["optimizer_class"] = _optimizer_class(self._trainer.optimizer)
         state["rng"] = [rng_state()] if comm.get_world_size() == 1 else self._rng_states
         loader = self._trainer.data_loader
         state["data"] = loader.state_dict() if hasattr(loader, "state_dict") else None
@@ -160,19 +150,28 @@ class BaseTrainer(DefaultTrainer):
                 "the checkpoint to resume from was not written by gfocal's trainer and cannot be "
                 f"taken up exactly. {_ANEW}"
             )
-        groups = self._trainer.optimizer.param_groups
-        rates = [group.get("initial_lr", group["lr"]) for group in groups]
+        optimizer = self._trainer.optimizer
+        now, before = _optimizer_class(optimizer), state_dict["optimizer_class"]
+        if now != before:
+            raise ValueError(
+                f"the checkpoint to resume from is of the optimizer {before}, the config's is "
+                f"{now}. {_ANEW}"
+            )
+        settings = _settings(optimizer)
         TrainerBase.load_state_dict(self, state_dict)
         # A gradient scaler is new where the run before had none.
         self._trainer.load_state_dict({**self._trainer.state_dict(), **state_dict["_trainer"]})
+        self._resumed = True
         logger = logging.getLogger(__name__)
-        groups = self._trainer.optimizer.param_groups
-        resumed = [group.get("initial_lr", group["lr"]) for group in groups]
-        if rates != resumed:
-            logger.warning(
-                f"The learning rate is {rates[0]:g} in the config and {resumed[0]:g} in the "
-                f"checkpoint, and the resumed training keeps the latter. {_ANEW}"
-            )
+        resumed = _settings(optimizer)
+        for name in sorted(settings.keys() & resumed.keys()):
+            pairs = zip(settings[name], resumed[name], strict=True)
+            if changed := [(new, old) for new, old in pairs if new != old]:
+                new, old = changed[0]
+                logger.warning(
+                    f"The optimizer's {name} is {new} in the config and {old} in the checkpoint, "
+                    f"and the resumed training keeps the latter. {_ANEW}"
+                )
         loader, place = self._trainer.data_loader, state_dict.get("data")
         if place is not None and hasattr(loader, "load_state_dict"):
             loader.load_state_dict(place)
@@ -206,12 +205,25 @@ class BaseTrainer(DefaultTrainer):
         Raises:
             FileNotFoundError: the weight file does not exist.
             ValueError: it is a backbone's, and of another one; or the checkpoint is of another
-                model.
+                model or optimizer, holds weights alone, or is beyond the last iteration.
         """
-        if resume and self.checkpointer.has_checkpoint():
-            self.checkpointer.resume_or_load("", resume=True)
+        checkpointer = self.checkpointer
+        if resume and checkpointer.has_checkpoint():
+            checkpointer.resume_or_load("", resume=True)
+            if not self._resumed:
+                raise ValueError(
+                    f"{checkpointer.get_checkpoint_file()} holds weights alone, of which no "
+                    f"training can be resumed. {_ANEW}"
+                )
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that it finished
+            if self.start_iter > self.max_iter:
+                raise ValueError(
+                    f"the checkpoint has done {self.start_iter} iterations, but the config asks "
+                    f"for {self.max_iter} (train.max_iter, SOLVER.MAX_ITER)"
+                )
         else:
+            if resume:
+                checkpointer.warn_of_checkpoints_not_resumed()
             weights = check_weights(config_settings(self.cfg).weights)
             GFLCheckpointer(self.checkpointer.model).load(weights, checkpointables=[])
 
@@ -223,6 +235,7 @@ class BaseTrainer(DefaultTrainer):
         if options.ema_decay:
             self._ema = EMAHook(model, options.ema_decay)
         if options.best_metric or options.early_stop_patience:
+            _check_best_metric(options)
             self._best = BestMetric(
                 options.best_metric, options.best_mode, options.early_stop_patience, self._save_best
             )
@@ -240,7 +253,8 @@ class BaseTrainer(DefaultTrainer):
             self._evaluation_hook,
         ]
         if comm.is_main_process():  # last, so that the evaluation's metrics are written too
-            ret.append(hooks.PeriodicWriter(self.build_writers(), period=options.log_period))
+            writers = self.build_writers()
+            ret.append(WriterHook(writers, options.log_period, self._evaluation_hook))
         return ret
 
     def _first_hooks(self) -> list[hooks.HookBase | None]:
@@ -251,11 +265,14 @@ class BaseTrainer(DefaultTrainer):
         if self._ema is not None:
             with evaluation_leaves_no_trace(self._ema.model):
                 results["ema"] = self.test(self.cfg, self._ema.model) or {}
-        with evaluation_leaves_no_trace(self.model):
-            results = {**(self.test(self.cfg, self.model) or {}), **results}
+        model = (
+            self.checkpointer.model
+        )  # in DistributedDataParallel a process could wait for others
+        with evaluation_leaves_no_trace(model):
+            results = {**(self.test(self.cfg, model) or {}), **results}
             if train_options(self.cfg).validation_loss:
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))
-                results["validation"] = validation_losses(self.checkpointer.model, batches)
+                results["validation"] = validation_losses(model, batches)
         self._last_eval_results = results
         again = self._evaluation_hook.last == self.iter  # as that of a run that had ended
         if self._best is not None and comm.is_main_process() and not again:
@@ -277,9 +294,13 @@ class BaseTrainer(DefaultTrainer):
         self.checkpointer.write(name, {"model": model.state_dict(), **extra})
 
     def before_train(self) -> None:
+        plain(self.state_dict(), "trainer")  # says now what no checkpoint could be resumed with
         if self.start_iter == 0 and comm.is_main_process():
             self.checkpointer.forget_last_checkpoint()
         super().before_train()
+        self._restore_rng_state()
+
+    def _restore_rng_state(self) -> None:
         if self._resumed_rng_state is not None:
             set_rng_state(self._resumed_rng_state)
             self._resumed_rng_state = None
@@ -289,10 +310,11 @@ class BaseTrainer(DefaultTrainer):
         self.iter = min(self.iter, self.max_iter)
         super().after_train()
         if self._ema is not None and comm.is_main_process() and self.iter >= self.max_iter:
-            self._save_ema()
+            self._save_ema(self.max_iter - 1)
 
-    def _save_ema(self) -> None:
-        self.checkpointer.write("model_final_ema", {"model": self._ema.model.state_dict()})
+    def _save_ema(self, iteration: int) -> None:
+        state = {"model": self._ema.model.state_dict(), "iteration": iteration}
+        self.checkpointer.write("model_final_ema", state)
 
     def build_writers(self) -> list[EventWriter]:
         """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
@@ -308,21 +330,26 @@ class BaseTrainer(DefaultTrainer):
             and the losses of `train.validation_loss` under "validation"; None where there was no
             evaluation.
         """
-        logger = logging.getLogger(__name__)
-        if self._best is not None and self._best.should_stop():
-            logger.info("The training that is resumed had come to its early stop")
-            with EventStorage(self.iter):
-                return self._evaluate()
-        try:
-            self._run()
-        except StopTraining:
-            logger.info(
-                f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
-                f"than {self._best.best:g} in {self._best.count_since} evaluations"
-            )
+        stopped_before = self._best is not None and self._best.should_stop()
+        if stopped_before:
+            self._restore_rng_state()
+            with EventStorage(self.iter) as self.storage:
+                self._evaluate()
+        else:
+            try:
+                self._run()
+                return getattr(self, "_last_eval_results", None)
+            except StopTraining:
+                pass
+        logging.getLogger(__name__).info(
+            f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
+            f"than {self._best.best:g} in {self._best.count_since} evaluations"
+        )
+        # Those of a run that had stopped are there, unless it was killed in between.
+        if not (stopped_before and self.checkpointer.has("model_final")):
             self._checkpoint_hook.save_final(self.iter)
-            if self._ema is not None and comm.is_main_process():
-                self._save_ema()
+        if self._ema is not None and comm.is_main_process():
+            self._save_ema(self.iter)
         return getattr(self, "_last_eval_results", None)
 
     def _run(self) -> None:
@@ -370,6 +397,33 @@ class BaseTrainer(DefaultTrainer):
                 writer.write()
                 writer.close()
         return results
+
+
+def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
+    """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
+    classes = type(optimizer).__mro__
+    return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
+    """What a config says of an optimizer, for each group of parameters; the learning rate before
+    the schedule."""
+    ret: dict[str, list] = {}
+    for group in optimizer.param_groups:
+        for name, value in {**group, "lr": group.get("initial_lr", group["lr"])}.items():
+            value = list(value) if isinstance(value, Sequence) else value
+            ret.setdefault(name, []).append(value)
+    return {name: values for name, values in ret.items() if name not in ("params", "initial_lr")}
+
+
+def _check_best_metric(options: TrainOptions) -> None:
+    needed = {
+        "ema/": ("ema_decay (SOLVER.EMA_DECAY)", options.ema_decay),
+        "validation/": ("validation_loss (TEST.VALIDATION_LOSS)", options.validation_loss),
+    }
+    for prefix, (key, value) in needed.items():
+        if options.best_metric.startswith(prefix) and not value:
+            raise ValueError(f"best_metric is {options.best_metric!r}, but {key} is {value}")
 
 
 def is_cpu(model: nn.Module) -> bool:

@@ -1,11 +1,13 @@
 """Checkpoints that survive a kill, and hold all that a run needs to go on as if nothing was."""
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Iterator
 from typing import IO, Any
 
+import numpy as np
 import torch
 from detectron2.engine import hooks
 from detectron2.utils import comm
@@ -60,6 +62,10 @@ class TrainingCheckpointer(StrictCheckpointer):
     def write(self, name: str, data: dict[str, Any]) -> None:
         """Writes NAME.pth, without making it the last checkpoint."""
         path = os.path.join(self.save_dir, f"{name}.pth")
+        try:
+            data = plain(data, name)
+        except TypeError as error:  # the weights are worth keeping
+            self.logger.error(f"This checkpoint cannot be resumed: {error}")
         self.logger.info(f"Saving checkpoint to {path}")
         with self._replaced(path) as file:
             torch.save(data, file)
@@ -67,6 +73,20 @@ class TrainingCheckpointer(StrictCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with self._replaced(os.path.join(self.save_dir, "last_checkpoint")) as file:
             file.write(last_filename_basename.encode())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a NAME.pth."""
+        return self.path_manager.isfile(os.path.join(self.save_dir, f"{name}.pth"))
+
+    def warn_of_checkpoints_not_resumed(self) -> None:
+        """For a resume without last_checkpoint: it starts at 0 and may replace files."""
+        folder = self.save_dir
+        names = os.listdir(folder) if "://" not in folder and os.path.isdir(folder) else []
+        if found := sorted(name for name in names if name.endswith(".pth")):
+            self.logger.warning(
+                f"{folder} has no last_checkpoint to resume from, so this training starts anew and "
+                f"may replace {', '.join(found)}. To resume, write one's name into last_checkpoint"
+            )
 
     def forget_last_checkpoint(self) -> None:
         """Renames last_checkpoint to last_checkpoint.old, for a training that starts anew in the
@@ -105,7 +125,8 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     """Detectron2's PeriodicCheckpointer, with the random states of all processes. So it is for all
     of them, and the main process writes.
 
-    After a resume the files of the run before count among the ``max_to_keep``.
+    After a resume the files of the run before count among the ``max_to_keep``, and the oldest that
+    are too many are removed.
     """
 
     def before_train(self) -> None:
@@ -120,6 +141,8 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
                 for iteration, name in earlier
                 if iteration < self.trainer.start_iter
             ]
+            while self.max_to_keep and len(self.recent_checkpoints) > self.max_to_keep:
+                os.remove(self.recent_checkpoints.pop(0))
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
@@ -133,6 +156,39 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         with self.trainer.gathered_rng_states():
             if comm.is_main_process():
                 self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
+
+
+def plain(value: Any, name: str) -> Any:
+    """Returns a value as a checkpoint can have it, to be read without running code: numbers of
+    NumPy become Python's, in dicts, lists and tuples too.
+
+    Args:
+        value: of any type.
+        name: for the error.
+
+    Raises:
+        TypeError: a value of a type that a checkpoint cannot have.
+    """
+    if value is None or isinstance(value, (torch.Tensor, str, bool, int, float)):
+        return value.item() if isinstance(value, np.generic) else value  # np.float64 is a float
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        changed = {key: plain(x, f"{name}.{key}") for key, x in value.items()}
+        return value if all(changed[key] is x for key, x in value.items()) else changed
+    if type(value) in (list, tuple):
+        return type(value)(plain(x, f"{name}.{index}") for index, x in enumerate(value))
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:
+        raise TypeError(
+            f"{name} is of type {type(value).__name__}; expected tensors, numbers, strings, and "
+            "dicts, lists and tuples of them, which are read without running code"
+        ) from error
+    return value
 
 
 def check_weights(path: str) -> str:

@@ -10,10 +10,13 @@ import functools
 import inspect
 import os
 import re
+import traceback
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
+import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -63,9 +66,15 @@ def resolve_device(name: str | None = None) -> torch.device:
     """Returns the device of that name; without one, cuda where there is one, else cpu.
 
     Raises:
-        ValueError: cuda is asked for on a machine without it.
+        ValueError: no such device, or cuda on a machine without it.
     """
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the config asks for device {name!r}; expected cpu, cuda, cuda:0 or another that "
+            "PyTorch knows"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"the config asks for device {name!r}, but PyTorch sees no CUDA device here; "
@@ -88,7 +97,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a config file, an unknown key, or a value of another kind than before.
+        ValueError: not a config file, one that fails (names the line), an unknown key, or a value
+            of another kind than before.
     """
     path = str(path)
     if not os.path.isfile(path):
@@ -96,25 +106,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     extension = os.path.splitext(path)[1]
     if extension not in (".py", ".yaml", ".yml"):
         raise ValueError(f"config file {path!r} must end in .py, .yaml or .yml")
-    if extension != ".py" and _is_yacs(path):
-        cfg = get_cfg()
-        add_gfocal_config(cfg)
-        cfg.MODEL.DEVICE = resolve_device().type
-        try:
-            cfg.merge_from_file(path)
-        except KeyError as error:  # yacs' way to say "no such key"
-            key = str(error.args[0]).rsplit(" ", 1)[-1]
-            raise ValueError(_unknown_key(key, path, _all_keys(cfg))) from error
-        except ValueError as error:  # a value of another type
-            raise ValueError(f"{path}: {error}") from error
-        return apply_overrides(cfg, overrides)
-
-    original_import = builtins.__import__
-    try:
-        return apply_overrides(LazyConfig.load(path), overrides)
-    finally:
-        # LazyConfig.load replaces it while it loads, and does not restore it after an error.
-        builtins.__import__ = original_import
+    cfg = _load_py(path) if extension == ".py" else _load_yaml(path)
+    return apply_overrides(cfg, overrides)
 
 
 def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
@@ -181,6 +174,9 @@ def _override_lazy(cfg: DictConfig, text: str) -> None:
         )
     key = override.key_or_group
     value = _fitting(cfg, key, override.value(), text)
+    current = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    if OmegaConf.is_config(current) and isinstance(value, dict) != isinstance(current, DictConfig):
+        OmegaConf.update(cfg, key, None)  # keys and a list do not merge
     LazyConfig.apply_overrides(cfg, [text])
     # Again, as what that sets is not converted, and keeps the arguments of a replaced LazyCall.
     OmegaConf.update(cfg, key, value, merge=not _is_lazy_call(value))
@@ -261,19 +257,81 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
             value = next(tokens, None)
             if value is None:
                 raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
-        if key not in _all_keys(cfg):
-            raise ValueError(_unknown_key(key, "the command line", _all_keys(cfg)))
+        if key not in all_keys(cfg):
+            raise ValueError(unknown_key(key, "the command line", all_keys(cfg)))
         current = functools.reduce(getattr, key.split("."), cfg)
         pairs += [key, _converted_number(cfg._decode_cfg_value(value), current)]
     cfg.merge_from_list(pairs)
     return cfg
 
 
-def _is_yacs(path: str) -> bool:
-    """Whether a yaml file's top-level keys are yacs': upper case."""
-    with open(path) as f:
-        keys = re.findall(r"^(\w+)\s*:", f.read(), flags=re.MULTILINE)
-    return all(key.isupper() for key in keys)
+def _load_py(path: str) -> DictConfig:
+    original_import = builtins.__import__
+    try:
+        return LazyConfig.load(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (ValueError, OSError, SyntaxError):
+        raise
+    except Exception as error:
+        frames = list(traceback.walk_tb(error.__traceback__))
+        while frames and _is_library(frames[-1][0]):  # the line that called it says more
+            frames.pop()
+        if not (frames and _is_config_file(frames[-1][0])):
+            raise  # of code that the file calls
+        frame, line = frames[-1]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{frame.f_code.co_filename}:{line}: {reason}") from error
+    finally:
+        # LazyConfig.load replaces it while it loads, and does not restore it after an error.
+        builtins.__import__ = original_import
+
+
+def _is_config_file(frame: FrameType) -> bool:
+    package = frame.f_globals.get("__package__") or ""
+    return package.startswith("detectron2._cfg_loader")
+
+
+def _is_library(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__", "").partition(".")[0]
+    return module in ("detectron2", "importlib", "omegaconf") and not _is_config_file(frame)
+
+
+def _load_yaml(path: str) -> Config:
+    """Loads a yacs config, whose top-level keys are upper case, or a saved LazyConfig."""
+    try:
+        with open(path, "rb") as f:
+            root = yaml.compose(f, Loader=yaml.SafeLoader)
+        if not (isinstance(root, yaml.MappingNode) and root.value):
+            raise ValueError("expected keys, such as MODEL, with values")
+        if not all(str(key.value).isupper() for key, _ in root.value):
+            return LazyConfig.load(path)
+        cfg = get_cfg()
+        add_gfocal_config(cfg)
+        cfg.MODEL.DEVICE = resolve_device().type
+        _refuse_groups_without_keys(root, cfg)
+        cfg.merge_from_file(path)
+        return cfg
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except KeyError as error:  # yacs' way to say "no such key"
+        key = str(error.args[0]).rsplit(" ", 1)[-1]
+        raise ValueError(unknown_key(key, path, all_keys(cfg))) from error
+    except ValueError as error:  # a value of another type
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _refuse_groups_without_keys(node: yaml.MappingNode, cfg: CfgNode, prefix: str = "") -> None:
+    for key, value in node.value:
+        group = cfg.get(key.value)
+        if not isinstance(group, CfgNode):
+            continue
+        name = f"{prefix}{key.value}"
+        if value.id != "mapping":
+            raise ValueError(
+                f"{name} has no keys; expected some, such as {name}.{next(iter(group))}"
+            )
+        _refuse_groups_without_keys(value, group, f"{name}.")
 
 
 def _check_key(cfg: DictConfig, key: str, text: str) -> None:
@@ -289,17 +347,17 @@ def _check_key(cfg: DictConfig, key: str, text: str) -> None:
                 raise ValueError(f"override {text!r}: {prefix} is a list of {len(node)} elements")
             part = int(part)
         elif part not in list(node):
-            arguments = _arguments(node)
+            arguments = arguments_of(node)
             if last and (part in arguments or "**" in arguments):
                 return
             new = [f"{prefix}.{name}".lstrip(".") for name in arguments if name != "**"]
             hint = f" (+{text} adds a new key)"
-            raise ValueError(_unknown_key(key, f"override {text!r}", _all_keys(cfg) + new) + hint)
+            raise ValueError(unknown_key(key, f"override {text!r}", all_keys(cfg) + new) + hint)
         if not last:  # what is replaced need not be readable
             node = None if OmegaConf.is_missing(node, part) else node[part]
 
 
-def _arguments(node: DictConfig) -> list[str]:
+def arguments_of(node: DictConfig) -> list[str]:
     """Names of the arguments of a LazyCall's callable; "**" where it takes any name."""
     parameters = _parameters(node).values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -319,7 +377,7 @@ def _parameters(node: DictConfig) -> Mapping[str, inspect.Parameter]:
         return {"": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
 
 
-def _all_keys(cfg: Any, prefix: str = "") -> list[str]:
+def all_keys(cfg: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a config, groups included."""
     if isinstance(cfg, DictConfig):
         cfg = OmegaConf.to_container(cfg, resolve=False)
@@ -327,15 +385,17 @@ def _all_keys(cfg: Any, prefix: str = "") -> list[str]:
     if isinstance(cfg, dict):
         for name, value in cfg.items():
             if name != "_target_":
-                keys += [f"{prefix}{name}", *_all_keys(value, f"{prefix}{name}.")]
+                keys += [f"{prefix}{name}", *all_keys(value, f"{prefix}{name}.")]
     return keys
 
 
-def _unknown_key(key: str, where: str, valid: Sequence[str]) -> str:
-    """The message for an unknown key, with the nearest valid ones."""
-    nearest = difflib.get_close_matches(key, valid, n=3, cutoff=0.75)
-    last = key.rsplit(".", 1)[-1]
-    nearest += [name for name in valid if name.rsplit(".", 1)[-1] == last]
+def unknown_key(key: str, where: str, valid: Sequence[str]) -> str:
+    """The message for an unknown key, with the nearest valid ones, in whatever case it is."""
+    lowered = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(key.lower(), lowered, n=3, cutoff=0.75)
+    last = key.lower().rsplit(".", 1)[-1]
+    close += [name for name in lowered if name.rsplit(".", 1)[-1] == last]
+    nearest = [lowered[name] for name in close]
     if not nearest:
         parent = key.rpartition(".")[0]
         nearest = [name for name in valid if name.rpartition(".")[0] == parent]

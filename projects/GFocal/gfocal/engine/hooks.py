@@ -3,6 +3,7 @@ stop, a validation loss; and evaluations that leave no trace in the training."""
 
 import contextlib
 import copy
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,11 +11,11 @@ from typing import Any
 
 import torch
 from detectron2.data import MapDataset
-from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine import HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, EventWriter
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
@@ -31,6 +32,7 @@ __all__ = [
     "MetricsHook",
     "StopTraining",
     "ValidationBatches",
+    "WriterHook",
     "evaluation_leaves_no_trace",
     "validation_losses",
 ]
@@ -98,7 +100,8 @@ class BestMetric(HookBase):
         metric: name in the flattened results, e.g. "bbox/AP"; "ema/bbox/AP" for the averaged
             weights; "validation/total_loss".
         mode: "max" or "min", what is better.
-        patience: evaluations without a better value after which to stop; 0 for never.
+        patience: evaluations without a better value after which to stop; 0 for never. Those
+            before the first finite value do not count: the AP of a model without detections is nan.
         save: called with ("model_best", metric's value) when there is a better one.
 
     Raises:
@@ -134,7 +137,7 @@ class BestMetric(HookBase):
         if math.isfinite(value) and not sign * value <= sign * self.best:
             self.best, self.count_since = value, 0
             self._save("model_best", {"iteration": iteration, self.metric: value})
-        else:
+        elif math.isfinite(self.best):
             self.count_since += 1
 
     def should_stop(self) -> bool:
@@ -142,15 +145,25 @@ class BestMetric(HookBase):
         return comm.all_gather(0 < self.patience <= self.count_since)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "count_since": self.count_since}
+        names = ("metric", "mode", "best", "count_since")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before = state_dict["metric"], state_dict["mode"]
+        if before != (self.metric, self.mode):
+            logging.getLogger(__name__).warning(
+                f"The checkpoint's best value is of {before}, the config asks for "
+                f"{(self.metric, self.mode)}: the search for the best starts anew, and model_best "
+                "will be replaced"
+            )
+            return
         self.best, self.count_since = state_dict["best"], state_dict["count_since"]
 
 
 class EvaluationHook(EvalHook):
     """Detectron2's EvalHook, which after a resume makes up for the evaluation that the checkpoint
-    does not know of: a periodic checkpoint is written before the evaluation of its iteration.
+    does not know of, as a checkpoint is written before the evaluation of its iteration; and which
+    evaluates nothing after a failure.
 
     Attributes:
         last: the iteration last evaluated; -1 for none.
@@ -170,25 +183,34 @@ class EvaluationHook(EvalHook):
         super().__init__(period, function)
         self._should_stop = should_stop
         self.last = -1
+        self._to_make_up = -1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last": self.last}
+        now, end = self.trainer.iter, self.trainer.max_iter
+        to_come = self.last != now and (self._is_due(now) or now + 1 == end)
+        return {"last": self.last, "to_make_up": now if to_come else -1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.last = state_dict["last"]
+        self.last, self._to_make_up = state_dict["last"], state_dict["to_make_up"]
 
     def before_train(self) -> None:
-        start, end = self.trainer.start_iter, self.trainer.max_iter
-        due = self._period > 0 and start % self._period == 0
-        if 0 < start < end and due and self.last != start - 1:
-            self.trainer.iter = self.trainer.storage.iter = start - 1
-            self._evaluate()
-            self.trainer.iter = self.trainer.storage.iter = start
+        start = self.trainer.start_iter
+        if 0 < start < self.trainer.max_iter and self._to_make_up == start - 1:
+            with at_last_iteration(self.trainer):
+                self._evaluate()
 
     def after_step(self) -> None:
-        count = self.trainer.iter + 1
-        if self._period > 0 and count % self._period == 0 and count != self.trainer.max_iter:
+        now = self.trainer.iter
+        if self._is_due(now) and now + 1 != self.trainer.max_iter:
             self._evaluate()
+
+    def after_train(self) -> None:
+        if self.trainer.iter == self.trainer.max_iter:  # else it failed
+            self._do_eval()
+        del self._func  # refers to the trainer
+
+    def _is_due(self, iteration: int) -> bool:
+        return self._period > 0 and (iteration + 1) % self._period == 0
 
     def _evaluate(self) -> None:
         self._do_eval()
@@ -198,23 +220,27 @@ class EvaluationHook(EvalHook):
 
 
 class MetricsHook(HookBase):
-    """Carries the last values of each metric over a resume, so that the medians which are written
-    are those of an uninterrupted training."""
+    """Carries the last values of each metric over a resume, so that what is written is what an
+    uninterrupted training writes: medians."""
 
     WINDOW = 20  # of Detectron2's writers
 
     def __init__(self):
-        self._restored: dict[str, list] = {}
+        self._restored: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         storage = getattr(self.trainer, "storage", None)
-        if storage is None:
-            return {}
+        if storage is None or self._restored:
+            return self._restored
         smoothed = storage.smoothing_hints()
         return {
-            name: [(float(x), int(iteration)) for x, iteration in history.values()[-self.WINDOW :]]
+            name: {
+                "values": [(float(x), int(i)) for x, i in history.values()[-self.WINDOW :]],
+                "smoothed": smoothed[name],
+            }
             for name, history in storage.histories().items()
-            if smoothed[name]
+            # Of the others those of this iteration; before, they have been written.
+            if smoothed[name] or history.values()[-1][1] == storage.iter
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -223,12 +249,48 @@ class MetricsHook(HookBase):
     def before_train(self) -> None:
         storage = self.trainer.storage
         now = storage.iter
-        for name, values in self._restored.items():
-            for value, iteration in values:
+        for name, metric in self._restored.items():
+            for value, iteration in metric["values"]:
                 storage.iter = iteration
-                storage.put_scalar(name, value)
+                storage.put_scalar(name, value, smoothing_hint=metric["smoothed"])
         storage.iter = now
         self._restored = {}
+
+
+class WriterHook(PeriodicWriter):
+    """Detectron2's PeriodicWriter, which also writes after each evaluation, and after a resume what
+    was to be written after the checkpoint.
+
+    Args:
+        writers: to the terminal, to metrics.json, to TensorBoard.
+        period: iterations between lines.
+        evaluation: whose iterations are written too.
+    """
+
+    def __init__(self, writers: list[EventWriter], period: int, evaluation: EvaluationHook):
+        super().__init__(writers, period)
+        self._evaluation = evaluation
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0:
+            with at_last_iteration(self.trainer):
+                self.after_step()
+
+    def after_step(self) -> None:
+        now = self.trainer.iter
+        last = now + 1 == self.trainer.max_iter
+        if last or (now + 1) % self._period == 0 or self._evaluation.last == now:
+            for writer in self._writers:
+                writer.write()
+
+
+@contextlib.contextmanager
+def at_last_iteration(trainer: TrainerBase) -> Iterator[None]:
+    """Inside, it is the iteration after which the checkpoint was written that is resumed."""
+    start = trainer.start_iter
+    trainer.iter = trainer.storage.iter = start - 1
+    yield
+    trainer.iter = trainer.storage.iter = start
 
 
 @contextlib.contextmanager

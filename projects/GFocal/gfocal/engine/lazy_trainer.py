@@ -6,7 +6,6 @@ config is what Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optim
 """
 
 import copy
-import difflib
 import logging
 import weakref
 from collections import OrderedDict
@@ -28,18 +27,13 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from .base import AutocastTrainer, BaseTrainer, TrainOptions, is_cpu, set_seed, train_options
+from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
 from .checkpointing import TrainingCheckpointer
+from .config_checks import check_config
 from .config_io import config_settings, resolve_device
 from .hooks import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
-# Keys of `train` that are read here or by Detectron2. A config may have others of its own.
-_TRAIN_KEYS = {
-    *TrainOptions._fields,
-    *("output_dir", "init_checkpoint", "device", "max_iter", "channels_last", "amp", "ddp"),
-    *("reference_world_size", "cudnn_benchmark", "float32_precision", "model_ema"),
-}
 
 
 class LazyTrainer(BaseTrainer):
@@ -84,7 +78,7 @@ class LazyTrainer(BaseTrainer):
             )
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        _refuse_misspelt_keys(cfg)
+        check_config(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
@@ -93,8 +87,11 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        for name in _test_names(cfg):  # now, as the evaluation may be hours away
+            if self.build_evaluator(cfg, name) is not None:
+                self.build_test_loader(cfg, name)
         on_cpu = is_cpu(model)
-        ddp = {"device_ids": None} if on_cpu else {}
+        ddp = {"broadcast_buffers": False, **({"device_ids": None} if on_cpu else {})}
         ddp.update(OmegaConf.select(cfg, "train.ddp", default=None) or {})
         model = create_ddp_model(model, **ddp)
         loop = SimpleTrainer
@@ -271,17 +268,6 @@ def _get(cfg: DictConfig, key: str) -> Any:
     if value is None:
         raise ValueError(f"the config has no {key!r}; LazyTrainer needs it (or override its use)")
     return value
-
-
-def _refuse_misspelt_keys(cfg: DictConfig) -> None:
-    """Overrides are checked when they are applied; this is for what a config file says."""
-    for key in OmegaConf.select(cfg, "train", default={}):
-        nearest = difflib.get_close_matches(key, _TRAIN_KEYS, n=1, cutoff=0.85)
-        if key not in _TRAIN_KEYS and nearest:
-            raise ValueError(
-                f"the config has train.{key}, which nothing reads; did you mean "
-                f"train.{nearest[0]}? (A key of your own needs a name that is less alike.)"
-            )
 
 
 def _test_names(cfg: DictConfig) -> list[str | None]:

@@ -20,6 +20,7 @@ from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
 from .checkpointing import TrainingCheckpointer
+from .config_checks import check_config
 from .config_io import Config, resolve_device
 from .hooks import ValidationBatches
 from .lazy_trainer import LazyTrainer
@@ -35,7 +36,7 @@ class Trainer(BaseTrainer):
 
         Raises:
             TypeError: cfg is not a yacs config.
-            ValueError: the device is missing.
+            ValueError: the device is missing, or what :func:`check_config` finds.
         """
         if not isinstance(cfg, CfgNode):
             raise TypeError(
@@ -47,8 +48,11 @@ class Trainer(BaseTrainer):
                 "Detectron2's DefaultTrainer cannot train with several processes on CPUs; a "
                 "LazyConfig can"
             )
+        check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
+        for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
+            self.build_test_loader(cfg, name)
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
 
@@ -84,8 +88,14 @@ class Trainer(BaseTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
         """Builds :func:`gfocal.data.build_train_loader` of what Detectron2's would be built of,
         after a check of the dataset's files and classes."""
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN is (); expected at least one dataset")
         _check_datasets(cfg, cfg.DATASETS.TRAIN)
-        arguments = _train_loader_from_config(cfg, mapper=_mapper(cfg, is_train=True))
+        mapper, dataset = _mapper(cfg, is_train=True), None
+        if isinstance(mapper, DetectionMapper):
+            filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            dataset = detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty, mapper.crowds)
+        arguments = _train_loader_from_config(cfg, mapper=mapper, dataset=dataset)
         names = inspect.signature(build_train_loader).parameters
         return build_train_loader(**{k: v for k, v in arguments.items() if k in names})
 

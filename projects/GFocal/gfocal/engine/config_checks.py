@@ -1,0 +1,277 @@
+"""Mistakes in a config that would show up late, or never: looked for before anything is built.
+
+Overrides are checked when they are applied; this is for what a config file or code says.
+"""
+
+import difflib
+import inspect
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.layers import get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch.nn.parallel import DistributedDataParallel
+
+from .config_io import Config, all_keys, arguments_of, unknown_key
+
+
+class Kind(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        expected: in words.
+        fits: whether a value is such a one.
+    """
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+    def or_null(self) -> "Kind":
+        return Kind(f"{self.expected}, or null", lambda x: x is None or self.fits(x))
+
+
+def _integer(least: int | None = None) -> Kind:
+    return Kind(
+        "an integer" + f", at least {least}" * (least is not None),
+        lambda x: (
+            isinstance(x, numbers.Integral)
+            and not isinstance(x, bool)
+            and (least is None or x >= least)
+        ),
+    )
+
+
+TRUE_OR_FALSE = Kind("true or false", lambda x: isinstance(x, bool))
+TEXT = Kind("a string", lambda x: isinstance(x, str))
+NO_TEXT = Kind("no string", lambda x: not isinstance(x, str))
+DECAY = Kind(
+    "a number between 0 and 1, or 0",
+    lambda x: isinstance(x, numbers.Real) and not isinstance(x, bool) and 0 <= x < 1,
+)
+MODE = Kind('"max" or "min"', lambda x: x in ("max", "min"))
+
+
+class Key(NamedTuple):
+    """A key that gfocal or Detectron2 reads: its name below a LazyConfig's `train`, and in yacs."""
+
+    lazy: str
+    yacs: str | None
+    kind: Kind
+
+
+KEYS = (
+    Key("output_dir", "OUTPUT_DIR", TEXT),
+    Key("init_checkpoint", "MODEL.WEIGHTS", TEXT.or_null()),
+    Key("device", "MODEL.DEVICE", TEXT.or_null()),
+    Key("max_iter", "SOLVER.MAX_ITER", _integer(1)),
+    Key("seed", "SEED", _integer()),
+    Key("deterministic", "DETERMINISTIC", TRUE_OR_FALSE),
+    Key("channels_last", "MODEL.CHANNELS_LAST", TRUE_OR_FALSE),
+    Key("amp.enabled", "SOLVER.AMP.ENABLED", TRUE_OR_FALSE),
+    Key("checkpointer.period", "SOLVER.CHECKPOINT_PERIOD", _integer(1)),
+    Key("checkpointer.max_to_keep", None, _integer(1).or_null()),
+    Key("checkpointer.file_prefix", None, TEXT),
+    Key("eval_period", "TEST.EVAL_PERIOD", _integer(0)),
+    Key("log_period", None, _integer(1)),
+    Key("ema_decay", "SOLVER.EMA_DECAY", DECAY),
+    Key("validation_loss", "TEST.VALIDATION_LOSS", TRUE_OR_FALSE),
+    Key("best_metric", "TEST.BEST_METRIC", TEXT),
+    Key("best_mode", "TEST.BEST_MODE", MODE),
+    Key("early_stop_patience", "TEST.EARLY_STOP_PATIENCE", _integer(0)),
+    Key("reference_world_size", "SOLVER.REFERENCE_WORLD_SIZE", _integer(0)),
+    Key("cudnn_benchmark", "CUDNN_BENCHMARK", TRUE_OR_FALSE),
+    Key("float32_precision", "FLOAT32_PRECISION", TEXT),
+)
+GROUPS = ("amp", "checkpointer", "ddp")  # of `train`, which hold nothing but keys that are known
+
+
+def check_config(cfg: Config) -> None:
+    """Checks what a config says about a training, and :func:`check_model`.
+
+    Of a LazyConfig these are the keys below `train`, and of every LazyCall its callable and the
+    names of its arguments. A key of your own is allowed in `train` itself, unless it resembles one
+    that is read.
+
+    Args:
+        cfg: a LazyConfig or yacs config.
+
+    Raises:
+        ValueError: a misspelt key, a value of another kind or out of range, or what
+            :func:`check_model` finds.
+    """
+    if isinstance(cfg, CfgNode):
+        keys = all_keys(cfg)
+        for key in KEYS:
+            if key.yacs in keys:
+                _check(key.yacs, _yacs_value(cfg, key.yacs), key.kind)
+        check_model(cfg)
+        return
+    _check_train(OmegaConf.select(cfg, "train", default={}))
+    _check_calls(cfg)
+
+
+def check_model(cfg: Config) -> None:
+    """Checks the part of a config that describes the model.
+
+    Args:
+        cfg: a LazyConfig or yacs config.
+
+    Raises:
+        ValueError: in a LazyConfig no `model`, a callable that is not there, or an argument that it
+            does not have; in a yacs config a name that is not registered; a normalisation that
+            Detectron2 does not know.
+    """
+    if isinstance(cfg, CfgNode):
+        registries = {
+            "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+            "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+        }
+        for key, registry in registries.items():
+            if (name := _yacs_value(cfg, key)) not in registry:
+                names = [registered for registered, _ in registry]
+                nearest = difflib.get_close_matches(str(name), names, n=3) or sorted(names)
+                raise ValueError(
+                    f"{key} is {name!r}; expected a registered one, e.g. {', '.join(nearest)}"
+                )
+        for key in all_keys(cfg.MODEL, "MODEL."):
+            if key.endswith(".NORM"):
+                _check_norm(key, _yacs_value(cfg, key))
+        return
+    if OmegaConf.select(cfg, "model") is None:
+        raise ValueError("the config has no 'model'")
+    _check_calls(cfg.model, "model")
+
+
+def _yacs_value(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _check(key: str, value: Any, kind: Kind) -> None:
+    if not kind.fits(value):
+        raise ValueError(f"{key} is {value!r}; expected {kind.expected}")
+
+
+def _check_train(train: Any) -> None:
+    kinds = {key.lazy: key.kind for key in KEYS} | _ddp_kinds()
+    keys = [f"train.{name}" for name in kinds]
+    _check("train", train, Kind("keys", lambda x: isinstance(x, Mapping)))
+    for name in train:
+        if name not in GROUPS:
+            _check_key_of_train(train, name, kinds)
+            continue
+        group = OmegaConf.select(train, name)
+        _check(f"train.{name}", group, Kind("keys", lambda x: isinstance(x, Mapping)))
+        for part in group:
+            if f"{name}.{part}" not in kinds:
+                raise ValueError(unknown_key(f"train.{name}.{part}", "the config", keys))
+            _check_key_of_train(train, f"{name}.{part}", kinds)
+    if "checkpointer" in train and "period" not in train.checkpointer:
+        raise ValueError("the config has train.checkpointer without its period")
+
+
+def _check_key_of_train(train: DictConfig, name: str, kinds: Mapping[str, Kind]) -> None:
+    if name in kinds:
+        # What is missing ("???") becomes None.
+        _check(f"train.{name}", OmegaConf.select(train, name), kinds[name])
+    elif (known := _resembled(str(name), kinds)) is not None:
+        raise ValueError(
+            f"the config has train.{name}, which nothing reads; did you mean train.{known}? "
+            "(A key of your own needs a name that is less alike.)"
+        )
+
+
+def _ddp_kinds() -> dict[str, Kind]:
+    """What `train.ddp` takes: arguments of DistributedDataParallel and Detectron2's own."""
+    ret = {}
+    for function in (DistributedDataParallel, create_ddp_model):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty:
+                flag = isinstance(parameter.default, bool)
+                ret[f"ddp.{name}"] = TRUE_OR_FALSE if flag else NO_TEXT
+    return ret
+
+
+def _resembled(name: str, known: Mapping[str, Any]) -> str | None:
+    """The key that a key of `train` was probably meant to be: one spelt alike, one that lacks its
+    group, or one that has all words of it, perhaps cut short (val_loss)."""
+    top = {key.partition(".")[0]: key for key in known}
+    if nearest := difflib.get_close_matches(name.lower(), top, n=1, cutoff=0.85):
+        return nearest[0]
+    words = name.lower().split("_")
+    for key in known:
+        group, _, last = key.rpartition(".")
+        if group == "ddp":
+            if name == last:
+                return key
+        elif len(words) > bool(group) and _has_words(re.split(r"[._]", key), words):
+            return key
+    return None
+
+
+def _has_words(key: list[str], words: list[str]) -> bool:
+    if len(words) == 1:
+        return words[0] in key
+
+    def same(a: str, b: str) -> bool:
+        return min(len(a), len(b)) >= 3 and (a.startswith(b) or b.startswith(a))
+
+    return all(any(same(word, x) for x in key) for word in words)
+
+
+def _check_calls(node: DictConfig | ListConfig, key: str = "") -> None:
+    """Checks every LazyCall of a config, as far as it can be seen without building it."""
+    if isinstance(node, DictConfig) and "_target_" in node:
+        _check_call(node, key)
+    for name in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        if OmegaConf.is_config(node[name]):
+            _check_calls(node[name], f"{key}.{name}".lstrip("."))
+
+
+def _check_call(node: DictConfig, key: str) -> None:
+    target = OmegaConf.select(node, "_target_", throw_on_resolution_failure=False)
+    if isinstance(target, str):
+        try:
+            target = locate(target)
+        except (ImportError, ValueError):
+            raise ValueError(
+                f"{key}._target_ is {target!r}, which cannot be imported; expected the dotted name "
+                "of a class or function"
+            ) from None
+    if OmegaConf.is_config(target):  # which makes the callable
+        return
+    _check(f"{key}._target_", target, Kind("a class or function", callable))
+    arguments = arguments_of(node)
+    from_cfg = hasattr(target, "from_config") and "cfg" in node  # Detectron2's @configurable
+    if "**" not in arguments and not from_cfg:
+        for name in node:
+            if name != "_target_" and name not in arguments:
+                where = (
+                    f"the config ({getattr(target, '__qualname__', target)} has no such argument)"
+                )
+                valid = [f"{key}.{argument}" for argument in arguments]
+                raise ValueError(unknown_key(f"{key}.{name}", where, valid))
+    module = getattr(target, "__module__", None) or ""
+    if module.startswith(("detectron2.", "gfocal.")):
+        norm = OmegaConf.select(node, "norm", throw_on_resolution_failure=False)
+        _check_norm(f"{key}.norm", norm)
+
+
+def _check_norm(key: str, norm: Any) -> None:
+    try:
+        if isinstance(norm, str):
+            get_norm(norm, 32)
+    except KeyError:
+        raise ValueError(
+            f"{key} is {norm!r}; expected what Detectron2's get_norm knows, e.g. GN, BN, SyncBN, "
+            'FrozenBN, or "" for none'
+        ) from None
