@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -278,11 +279,16 @@ def test_states_that_no_checkpoint_can_have(tmp_path, caplog):
         value: object = np.float64(0.5)
 
         def state_dict(self):
-            return {"value": self.value, "more": [(np.int64(3), True, None, "x")]}
+            more = [(np.int64(3), True, None, "x")]
+            return {"value": self.value, "more": more, "late": self.late}
+
+        def before_train(self):
+            self.late = {np.int64(3): OrderedDict(a=1)}
 
         def load_state_dict(self, state_dict):
             self.value = state_dict["value"]
             assert state_dict["more"] == [(3, True, None, "x")]
+            assert state_dict["late"] == {3: {"a": 1}}
 
     class Counting(LazyTrainer):
         def build_hooks(self):
@@ -298,16 +304,36 @@ def test_states_that_no_checkpoint_can_have(tmp_path, caplog):
     again.resume_or_load(resume=True)
     assert type(again._hooks[-1].value) is float and again._hooks[-1].value == 0.5
 
-    trainer = Counting(cfg)
-    trainer._hooks[-1].value = np.zeros(2)
-    with pytest.raises(
-        TypeError, match=r"trainer.hooks.*Counter.value is of type ndarray; expecte"
-    ):
-        trainer.train()
+    for value in (np.zeros(2), defaultdict(float), {(1, frozenset()): 1}):
+        trainer = Counting(cfg)
+        trainer._hooks[-1].value = value
+        with pytest.raises(TypeError, match=r"trainer.hooks.*Counter.value.* is of type .*; expec"):
+            trainer.train()
     trainer = Counting(cfg)
     trainer.run_step = lambda: setattr(trainer._hooks[-1], "value", np.zeros(2))
     trainer.train()  # its weights are kept
     assert "This checkpoint cannot be resumed: model_final.trainer.hooks" in caplog.text
+
+
+def test_an_early_stop_that_a_kill_prevented(tmp_path):
+    common = ["train.max_iter=20", "train.checkpointer.period=3", "train.eval_period=6"]
+    common += ["train.best_metric=bbox/score", "train.best_mode=min", "train.ema_decay=0"]
+    common += ["train.early_stop_patience=1", "dataloader.train.num_workers=0"]
+
+    class Killed(LazyTrainer):
+        def _evaluate(self):
+            if self.iter == 11:
+                raise OSError("killed in the evaluation")
+            return super()._evaluate()
+
+    trainer = Killed(load_config(CONFIG, overrides(tmp_path, "half", *common)))
+    with pytest.raises(OSError, match="killed in the evaluation"):
+        trainer.train()
+    torch.rand(7)  # another random state than the checkpoint's
+    half, whole = (train(tmp_path, name, *common) for name in ("half", "whole"))
+    assert half.iter == whole.iter == 11
+    one, other = (load(tmp_path / x / "model_final.pth") for x in ("half", "whole"))
+    assert differences(one, other) == []
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):

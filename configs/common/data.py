@@ -12,7 +12,7 @@ dataloader = dict(
     train=L(build_train_loader)(
         dataset=L(detection_dataset_dicts)(
             names="coco_2017_train",
-            crowds="${oc.select:..mapper.crowds,drop}",  # another mapper may have none
+            crowds="${oc.select:dataloader.train.mapper.crowds,drop}",  # another mapper has none
         ),
         mapper=L(DetectionMapper)(
             is_train=True,

@@ -231,15 +231,19 @@ def test_early_stop(config, tmp_path, caplog):
     assert again._best.count_since == 3  # that evaluation was counted before
 
     # Killed before all files were there: averaged weights were asked for, but never written.
+    Scripted.count = 4
     averaged = ScriptedTrainer(config(*options, "train.ema_decay=0.9"))
     averaged.resume_or_load(resume=True)
-    averaged._evaluate = lambda: None
     before = (folder / "model_final.pth").read_bytes()
     averaged.train()
     assert (folder / "model_final.pth").read_bytes() == before
     assert load_weights_only(str(folder / "model_final_ema.pth"))["iteration"] == 9
+    loaded = LazyTrainer.build_model(config())
+    StrictCheckpointer(loaded).load(str(folder / "model_final_ema.pth"))
+    assert torch.equal(weights(loaded), seen[-1])
     assert "Stopped after iteration 9: bbox/AP has" in caplog.text
 
+    Scripted.count = 5
     longer = ScriptedTrainer(config(*options, "train.early_stop_patience=4"))
     longer.resume_or_load(resume=True)
     longer.train()
@@ -288,14 +292,24 @@ def test_an_early_stop_that_a_resume_asks_for_writes_the_final_weights(config, t
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000009.pth"
-    assert not (tmp_path / "run/model_final.pth").exists()
-    # The checkpoint knows of the evaluations after 2, 4, 6 and 8 iterations: 3, 5, 4, 4.5.
+    (tmp_path / "run/model_final.pth").write_text("of another training in this folder")
+    # The checkpoint knows of the evaluations after 2, 4, 6 and 8 iterations: 3, 5, 4, 4.5. That
+    # after 10, 4.9, was still to come.
+    Scripted.count = 4
     resumed = ScriptedTrainer(config(*options, "train.early_stop_patience=2"))
     resumed.resume_or_load(resume=True)
     resumed.train()
     final = load_weights_only(str(tmp_path / "run/model_final.pth"))
     assert final["iteration"] == 9
     assert final["trainer"]["data"]["num_batches"] == 10
+
+    # It has counted once.
+    Scripted.count = 5
+    longer = ScriptedTrainer(config(*options, "train.early_stop_patience=9"))
+    longer.resume_or_load(resume=True)
+    assert longer._best.count_since == 3
+    longer.train()
+    assert longer._best.best == 6
 
 
 def test_validation_loss_by_hand(config):

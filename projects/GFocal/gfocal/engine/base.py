@@ -145,10 +145,10 @@ class BaseTrainer(DefaultTrainer):
         Raises:
             ValueError: the checkpoint is not one of this trainer.
         """
-        if "_trainer" not in state_dict:
+        if not {"_trainer", "optimizer_class"} <= state_dict.keys():
             raise ValueError(
-                "the checkpoint to resume from was not written by gfocal's trainer and cannot be "
-                f"taken up exactly. {_ANEW}"
+                "the checkpoint to resume from was not written by gfocal's trainer, or by that of "
+                f"an earlier version, and cannot be taken up exactly. {_ANEW}"
             )
         optimizer = self._trainer.optimizer
         now, before = _optimizer_class(optimizer), state_dict["optimizer_class"]
@@ -294,15 +294,15 @@ class BaseTrainer(DefaultTrainer):
         self.checkpointer.write(name, {"model": model.state_dict(), **extra})
 
     def before_train(self) -> None:
-        plain(self.state_dict(), "trainer")  # says now what no checkpoint could be resumed with
         if self.start_iter == 0 and comm.is_main_process():
             self.checkpointer.forget_last_checkpoint()
+        resumed = self._resumed_rng_state
+        if resumed is not None:  # for the checkpoint of a stop that comes before the first step
+            set_rng_state(resumed)
         super().before_train()
-        self._restore_rng_state()
-
-    def _restore_rng_state(self) -> None:
-        if self._resumed_rng_state is not None:
-            set_rng_state(self._resumed_rng_state)
+        plain(self.state_dict(), "trainer")  # says now what no checkpoint could be resumed with
+        if resumed is not None:
+            set_rng_state(resumed)
             self._resumed_rng_state = None
 
     def after_train(self) -> None:
@@ -330,26 +330,20 @@ class BaseTrainer(DefaultTrainer):
             and the losses of `train.validation_loss` under "validation"; None where there was no
             evaluation.
         """
-        stopped_before = self._best is not None and self._best.should_stop()
-        if stopped_before:
-            self._restore_rng_state()
-            with EventStorage(self.iter) as self.storage:
-                self._evaluate()
-        else:
-            try:
-                self._run()
-                return getattr(self, "_last_eval_results", None)
-            except StopTraining:
-                pass
-        logging.getLogger(__name__).info(
-            f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
-            f"than {self._best.best:g} in {self._best.count_since} evaluations"
-        )
-        # Those of a run that had stopped are there, unless it was killed in between.
-        if not (stopped_before and self.checkpointer.has("model_final")):
-            self._checkpoint_hook.save_final(self.iter)
-        if self._ema is not None and comm.is_main_process():
-            self._save_ema(self.iter)
+        try:
+            self._run()
+        except StopTraining:
+            logging.getLogger(__name__).info(
+                f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
+                f"than {self._best.best:g} in {self._best.count_since} evaluations"
+            )
+            # The final checkpoint is there where it is what was resumed.
+            final = f"{self._checkpoint_hook.file_prefix}_final.pth"
+            last = self.checkpointer.get_checkpoint_file()
+            if self.iter >= self.start_iter or not last.endswith(final):
+                self._checkpoint_hook.save_final(self.iter)
+            if self._ema is not None and comm.is_main_process():
+                self._save_ema(self.iter)
         return getattr(self, "_last_eval_results", None)
 
     def _run(self) -> None:

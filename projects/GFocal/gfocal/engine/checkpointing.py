@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -73,10 +74,6 @@ class TrainingCheckpointer(StrictCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with self._replaced(os.path.join(self.save_dir, "last_checkpoint")) as file:
             file.write(last_filename_basename.encode())
-
-    def has(self, name: str) -> bool:
-        """Whether there is a NAME.pth."""
-        return self.path_manager.isfile(os.path.join(self.save_dir, f"{name}.pth"))
 
     def warn_of_checkpoints_not_resumed(self) -> None:
         """For a resume without last_checkpoint: it starts at 0 and may replace files."""
@@ -169,13 +166,14 @@ def plain(value: Any, name: str) -> Any:
     Raises:
         TypeError: a value of a type that a checkpoint cannot have.
     """
-    if value is None or isinstance(value, (torch.Tensor, str, bool, int, float)):
-        return value.item() if isinstance(value, np.generic) else value  # np.float64 is a float
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):
-        changed = {key: plain(x, f"{name}.{key}") for key, x in value.items()}
-        return value if all(changed[key] is x for key, x in value.items()) else changed
+    if value is None or type(value) in (torch.Tensor, str, bool, int, float):
+        return value
+    if type(value) in (dict, OrderedDict):
+        new = {plain(key, name): plain(x, f"{name}.{key}") for key, x in value.items()}
+        same = all(a is b and value[a] is new[b] for a, b in zip(value, new))
+        return value if same else new
     if type(value) in (list, tuple):
         return type(value)(plain(x, f"{name}.{index}") for index, x in enumerate(value))
     file = io.BytesIO()

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
-from detectron2.utils.registry import locate
+from detectron2.utils.registry import Registry, locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,7 +77,7 @@ KEYS = (
     Key("checkpointer.period", "SOLVER.CHECKPOINT_PERIOD", _integer(1)),
     Key("checkpointer.max_to_keep", None, _integer(1).or_null()),
     Key("checkpointer.file_prefix", None, TEXT),
-    Key("eval_period", "TEST.EVAL_PERIOD", _integer(0)),
+    Key("eval_period", "TEST.EVAL_PERIOD", _integer()),  # from 1 on; otherwise only at the end
     Key("log_period", None, _integer(1)),
     Key("ema_decay", "SOLVER.EMA_DECAY", DECAY),
     Key("validation_loss", "TEST.VALIDATION_LOSS", TRUE_OR_FALSE),
@@ -89,14 +89,15 @@ KEYS = (
     Key("float32_precision", "FLOAT32_PRECISION", TEXT),
 )
 GROUPS = ("amp", "checkpointer", "ddp")  # of `train`, which hold nothing but keys that are known
+SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")  # that LazyTrainer builds
+SHORT_FOR = {"ema": "ema_decay", "patience": "early_stop_patience", "best": "best_metric"}
 
 
 def check_config(cfg: Config) -> None:
     """Checks what a config says about a training, and :func:`check_model`.
 
-    Of a LazyConfig these are the keys below `train`, and of every LazyCall its callable and the
-    names of its arguments. A key of your own is allowed in `train` itself, unless it resembles one
-    that is read.
+    Of a LazyConfig these are the keys below `train`, see :func:`check_train`, and of every LazyCall
+    that a training builds its callable and the names of its arguments.
 
     Args:
         cfg: a LazyConfig or yacs config.
@@ -112,8 +113,21 @@ def check_config(cfg: Config) -> None:
                 _check(key.yacs, _yacs_value(cfg, key.yacs), key.kind)
         check_model(cfg)
         return
+    check_train(cfg)
+    for section in SECTIONS:
+        node = OmegaConf.select(cfg, section)
+        if OmegaConf.is_config(node):
+            _check_calls(node, section)
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Checks the keys below a LazyConfig's `train`. One of your own is allowed, unless it resembles
+    one that is read.
+
+    Raises:
+        ValueError: a misspelt key, or a value of another kind or out of range.
+    """
     _check_train(OmegaConf.select(cfg, "train", default={}))
-    _check_calls(cfg)
 
 
 def check_model(cfg: Config) -> None:
@@ -128,24 +142,24 @@ def check_model(cfg: Config) -> None:
             Detectron2 does not know.
     """
     if isinstance(cfg, CfgNode):
-        registries = {
-            "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
-            "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
-        }
-        for key, registry in registries.items():
-            if (name := _yacs_value(cfg, key)) not in registry:
-                names = [registered for registered, _ in registry]
-                nearest = difflib.get_close_matches(str(name), names, n=3) or sorted(names)
-                raise ValueError(
-                    f"{key} is {name!r}; expected a registered one, e.g. {', '.join(nearest)}"
-                )
-        for key in all_keys(cfg.MODEL, "MODEL."):
-            if key.endswith(".NORM"):
-                _check_norm(key, _yacs_value(cfg, key))
+        architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
+        if architecture.__module__.startswith(("detectron2.", "gfocal.")):  # others may need none
+            _registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
+        if "GFL" in cfg.MODEL:
+            _check_norm("MODEL.GFL.NORM", cfg.MODEL.GFL.NORM)
         return
     if OmegaConf.select(cfg, "model") is None:
         raise ValueError("the config has no 'model'")
     _check_calls(cfg.model, "model")
+
+
+def _registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
+    name = _yacs_value(cfg, key)
+    if name not in registry:
+        names = [registered for registered, _ in registry]
+        nearest = difflib.get_close_matches(str(name), names, n=3) or sorted(names)
+        raise ValueError(f"{key} is {name!r}; expected a registered one, e.g. {', '.join(nearest)}")
+    return registry.get(name)
 
 
 def _yacs_value(cfg: CfgNode, key: str) -> Any:
@@ -168,12 +182,14 @@ def _check_train(train: Any) -> None:
             _check_key_of_train(train, name, kinds)
             continue
         group = OmegaConf.select(train, name)
+        if group is None:
+            continue
         _check(f"train.{name}", group, Kind("keys", lambda x: isinstance(x, Mapping)))
         for part in group:
             if f"{name}.{part}" not in kinds:
                 raise ValueError(unknown_key(f"train.{name}.{part}", "the config", keys))
             _check_key_of_train(train, f"{name}.{part}", kinds)
-    if "checkpointer" in train and "period" not in train.checkpointer:
+    if train.get("checkpointer") is not None and "period" not in train.checkpointer:
         raise ValueError("the config has train.checkpointer without its period")
 
 
@@ -201,29 +217,25 @@ def _ddp_kinds() -> dict[str, Kind]:
 
 def _resembled(name: str, known: Mapping[str, Any]) -> str | None:
     """The key that a key of `train` was probably meant to be: one spelt alike, one that lacks its
-    group, or one that has all words of it, perhaps cut short (val_loss)."""
+    group, or one that begins with the same word and has all others, perhaps cut short (val_loss).
+    """
     top = {key.partition(".")[0]: key for key in known}
     if nearest := difflib.get_close_matches(name.lower(), top, n=1, cutoff=0.85):
         return nearest[0]
     words = name.lower().split("_")
+    if len(words) == 1:
+        return SHORT_FOR.get(words[0])
     for key in known:
-        group, _, last = key.rpartition(".")
-        if group == "ddp":
-            if name == last:
-                return key
-        elif len(words) > bool(group) and _has_words(re.split(r"[._]", key), words):
+        if key == f"ddp.{name}":
+            return key
+        parts = re.split(r"[._]", key)
+        if _same(words[0], parts[0]) and all(any(_same(w, x) for x in parts) for w in words):
             return key
     return None
 
 
-def _has_words(key: list[str], words: list[str]) -> bool:
-    if len(words) == 1:
-        return words[0] in key
-
-    def same(a: str, b: str) -> bool:
-        return min(len(a), len(b)) >= 3 and (a.startswith(b) or b.startswith(a))
-
-    return all(any(same(word, x) for x in key) for word in words)
+def _same(a: str, b: str) -> bool:
+    return min(len(a), len(b)) >= 3 and (a.startswith(b) or b.startswith(a))
 
 
 def _check_calls(node: DictConfig | ListConfig, key: str = "") -> None:

@@ -162,8 +162,8 @@ class BestMetric(HookBase):
 
 class EvaluationHook(EvalHook):
     """Detectron2's EvalHook, which after a resume makes up for the evaluation that the checkpoint
-    does not know of, as a checkpoint is written before the evaluation of its iteration; and which
-    evaluates nothing after a failure.
+    does not know of, as a checkpoint is written before the evaluation of its iteration, and ends a
+    training again that had come to its early stop; and which evaluates nothing after a failure.
 
     Attributes:
         last: the iteration last evaluated; -1 for none.
@@ -195,9 +195,15 @@ class EvaluationHook(EvalHook):
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        if 0 < start < self.trainer.max_iter and self._to_make_up == start - 1:
-            with at_last_iteration(self.trainer):
+        if not 0 < start < self.trainer.max_iter:
+            return
+        with at_last_iteration(self.trainer):
+            if self._to_make_up == start - 1:
                 self._evaluate()
+            elif self._should_stop is not None and self._should_stop():
+                self.last = start - 1  # for the results only
+                self._do_eval()
+                raise StopTraining
 
     def after_step(self) -> None:
         now = self.trainer.iter
@@ -230,18 +236,17 @@ class MetricsHook(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         storage = getattr(self.trainer, "storage", None)
-        if storage is None or self._restored:
-            return self._restored
-        smoothed = storage.smoothing_hints()
-        return {
-            name: {
-                "values": [(float(x), int(i)) for x, i in history.values()[-self.WINDOW :]],
-                "smoothed": smoothed[name],
-            }
-            for name, history in storage.histories().items()
-            # Of the others those of this iteration; before, they have been written.
-            if smoothed[name] or history.values()[-1][1] == storage.iter
-        }
+        if storage is None:
+            return {}
+        state = {}
+        for name, history in storage.histories().items():
+            smoothed = storage.smoothing_hints()[name]
+            values = history.values()[-self.WINDOW if smoothed else -1 :]
+            # Of what is not smoothed, the value of this iteration; one before has been written.
+            if smoothed or values[0][1] == storage.iter:
+                values = [(float(x), int(iteration)) for x, iteration in values]
+                state[name] = {"values": values, "smoothed": smoothed}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict

@@ -29,7 +29,7 @@ from torch import nn
 
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
 from .checkpointing import TrainingCheckpointer
-from .config_checks import check_config
+from .config_checks import check_train
 from .config_io import config_settings, resolve_device
 from .hooks import ValidationBatches
 
@@ -78,7 +78,7 @@ class LazyTrainer(BaseTrainer):
             )
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        check_config(cfg)
+        check_train(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
@@ -87,7 +87,8 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        for name in _test_names(cfg):  # now, as the evaluation may be hours away
+        own_test = self.test.__func__ is not LazyTrainer.test.__func__  # may need none of these
+        for name in [] if own_test else _test_names(cfg):  # now: the evaluation may be hours away
             if self.build_evaluator(cfg, name) is not None:
                 self.build_test_loader(cfg, name)
         on_cpu = is_cpu(model)

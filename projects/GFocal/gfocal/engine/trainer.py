@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import _train_loader_from_config
-from detectron2.engine import hooks
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
@@ -51,7 +51,8 @@ class Trainer(BaseTrainer):
         check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
-        for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
+        own_test = self.test.__func__ is not DefaultTrainer.test.__func__  # may need none of these
+        for name in [] if own_test else cfg.DATASETS.TEST:  # now: the evaluation may be hours away
             self.build_test_loader(cfg, name)
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
@@ -92,7 +93,7 @@ class Trainer(BaseTrainer):
             raise ValueError("DATASETS.TRAIN is (); expected at least one dataset")
         _check_datasets(cfg, cfg.DATASETS.TRAIN)
         mapper, dataset = _mapper(cfg, is_train=True), None
-        if isinstance(mapper, DetectionMapper):
+        if isinstance(mapper, DetectionMapper) and mapper.crowds == "ignore":
             filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
             dataset = detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty, mapper.crowds)
         arguments = _train_loader_from_config(cfg, mapper=mapper, dataset=dataset)
