@@ -284,32 +284,31 @@ def test_a_metric_that_an_evaluation_does_not_give_is_an_error(config):
         LazyTrainer(config("train.best_metric=validation/total_loss"))
 
 
-def test_an_early_stop_that_a_resume_asks_for_writes_the_final_weights(config, tmp_path):
-    options = ["train.max_iter=12", "train.best_metric=bbox/AP", "train.checkpointer.period=5"]
-    Scripted.count = 0
-    trainer = ScriptedTrainer(config(*options, "train.early_stop_patience=9"))
-    trainer.run_step = lambda step=trainer.run_step: step() if trainer.iter < 10 else 1 / 0
+@pytest.mark.usefixtures("_from_the_start")
+def test_an_early_stop_that_a_resume_asks_for(config, tmp_path):
+    options = ["train.max_iter=12", "train.best_metric=bbox/AP", "train.checkpointer.period=7"]
+    final = tmp_path / "run/model_final.pth"
+
+    def resumed(patience):
+        trainer = ScriptedTrainer(config(*options, f"train.early_stop_patience={patience}"))
+        trainer.resume_or_load(resume=True)
+        return trainer
+
+    trainer = resumed(9)
+    trainer.run_step = lambda step=trainer.run_step: step() if trainer.iter < 7 else 1 / 0
     with pytest.raises(ZeroDivisionError):
         trainer.train()
-    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000009.pth"
-    (tmp_path / "run/model_final.pth").write_text("of another training in this folder")
-    # The checkpoint knows of the evaluations after 2, 4, 6 and 8 iterations: 3, 5, 4, 4.5. That
-    # after 10, 4.9, was still to come.
-    Scripted.count = 4
-    resumed = ScriptedTrainer(config(*options, "train.early_stop_patience=2"))
-    resumed.resume_or_load(resume=True)
-    resumed.train()
-    final = load_weights_only(str(tmp_path / "run/model_final.pth"))
-    assert final["iteration"] == 9
-    assert final["trainer"]["data"]["num_batches"] == 10
-
-    # It has counted once.
-    Scripted.count = 5
-    longer = ScriptedTrainer(config(*options, "train.early_stop_patience=9"))
-    longer.resume_or_load(resume=True)
-    assert longer._best.count_since == 3
-    longer.train()
-    assert longer._best.best == 6
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000006.pth"
+    final.write_text("of another training in this folder")
+    # The evaluations after 2, 4 and 6 iterations gave 3, 5 and 4. One more is for the results.
+    stopped = resumed(1)
+    assert stopped.train() == {"bbox": {"AP": 4.5}}
+    assert stopped._best.count_since == 1
+    assert load_weights_only(final)["iteration"] == 6
+    assert load_weights_only(final)["trainer"]["data"]["num_batches"] == 7
+    # From there to the evaluation after 8 iterations, and no checkpoint in between.
+    assert resumed(2).train() == {"bbox": {"AP": 4.9}}
+    assert load_weights_only(final)["iteration"] == 7
 
 
 def test_validation_loss_by_hand(config):
