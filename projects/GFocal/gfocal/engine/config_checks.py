@@ -184,7 +184,8 @@ def _check_train(train: Any) -> None:
         group = OmegaConf.select(train, name)
         if group is None:
             continue
-        _check(f"train.{name}", group, Kind("keys", lambda x: isinstance(x, Mapping)))
+        example = next(key for key in keys if key.startswith(f"train.{name}."))
+        _check(f"train.{name}", group, Kind(f"keys: {example}", lambda x: isinstance(x, Mapping)))
         for part in group:
             if f"{name}.{part}" not in kinds:
                 raise ValueError(unknown_key(f"train.{name}.{part}", "the config", keys))
