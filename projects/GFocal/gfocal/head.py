@@ -29,8 +29,8 @@ class GFLHead(nn.Module):
         box_representation: reads the box channels, e.g. ``GeneralDistribution(reg_max=16)``.
         quality_predictor: ``NoQuality()`` for GFLV1, DGQP for GFLV2.
         norm: normalisation of the towers, as ``detectron2.layers.get_norm`` takes it. "BN" shares
-            its statistics between levels; prefer "GN". (It has 32 groups: of 32
-            channels each is one by itself, of which nothing is left on a map of 1 x 1.)
+            its statistics between levels; prefer "GN". (It has 32 groups: of 32 channels each is
+            one by itself, of which nothing is left on a map of 1 x 1.)
         prior_prob: class score that an untrained head gives to everything.
 
     Raises:

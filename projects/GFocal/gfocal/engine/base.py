@@ -93,7 +93,7 @@ def train_options(cfg: Config) -> TrainOptions:
         )
     defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
     given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
-    return defaults._replace(**{key: x for key, x in given.items() if x is not None})
+    return defaults._replace(**{key: value for key, value in given.items() if value is not None})
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
@@ -265,9 +265,7 @@ class BaseTrainer(DefaultTrainer):
         if self._ema is not None:
             with evaluation_leaves_no_trace(self._ema.model):
                 results["ema"] = self.test(self.cfg, self._ema.model) or {}
-        model = (
-            self.checkpointer.model
-        )  # in DistributedDataParallel a process could wait for others
+        model = self.checkpointer.model  # wrapped for DDP, a process could wait for others
         with evaluation_leaves_no_trace(model):
             results = {**(self.test(self.cfg, model) or {}), **results}
             if train_options(self.cfg).validation_loss:
@@ -395,8 +393,8 @@ class BaseTrainer(DefaultTrainer):
 
 def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
     """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
-    classes = type(optimizer).__mro__
-    return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
+    of_torch = (x for x in type(optimizer).__mro__ if x.__module__.startswith("torch.optim"))
+    return next(of_torch, type(optimizer)).__name__
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:

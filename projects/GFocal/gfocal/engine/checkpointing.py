@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from detectron2.utils import comm
 
 from ..checkpoint import WeightsOnlyCheckpointer, refuse_incompatible
 
-__all__ = ["CheckpointHook", "StrictCheckpointer", "TrainingCheckpointer", "check_weights"]
+__all__ = ["CheckpointHook", "StrictCheckpointer", "TrainingCheckpointer", "check_weights", "plain"]
 
 
 class StrictCheckpointer(WeightsOnlyCheckpointer):
@@ -181,7 +182,7 @@ def plain(value: Any, name: str) -> Any:
         torch.save(value, file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except Exception as error:
+    except (AttributeError, TypeError, RuntimeError, pickle.PickleError) as error:
         raise TypeError(
             f"{name} is of type {type(value).__name__}; expected tensors, numbers, strings, and "
             "dicts, lists and tuples of them, which are read without running code"

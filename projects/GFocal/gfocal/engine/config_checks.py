@@ -8,6 +8,7 @@ import inspect
 import numbers
 import re
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
@@ -110,7 +111,7 @@ def check_config(cfg: Config) -> None:
         keys = all_keys(cfg)
         for key in KEYS:
             if key.yacs in keys:
-                _check(key.yacs, _yacs_value(cfg, key.yacs), key.kind)
+                _check(key.yacs, attrgetter(key.yacs)(cfg), key.kind)
         check_model(cfg)
         return
     check_train(cfg)
@@ -127,7 +128,25 @@ def check_train(cfg: DictConfig) -> None:
     Raises:
         ValueError: a misspelt key, or a value of another kind or out of range.
     """
-    _check_train(OmegaConf.select(cfg, "train", default={}))
+    train = OmegaConf.select(cfg, "train", default={})
+    kinds = {key.lazy: key.kind for key in KEYS} | _ddp_kinds()
+    keys = [f"train.{name}" for name in kinds]
+    _check("train", train, Kind("keys", lambda x: isinstance(x, Mapping)))
+    for name in train:
+        if name not in GROUPS:
+            _check_key_of_train(train, name, kinds)
+            continue
+        group = OmegaConf.select(train, name)
+        if group is None:
+            continue
+        example = next(key for key in keys if key.startswith(f"train.{name}."))
+        _check(f"train.{name}", group, Kind(f"keys: {example}", lambda x: isinstance(x, Mapping)))
+        for part in group:
+            if f"{name}.{part}" not in kinds:
+                raise ValueError(unknown_key(f"train.{name}.{part}", "the config", keys))
+            _check_key_of_train(train, f"{name}.{part}", kinds)
+    if train.get("checkpointer") is not None and "period" not in train.checkpointer:
+        raise ValueError("the config has train.checkpointer without its period")
 
 
 def check_model(cfg: Config) -> None:
@@ -154,7 +173,7 @@ def check_model(cfg: Config) -> None:
 
 
 def _registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
-    name = _yacs_value(cfg, key)
+    name = attrgetter(key)(cfg)
     if name not in registry:
         names = [registered for registered, _ in registry]
         nearest = difflib.get_close_matches(str(name), names, n=3) or sorted(names)
@@ -162,36 +181,9 @@ def _registered(cfg: CfgNode, key: str, registry: Registry) -> Any:
     return registry.get(name)
 
 
-def _yacs_value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
 def _check(key: str, value: Any, kind: Kind) -> None:
     if not kind.fits(value):
         raise ValueError(f"{key} is {value!r}; expected {kind.expected}")
-
-
-def _check_train(train: Any) -> None:
-    kinds = {key.lazy: key.kind for key in KEYS} | _ddp_kinds()
-    keys = [f"train.{name}" for name in kinds]
-    _check("train", train, Kind("keys", lambda x: isinstance(x, Mapping)))
-    for name in train:
-        if name not in GROUPS:
-            _check_key_of_train(train, name, kinds)
-            continue
-        group = OmegaConf.select(train, name)
-        if group is None:
-            continue
-        example = next(key for key in keys if key.startswith(f"train.{name}."))
-        _check(f"train.{name}", group, Kind(f"keys: {example}", lambda x: isinstance(x, Mapping)))
-        for part in group:
-            if f"{name}.{part}" not in kinds:
-                raise ValueError(unknown_key(f"train.{name}.{part}", "the config", keys))
-            _check_key_of_train(train, f"{name}.{part}", kinds)
-    if train.get("checkpointer") is not None and "period" not in train.checkpointer:
-        raise ValueError("the config has train.checkpointer without its period")
 
 
 def _check_key_of_train(train: DictConfig, name: str, kinds: Mapping[str, Kind]) -> None:
@@ -239,7 +231,7 @@ def _same(a: str, b: str) -> bool:
     return min(len(a), len(b)) >= 3 and (a.startswith(b) or b.startswith(a))
 
 
-def _check_calls(node: DictConfig | ListConfig, key: str = "") -> None:
+def _check_calls(node: DictConfig | ListConfig, key: str) -> None:
     """Checks every LazyCall of a config, as far as it can be seen without building it."""
     if isinstance(node, DictConfig) and "_target_" in node:
         _check_call(node, key)
@@ -247,7 +239,7 @@ def _check_calls(node: DictConfig | ListConfig, key: str = "") -> None:
         if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
             continue
         if OmegaConf.is_config(node[name]):
-            _check_calls(node[name], f"{key}.{name}".lstrip("."))
+            _check_calls(node[name], f"{key}.{name}")
 
 
 def _check_call(node: DictConfig, key: str) -> None:

@@ -6,12 +6,12 @@ refused and the nearest one suggested.
 
 import builtins
 import difflib
-import functools
 import inspect
 import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -259,7 +259,7 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
                 raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
         if key not in all_keys(cfg):
             raise ValueError(unknown_key(key, "the command line", all_keys(cfg)))
-        current = functools.reduce(getattr, key.split("."), cfg)
+        current = attrgetter(key)(cfg)
         pairs += [key, _converted_number(cfg._decode_cfg_value(value), current)]
     cfg.merge_from_list(pairs)
     return cfg
@@ -273,7 +273,7 @@ def _load_py(path: str) -> DictConfig:
         raise ValueError(f"{path}: {error}") from error
     except (ValueError, OSError, SyntaxError):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the code of a config raises
         frames = list(traceback.walk_tb(error.__traceback__))
         while frames and _is_library(frames[-1][0]):  # the line that called it says more
             frames.pop()
@@ -302,23 +302,24 @@ def _load_yaml(path: str) -> Config:
     try:
         with open(path, "rb") as f:
             root = yaml.compose(f, Loader=yaml.SafeLoader)
-        if not (isinstance(root, yaml.MappingNode) and root.value):
-            raise ValueError("expected keys, such as MODEL, with values")
-        if not all(str(key.value).isupper() for key, _ in root.value):
-            return LazyConfig.load(path)
-        cfg = get_cfg()
-        add_gfocal_config(cfg)
-        cfg.MODEL.DEVICE = resolve_device().type
+    except (yaml.YAMLError, ValueError) as error:  # no yaml, no text
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if not (isinstance(root, yaml.MappingNode) and root.value):
+        raise ValueError(f"{path}: expected keys, such as MODEL, with values")
+    if not all(str(key.value).isupper() for key, _ in root.value):
+        return LazyConfig.load(path)
+    cfg = get_cfg()
+    add_gfocal_config(cfg)
+    cfg.MODEL.DEVICE = resolve_device().type
+    try:
         _refuse_groups_without_keys(root, cfg)
         cfg.merge_from_file(path)
-        return cfg
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     except KeyError as error:  # yacs' way to say "no such key"
         key = str(error.args[0]).rsplit(" ", 1)[-1]
         raise ValueError(unknown_key(key, path, all_keys(cfg))) from error
-    except ValueError as error:  # a value of another type
-        raise ValueError(f"{path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # of a _BASE_; a value of another type
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    return cfg
 
 
 def _refuse_groups_without_keys(node: yaml.MappingNode, cfg: CfgNode, prefix: str = "") -> None:

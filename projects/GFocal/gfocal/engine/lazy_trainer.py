@@ -87,10 +87,10 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        own_test = self.test.__func__ is not LazyTrainer.test.__func__  # may need none of these
-        for name in [] if own_test else _test_names(cfg):  # now: the evaluation may be hours away
-            if self.build_evaluator(cfg, name) is not None:
-                self.build_test_loader(cfg, name)
+        if self.test.__func__ is LazyTrainer.test.__func__:  # another may need none of these
+            for name in _test_names(cfg):  # now, as the evaluation may be hours away
+                if self.build_evaluator(cfg, name) is not None:
+                    self.build_test_loader(cfg, name)
         on_cpu = is_cpu(model)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if on_cpu else {})}
         ddp.update(OmegaConf.select(cfg, "train.ddp", default=None) or {})

@@ -51,9 +51,9 @@ class Trainer(BaseTrainer):
         check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
-        own_test = self.test.__func__ is not DefaultTrainer.test.__func__  # may need none of these
-        for name in [] if own_test else cfg.DATASETS.TEST:  # now: the evaluation may be hours away
-            self.build_test_loader(cfg, name)
+        if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
+            for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
+                self.build_test_loader(cfg, name)
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
 
