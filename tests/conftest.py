@@ -17,6 +17,13 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _not_deterministic_afterwards():
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Tensors this small are slower on several threads, and much slower beside other programs."""

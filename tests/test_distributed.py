@@ -1,13 +1,11 @@
 """Two workers with one image each give the gradients of one worker with both."""
 
 import inspect
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from detectron2.utils import comm
 from gfocal.workers import sum_over_workers
 
 from .tiny import make_gfl, make_input
+from .trainings import ROOT, environment, lines, results
 
 BATCHES = {
     "both have boxes": [[[3.0, 2, 63, 58]], [[10.0, 5, 90, 60], [0.0, 0, 50, 62]]],
@@ -58,8 +57,6 @@ def test_two_workers_equal_one(boxes, tmp_path):
 
 
 # The whole training, from the command line, on gloo.
-ROOT = Path(__file__).parents[1]
-TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
 LAUNCHED = """
 import runpy, sys
 from detectron2.engine import launch
@@ -75,7 +72,6 @@ if __name__ == "__main__":
 
 def start(tmp_path, how, config, name, *more):
     """One process; two, by torchrun or by Detectron2's launch."""
-    paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
     (tmp_path / "launched.py").write_text(LAUNCHED)
     script = {
         "one": ["tools/train_net.py"],
@@ -87,24 +83,14 @@ def start(tmp_path, how, config, name, *more):
         [sys.executable, *script, "--config-file", f"tests/{config}.py", "--num-gpus", "0",
          "--resume", *more, f"data.folder={tmp_path}/images",
          f"train.output_dir={tmp_path}/{name}"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
+        env=environment(), cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
         start_new_session=True,  # so that all of it can be killed
     )  # fmt: skip
 
 
 def finish(tmp_path, *args):
     assert start(tmp_path, *args).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()[-3000:]
-
-
-def metrics(folder):
-    """What metrics.json says of each iteration; of one that was repeated, the last."""
-    found = {}
-    for line in (folder / "metrics.json").read_text().splitlines():
-        record = json.loads(line)
-        values = {k: v for k, v in record.items() if k not in TIMES | {"iteration"}}
-        found.setdefault(record["iteration"], {}).update(values)
-    return found
 
 
 @pytest.mark.slow
@@ -114,7 +100,7 @@ def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
         pytest.skip("the launch of this Detectron2 needs a GPU for each process")
     finish(tmp_path, "one", "distributed_config", "one")
     finish(tmp_path, how, "distributed_config", "two")
-    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert one.keys() == two.keys() == {*range(9)}
     for iteration, values in one.items():
         assert two[iteration] == pytest.approx(values, rel=1e-4, abs=1e-5)
@@ -134,15 +120,14 @@ def test_two_processes_resume_exactly(tmp_path):
     options += ["train.max_iter=30", "train.checkpointer.period=3", "train.eval_period=6"]
     finish(tmp_path, "torchrun", "resume_config", "whole", *options)
     process = start(tmp_path, "torchrun", "resume_config", "killed", *options)
-    log = tmp_path / "killed/metrics.json"
-    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 7):
+    while process.poll() is None and len(lines(tmp_path / "killed")) <= 7:
         time.sleep(0.01)
     assert process.poll() is None, (tmp_path / "stderr").read_text()
     os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes, which are sessions
     process.wait(timeout=60)
     assert (tmp_path / "killed/last_checkpoint").read_text() != "model_final.pth"
     finish(tmp_path, "torchrun", "resume_config", "killed", *options)
-    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
     weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("whole", "killed")]
     for name, weight in weights[0].items():
         assert torch.equal(weights[1][name], weight), name

@@ -1,6 +1,5 @@
 """A training that is stopped, at any moment and by any means, goes on as if nothing had been."""
 
-import json
 import math
 import os
 import random
@@ -20,17 +19,10 @@ from gfocal.engine import LazyTrainer, load_config
 from gfocal.engine.checkpointing import TrainingCheckpointer
 from gfocal.solver import AdamW
 
-ROOT = Path(__file__).parents[1]
+from .trainings import ROOT, TIMES, environment, lines, results
+
 CONFIG = str(ROOT / "tests/resume_config.py")
-# How fast it went is no result; neither is the time that was left.
-TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
-
-
-@pytest.fixture(autouse=True)
-def _not_deterministic_afterwards(one_thread):
-    before = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
@@ -39,31 +31,11 @@ def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
 
 def start(tmp_path: Path, name: str, *more: str) -> subprocess.Popen:
     """The command line, in a process of its own."""
-    paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", CONFIG, "--resume",
          "--num-gpus", "0", *overrides(tmp_path, name, *more)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
+        env=environment(), stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
     )  # fmt: skip
-
-
-def lines(folder: Path) -> list[str]:
-    path = folder / "metrics.json"
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def results(folder: Path) -> dict[int, dict[str, float]]:
-    """What metrics.json says of each iteration; of one that was repeated, the last."""
-    found: dict[int, dict[str, float]] = {}
-    for line in lines(folder):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that was being written when the process was killed
-        values = {k: v for k, v in record.items() if k not in TIMES | {"iteration"}}
-        found.setdefault(record["iteration"], {}).update(values)
-    return found
 
 
 def differences(a: object, b: object, where: str = "") -> list[str]:

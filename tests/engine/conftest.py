@@ -5,19 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import DictConfig
 
 from gfocal.engine import load_config
 
 TOY_CONFIG = os.path.join(os.path.dirname(__file__), "toy_config.py")
-
-
-@pytest.fixture(autouse=True)
-def _not_deterministic_afterwards():
-    before = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What a config can add to a training, and that none of it is there unasked."""
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from gfocal.engine.hooks import (
 )
 from gfocal.rng import rng_state
 from tests.resume_config import MeanScore
+from tests.trainings import records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = str(Path(__file__).parents[1] / "resume_config.py")
@@ -49,8 +49,7 @@ def config(tmp_path):
 
 
 def metrics(tmp_path: Path) -> list[dict]:
-    lines = (tmp_path / "run/metrics.json").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return records(tmp_path / "run")
 
 
 def weights(model: nn.Module) -> torch.Tensor:

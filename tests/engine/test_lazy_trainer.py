@@ -1,5 +1,4 @@
 import copy
-import json
 import logging
 from pathlib import Path
 
@@ -14,10 +13,7 @@ from omegaconf import OmegaConf
 
 from gfocal.engine import LazyTrainer
 from tests.engine.toy import ToyDetector, ToyEvaluator
-
-
-def metrics(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / "metrics.json").read_text().splitlines()]
+from tests.trainings import records
 
 
 def weights(trainer: LazyTrainer) -> torch.Tensor:
@@ -31,7 +27,7 @@ def test_trains_evaluates_and_writes_what_default_trainer_does(toy_config, tmp_p
     trainer.resume_or_load(resume=False)
     results = trainer.train()
     assert results == trainer._last_eval_results == {"bbox": {"AP": 50.0, "images": 2.0}}
-    lines = metrics(tmp_path / "output")
+    lines = records(tmp_path / "output")
     assert lines[-1]["bbox/AP"] == 50.0
     assert [line["iteration"] for line in lines if "bbox/AP" in line] == [19, 40]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
@@ -353,10 +349,10 @@ def test_evaluate_loads_strictly_and_adds_to_the_metrics(toy_config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         LazyTrainer.evaluate(toy_config("train.init_checkpoint=nowhere.pth"))
     LazyTrainer(toy_config()).train()
-    count = len(metrics(tmp_path / "output"))
+    count = len(records(tmp_path / "output"))
     results = LazyTrainer.evaluate(toy_config(), resume=True)
     assert results["bbox"]["AP"] == 50.0
-    lines = metrics(tmp_path / "output")
+    lines = records(tmp_path / "output")
     assert len(lines) == count + 1
     assert lines[-1] == {"bbox/AP": 50.0, "bbox/images": 2.0, "iteration": 5}
 

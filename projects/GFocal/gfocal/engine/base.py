@@ -393,8 +393,8 @@ class BaseTrainer(DefaultTrainer):
 
 def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
     """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
-    of_torch = (x for x in type(optimizer).__mro__ if x.__module__.startswith("torch.optim"))
-    return next(of_torch, type(optimizer)).__name__
+    classes = type(optimizer).__mro__
+    return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
