@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
 
-from gfocal.box_distribution import aligned_iou, boxes_to_distances, distances_to_boxes
+from gfocal.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
 from gfocal.losses import distribution_focal_loss, quality_focal_loss
 
 
@@ -46,7 +46,7 @@ def _atss_of_image(anchors, boxes, topk):
     return torch.where(best > -1, winner, matched)
 
 
-def losses(anchors, predictions, targets, box_representation):
+def losses(anchors, predictions, targets):
     """QFL, GIoU and DFL (v1 Eq. 2 and 6, v2 Eq. 3) of one worker, with dense labels."""
     logits = predictions.joint_logits()
     num_classes = logits.shape[-1]
@@ -55,7 +55,8 @@ def losses(anchors, predictions, targets, box_representation):
     classes = targets.labels[images, locations]
     centers, strides = anchors.centers[locations], anchors.strides[locations, None]
     box_logits = predictions.box_logits[images, locations]
-    boxes = distances_to_boxes(centers, box_representation(box_logits) * strides)
+    representation = predictions.box_representation
+    boxes = distances_to_boxes(centers, representation(box_logits) * strides)
     target_boxes = targets.boxes[images, locations]
 
     labels = torch.zeros_like(logits)
@@ -67,7 +68,7 @@ def losses(anchors, predictions, targets, box_representation):
     weights = logits.detach().sigmoid().amax(dim=-1)[images, locations]
     giou = generalized_box_iou_loss(boxes, target_boxes)
     distances = boxes_to_distances(centers, target_boxes) / strides
-    bins = (distances / box_representation.bin_width).clamp(0, box_representation.reg_max - 0.1)
+    bins = (distances / representation.bin_width).clamp(0, representation.reg_max - 0.1)
     dfl = distribution_focal_loss(box_logits.flatten(0, 1), bins.flatten()).view_as(bins).mean(1)
     return {
         "loss_cls": loss_cls,
@@ -80,7 +81,6 @@ def detections(
     anchors,
     predictions,
     image_sizes,
-    box_representation,
     *,
     score_thresh,
     topk_candidates,
@@ -89,7 +89,7 @@ def detections(
 ):
     """Scores and boxes of all locations; then threshold, top-k of each level, and NMS."""
     scores = predictions.joint_logits().sigmoid()
-    distances = box_representation(predictions.box_logits) * anchors.strides[:, None]
+    distances = predictions.box_representation(predictions.box_logits) * anchors.strides[:, None]
     boxes = distances_to_boxes(anchors.centers, distances)
     results = []
     for image_scores, image_boxes, image_size in zip(scores, boxes, image_sizes):

@@ -10,26 +10,26 @@ from detectron2.engine import AMPTrainer
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.criterion import (
-    DistributionFocalLoss,
-    FocalLoss,
-    GaussianNLLLoss,
-    GFLCriterion,
-    GIoULoss,
-    QualityBranchLoss,
-    QualityFocalLoss,
-)
-from gfocal.matcher import ATSSMatcher
-from gfocal.postprocess import detections
+from gfocal.criterion import GFLCriterion
+from gfocal.matchers import ATSSMatcher
+from gfocal.numerics import joint_logits
+from gfocal.postprocess import NMSPostProcess
 from gfocal.quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
     QualityBranch,
-    joint_logits,
     localization_iou,
 )
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
+from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
+from gfocal.terms import (
+    DistributionFocalLoss,
+    FocalLoss,
+    GaussianNLLLoss,
+    GIoULoss,
+    QualityBranchLoss,
+    QualityFocalLoss,
+)
 from tests.tiny import make_gfl, make_head, make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,36 +68,41 @@ def extreme_logits(shape, magnitude):
     return torch.where(kind == 0, magnitude, torch.where(kind == 1, -magnitude, logits))
 
 
-def extreme_predictions(dtype, magnitude, channels=17, quality=True):
+def extreme_predictions(dtype, magnitude, representation, quality=True):
     """Two images' predictions in ``dtype``, and the same numbers in float32; all with gradients."""
     locations = len(grid().boxes)
+    channels = representation.num_channels
     shapes = [(2, locations, K), (2, locations, 4, channels), (2, locations, 1)]
     logits = [extreme_logits(shape, magnitude).to(dtype) for shape in shapes[: 2 + quality]]
-    return (
-        DensePredictions(*(x.clone().requires_grad_() for x in logits)),
-        DensePredictions(*(x.float().requires_grad_() for x in logits)),
+    return tuple(
+        DensePredictions(
+            *(x.requires_grad_() for x in tensors),
+            *[None] * (not quality),
+            box_representation=representation,
+        )
+        for tensors in ([x.clone() for x in logits], [x.float() for x in logits])
     )
 
 
 def targets():
     boxes = [Boxes(torch.tensor(BOXES)), Boxes(torch.tensor(BOXES[:1]))]
-    classes = [torch.tensor([0, 3, 1]), torch.tensor([2])]
-    return DenseTargets.from_matches(ATSSMatcher()(grid(), boxes), boxes, classes, K)
+    truth = GroundTruth(boxes, [torch.tensor([0, 3, 1]), torch.tensor([2])])
+    return DenseTargets.from_matches(ATSSMatcher()(grid(), truth), truth, K)
 
 
-def assert_same_losses(half, single, criterion, representation):
+def assert_same_losses(half, single, criterion):
     """The losses of half-precision predictions are float32's of the same numbers, and so are their
     gradients but for the rounding to half."""
     for predictions in (half, single):
-        losses = criterion(grid(), predictions, targets(), representation)
+        losses = criterion(grid(), predictions, targets())
         assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
         sum(losses.values()).backward()
         if predictions is half:
             in_half = losses
     assert losses["loss_cls"] > 0
     torch.testing.assert_close(in_half, losses, rtol=1e-6, atol=0)
-    for a, b in zip(half, single):
-        if a is None or b.grad is None:  # a class loss that does not read the quality
+    for a, b in zip(half.tensors, single.tensors):
+        if b.grad is None:  # a class loss that does not read the quality
             continue
         assert a.grad.dtype == a.dtype and a.grad.isfinite().all()
         torch.testing.assert_close(a.grad, b.grad.to(a.dtype))
@@ -112,26 +117,26 @@ def test_criterion(terms, quality, magnitude, dtype):
     criterion = GFLCriterion(
         **{"box_loss": GIoULoss(), "dist_loss": DistributionFocalLoss(), **TERMS[terms]}
     )
-    predictions = extreme_predictions(dtype, magnitude, quality=quality)
-    assert_same_losses(*predictions, criterion, GeneralDistribution())
+    predictions = extreme_predictions(dtype, magnitude, GeneralDistribution(), quality)
+    assert_same_losses(*predictions, criterion)
 
 
 @HALF
 @pytest.mark.parametrize("magnitude", [5.0, 50.0])
 def test_criterion_of_dirac_distances(magnitude, dtype):
     criterion = GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GIoULoss())
-    predictions = extreme_predictions(dtype, magnitude, channels=1)
-    assert_same_losses(*predictions, criterion, DiracDistance())
+    predictions = extreme_predictions(dtype, magnitude, DiracDistance())
+    assert_same_losses(*predictions, criterion)
 
 
 def test_criterion_of_gaussian_distances():
     """A sure and wrong Gaussian costs up to 1024^2 / 1e-6 / 2: more than float16 can write in a
     gradient, so that its own test is bfloat16's. In float16 the loss is finite all the same."""
     criterion = GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GaussianNLLLoss())
-    predictions = extreme_predictions(torch.bfloat16, 50.0, channels=2)
-    assert_same_losses(*predictions, criterion, GaussianDistance())
-    half, single = extreme_predictions(torch.float16, 50.0, channels=2)
-    a, b = (criterion(grid(), x, targets(), GaussianDistance()) for x in (half, single))
+    predictions = extreme_predictions(torch.bfloat16, 50.0, GaussianDistance())
+    assert_same_losses(*predictions, criterion)
+    half, single = extreme_predictions(torch.float16, 50.0, GaussianDistance())
+    a, b = (criterion(grid(), x, targets()) for x in (half, single))
     assert a["loss_box_reg"].isfinite()
     assert torch.equal(a["loss_box_reg"], b["loss_box_reg"])
 
@@ -142,13 +147,10 @@ def test_criterion_of_gaussian_distances():
 @pytest.mark.parametrize("representation", [DiracDistance, GaussianDistance, GeneralDistribution])
 def test_detections(representation, quality, magnitude, dtype):
     """Of half-precision predictions: those of the same numbers in float32."""
-    representation = representation()
-    predictions = extreme_predictions(dtype, magnitude, representation.num_channels, quality)
-    settings = dict(score_thresh=0.05, topk_candidates=50, nms_thresh=0.6, max_detections=20)
+    predictions = extreme_predictions(dtype, magnitude, representation(), quality)
+    postprocess = NMSPostProcess(topk_candidates=50, max_detections=20)
     with torch.no_grad():
-        half, single = (
-            detections(grid(), x, [SIZE, SIZE], representation, **settings) for x in predictions
-        )
+        half, single = (postprocess(grid(), x, [SIZE, SIZE]) for x in predictions)
     for a, b in zip(half, single):
         assert len(a) > 0
         assert a.scores.dtype == a.pred_boxes.tensor.dtype == torch.float32
@@ -162,17 +164,13 @@ def test_scores_next_to_the_threshold(dtype):
     precision the threshold itself would be rounded by more than they differ."""
     cls_logits = torch.linspace(-3.1, -2.8, 1000).to(dtype)
     anchors = DenseAnchors(torch.rand(1000, 4), torch.full((1000,), 8.0), [(20, 50)])
-    predictions = DensePredictions(cls_logits.view(1, -1, 1), torch.zeros(1, 1000, 4, 17))
-    settings = dict(topk_candidates=1000, nms_thresh=1.0, max_detections=1000)
+    predictions = DensePredictions(
+        cls_logits.view(1, -1, 1), torch.zeros(1, 1000, 4, 17), None, GeneralDistribution()
+    )
+    postprocess = NMSPostProcess(nms_thresh=1.0, max_detections=1000)
     for score_thresh in torch.linspace(0.05, 0.06, 20).tolist():
-        (result,) = detections(
-            anchors,
-            predictions,
-            [(900, 900)],
-            GeneralDistribution(),
-            score_thresh=score_thresh,
-            **settings,
-        )
+        postprocess.score_thresh = score_thresh
+        (result,) = postprocess(anchors, predictions, [(900, 900)])
         above = (cls_logits.float().sigmoid() > score_thresh).nonzero().flatten()
         assert result.anchor_idxs.sort().values.tolist() == above.tolist()
 
@@ -216,7 +214,7 @@ def extreme_gfl(quality_predictor):
         torch.nn.init.zeros_(layer.bias)
     with torch.no_grad():
         for _ in range(2):  # the quality depends on the distributions
-            for layer, logits in zip(last, model.forward_dense(batch)[2]):
+            for layer, logits in zip(last, model.forward_dense(batch)[2].tensors):
                 middle = logits.median()
                 scale = 50 / (logits - middle).abs().max()
                 layer.weight *= scale
@@ -241,8 +239,8 @@ def test_detector_under_autocast(quality, dtype, monkeypatch):
     seen = {}
     compute = model.criterion.forward
 
-    def spy(anchors, predictions, targets, representation):
-        seen["arguments"] = anchors, predictions, targets, representation
+    def spy(anchors, predictions, targets):
+        seen["arguments"] = anchors, predictions, targets
         seen["inputs"] = model.criterion.loss_inputs(*seen["arguments"])
         return compute(*seen["arguments"])
 
@@ -251,8 +249,8 @@ def test_detector_under_autocast(quality, dtype, monkeypatch):
         assert model.head.cls_logits(torch.zeros(1, 8, 2, 2)).dtype == dtype  # autocast is on
         losses = model(batch)
     predictions, inputs = seen["arguments"][1], seen["inputs"]
-    assert max(x.abs().max() for x in predictions if x is not None) > 45
-    assert {x.dtype for x in predictions if x is not None} == {torch.float32}
+    assert max(x.abs().max() for x in predictions.tensors) > 45
+    assert {x.dtype for x in predictions.tensors} == {torch.float32}
     floating = [x for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
     assert {x.dtype for x in floating} == {torch.float32}
     torch.testing.assert_close(losses, compute(*seen["arguments"]), rtol=0, atol=0)

@@ -25,12 +25,12 @@ from torchvision.ops import box_iou
 
 import gfocal
 from gfocal import recipes
-from gfocal.box_distribution import GeneralDistribution
 from gfocal.criterion import GFLCriterion
 from gfocal.head import GFLHead
-from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
+from gfocal.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.meta_arch import GFL
 from gfocal.quality import DistributionGuidedQualityPredictor, QualityBranch
+from gfocal.representations import GeneralDistribution
 from tests.tiny import make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -275,9 +275,9 @@ def test_training(case, precision, loss_scale):
     seen = {}
     matcher = model.matcher
 
-    def spy(anchors, gt_boxes, *args, **kwargs):
-        seen.update(anchors=anchors, matched=matcher(anchors, gt_boxes, *args, **kwargs))
-        return seen["matched"]
+    def spy(anchors, truth, predictions):
+        seen.update(anchors=anchors, matches=matcher(anchors, truth, predictions))
+        return seen["matches"]
 
     model.matcher = spy
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16 autocast")
@@ -295,7 +295,7 @@ def test_training(case, precision, loss_scale):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
-    matched, anchors = seen["matched"], seen["anchors"]
+    matched, anchors = seen["matches"].idxs, seen["anchors"]
     counts = torch.tensor(case.num_boxes)[:, None]
     assert matched.shape == (len(batch), len(anchors.boxes))
     assert ((matched >= IGNORED) & (matched < counts)).all()

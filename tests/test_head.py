@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gfocal.box_distribution import GeneralDistribution
 from gfocal.head import GFLHead
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
+from gfocal.representations import GeneralDistribution
 
 
 def make_head(**kwargs):

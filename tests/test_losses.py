@@ -18,7 +18,7 @@ from gfocal.losses import (
     quality_focal_loss,
     sparse_quality_focal_loss,
 )
-from gfocal.quality import joint_logits
+from gfocal.numerics import joint_logits
 
 from . import official
 

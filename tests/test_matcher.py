@@ -10,12 +10,20 @@ from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
+from gfocal.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.structures import DenseAnchors
 
 from . import official
+from .tiny import truth_of
 
 STRIDES = [8, 16, 32, 64, 128]
+
+
+def match(matcher, anchors, boxes, image_sizes=None):
+    """(N, R) the matcher's answer."""
+    matches = matcher(anchors, truth_of(boxes, image_sizes=image_sizes))
+    assert matches.quality is None
+    return matches.idxs
 
 
 def make_anchors(height, width, strides=STRIDES, offset=0.0):
@@ -73,7 +81,7 @@ def test_official_assignments():
         boxes = torch.from_numpy(cases[f"gt_{i}"]).reshape(-1, 4)
         gt = Boxes(torch.zeros(0, 4))
         gt.tensor = boxes
-        matched = ATSSMatcher()(make_anchors(height, width), [gt])
+        matched = match(ATSSMatcher(), make_anchors(height, width), [gt])
         wrong = (matched[0].numpy() != cases[f"gt_inds_{i}"] - 1).sum()
         assert wrong == 0, f"case {i}: {wrong} wrong anchors"
 
@@ -84,7 +92,7 @@ def test_by_hand():
     # (16, 16), all inside. Each such anchor contains the box, so their IoUs are equal (256 / 4096),
     # their deviation 0, the threshold that IoU, and all four are positive.
     anchors = make_anchors(32, 32, strides=[8])
-    matched = ATSSMatcher(topk=4)(anchors, [Boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]]))])
+    matched = match(ATSSMatcher(topk=4), anchors, [Boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]]))])
     expected = torch.full((4, 4), BACKGROUND)
     expected[1:3, 1:3] = 0
     assert (matched.view(4, 4) == expected).all()
@@ -94,14 +102,14 @@ def test_equal_distances_lowest_index_wins():
     # Centred at (8, 8) on a centre; the 2nd nearest are four at distance 8. With topk 3 the lowest
     # indices, (8, 0) above and (0, 8) on the left, are candidates. All IoUs are equal.
     anchors = make_anchors(32, 32, strides=[8])
-    matched = ATSSMatcher(topk=3)(anchors, [Boxes(torch.tensor([[-4.0, -4.0, 20.0, 20.0]]))])
+    matched = match(ATSSMatcher(topk=3), anchors, [Boxes(torch.tensor([[-4.0, -4.0, 20.0, 20.0]]))])
     assert (matched.view(-1) == 0).nonzero().flatten().tolist() == [1, 4, 5]
 
 
 def test_duplicate_boxes_go_to_the_first():
     box = torch.tensor([[20.0, 20.0, 90.0, 84.0]])
-    once = ATSSMatcher()(make_anchors(128, 128), [Boxes(box)])
-    twice = ATSSMatcher()(make_anchors(128, 128), [Boxes(box.repeat(2, 1))])
+    once = match(ATSSMatcher(), make_anchors(128, 128), [Boxes(box)])
+    twice = match(ATSSMatcher(), make_anchors(128, 128), [Boxes(box.repeat(2, 1))])
     assert (once >= 0).any()
     assert torch.equal(once, twice)
 
@@ -110,7 +118,7 @@ def test_contested_anchor_goes_to_higher_iou():
     # Anchor (32, 32) of side 64 coincides with the second box; the first shares its centre.
     boxes = Boxes(torch.tensor([[8.0, 8.0, 56.0, 56.0], [0.0, 0.0, 64.0, 64.0]]))
     anchors = make_anchors(64, 64, strides=[8])
-    matched = ATSSMatcher(topk=1)(anchors, [boxes])
+    matched = match(ATSSMatcher(topk=1), anchors, [boxes])
     assert (matched >= 0).nonzero()[:, 1].tolist() == [4 * 8 + 4]
     assert matched[0, 36] == 1
 
@@ -121,23 +129,23 @@ def test_images_do_not_mix_and_may_be_empty():
     none = Boxes(torch.zeros(0, 4))
     anchors = make_anchors(128, 128)
     matcher = ATSSMatcher()
-    together = matcher(anchors, [first, none, second, none])
-    assert torch.equal(together[0], matcher(anchors, [first])[0])
-    assert torch.equal(together[2], matcher(anchors, [second])[0])
+    together = match(matcher, anchors, [first, none, second, none])
+    assert torch.equal(together[0], match(matcher, anchors, [first])[0])
+    assert torch.equal(together[2], match(matcher, anchors, [second])[0])
     assert (together[[1, 3]] == BACKGROUND).all()
-    assert (matcher(anchors, [none, none]) == BACKGROUND).all()
+    assert (match(matcher, anchors, [none, none]) == BACKGROUND).all()
 
 
 def test_padding_is_ignored_and_holds_no_candidates():
     anchors = make_anchors(64, 128)
     boxes = Boxes(torch.tensor([[40.0, 10.0, 64.0, 40.0]]))
-    matched = ATSSMatcher()(anchors, [boxes, boxes], [(64, 64), (64, 128)])
+    matched = match(ATSSMatcher(), anchors, [boxes, boxes], [(64, 64), (64, 128)])
     padded, whole = matched
     inside = anchors.inside([(64, 64)])[0]
     assert (padded[~inside] == IGNORED).all()
     assert (padded[inside] != IGNORED).all()
     assert (whole != IGNORED).all()
-    alone = ATSSMatcher()(make_anchors(64, 64), [boxes])[0]
+    alone = match(ATSSMatcher(), make_anchors(64, 64), [boxes])[0]
     assert torch.equal(padded[inside], alone)
 
 
@@ -145,7 +153,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="topk is 0"):
         ATSSMatcher(topk=0)
     with pytest.raises(ValueError, match="2 image_sizes for 1"):
-        ATSSMatcher()(make_anchors(64, 64), [Boxes(torch.zeros(0, 4))], [(64, 64), (64, 64)])
+        match(ATSSMatcher(), make_anchors(64, 64), [Boxes(torch.zeros(0, 4))], [(64, 64), (64, 64)])
 
 
 @settings(max_examples=120, deadline=None)
@@ -177,7 +185,7 @@ def test_equals_the_full_matrix(
     gt.tensor = boxes
     anchors = make_anchors(height, width, strides, offset)
     limit = (int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1)))
-    matched = ATSSMatcher(topk)(anchors, [gt, gt], [(height, width), limit])
+    matched = match(ATSSMatcher(topk), anchors, [gt, gt], [(height, width), limit])
     assert torch.equal(matched[0], full_matrix_atss(anchors, boxes, topk))
     inside = anchors.inside([limit])[0]
     expected = full_matrix_atss(anchors, boxes, topk, inside)
@@ -190,11 +198,11 @@ def test_every_box_is_matched_if_asked():
     anchors = make_anchors(64, 64, strides=[8, 16])
     tiny, large = [29.0, 29.0, 31.0, 31.0], [0.0, 0.0, 60.0, 60.0]
     boxes = [Boxes(torch.tensor([tiny, large, tiny, tiny])), Boxes(torch.zeros(0, 4))]
-    plain = ATSSMatcher()(anchors, boxes)
+    plain = match(ATSSMatcher(), anchors, boxes)
     assert set(plain.flatten().tolist()) == {BACKGROUND, 1}
     matcher = ATSSMatcher(match_every_box=True)
     assert repr(matcher) == "ATSSMatcher(topk=9, match_every_box=True)"
-    matched = matcher(anchors, boxes)
+    matched = match(matcher, anchors, boxes)
     assert (matched[1] == BACKGROUND).all()
     assert set(matched[0].tolist()) == {BACKGROUND, 0, 1, 2, 3}
     changed = matched[0] != plain[0]
@@ -213,8 +221,8 @@ def test_matching_every_box_takes_nothing_else(seed, num_boxes):
     boxes = [Boxes(torch.cat([centers - sides / 2, centers + sides / 2], dim=1)) for _ in "ab"]
     anchors = make_anchors(128, 128, strides=[8, 16])
     sizes = [(128, 128), (96, 128)]
-    plain = ATSSMatcher()(anchors, boxes, sizes)
-    matched = ATSSMatcher(match_every_box=True)(anchors, boxes, sizes)
+    plain = match(ATSSMatcher(), anchors, boxes, sizes)
+    matched = match(ATSSMatcher(match_every_box=True), anchors, boxes, sizes)
     assert ((matched == IGNORED) == (plain == IGNORED)).all()
     for ours, theirs in zip(matched, plain):
         has_none = set(range(num_boxes)) - set(theirs.tolist())
@@ -228,13 +236,13 @@ def test_fcos_by_hand():
     # 30 are 24, 32, 40 and the rows within 12 px of 26 are 16, 24, 32. All their sides are < 64 px.
     anchors = make_anchors(64, 64, strides=[8, 16])
     box = Boxes(torch.tensor([[10.0, 10.0, 50.0, 42.0]]))
-    fine, coarse = FCOSMatcher()(anchors, [box])[0].split([64, 16])
+    fine, coarse = match(FCOSMatcher(), anchors, [box])[0].split([64, 16])
     expected = torch.full((8, 8), BACKGROUND)
     expected[2:5, 3:6] = 0
     assert (fine.view(8, 8) == expected).all()
     assert (coarse == BACKGROUND).all()
     # Without centre sampling every location inside: columns 16..48, rows 16..40
-    fine = FCOSMatcher(center_sampling_radius=0)(anchors, [box])[0][:64].view(8, 8)
+    fine = match(FCOSMatcher(center_sampling_radius=0), anchors, [box])[0][:64].view(8, 8)
     expected[2:6, 2:7] = 0
     assert (fine == expected).all()
 
@@ -242,16 +250,16 @@ def test_fcos_by_hand():
 def test_fcos_smallest_box_and_level():
     anchors = make_anchors(256, 256, strides=[8, 16])
     boxes = [[0.0, 0.0, 240.0, 240.0], [96.0, 96.0, 144.0, 144.0], [96.0, 96.0, 144.0, 144.0]]
-    matched = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes))])[0]
+    matched = match(FCOSMatcher(), anchors, [Boxes(torch.tensor(boxes))])[0]
     fine, coarse = matched[: 32 * 32].view(32, 32), matched[32 * 32 :].view(16, 16)
     assert fine[15, 15] == 1  # (120, 120): the smaller one, and the first of the two
     assert (fine != 0).all()  # the large box has sides of more than 64 px
     assert coarse[7, 7] == 0  # (112, 112): 128 px to a side
     # Alone, the large one is still not of the fine level: every side is at most 64 px there.
-    alone = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes[:1]))])[0]
+    alone = match(FCOSMatcher(), anchors, [Boxes(torch.tensor(boxes[:1]))])[0]
     assert (alone[: 32 * 32] == BACKGROUND).all() and (alone[32 * 32 :] == 0).any()
     # And the small one, with 24 to 36 px to its sides, is not of the coarse level.
-    alone = FCOSMatcher()(anchors, [Boxes(torch.tensor(boxes[1:2]))])[0]
+    alone = match(FCOSMatcher(), anchors, [Boxes(torch.tensor(boxes[1:2]))])[0]
     assert (alone[: 32 * 32] == 0).any() and (alone[32 * 32 :] == BACKGROUND).all()
 
 
@@ -274,7 +282,7 @@ def test_fcos_equals_detectron2(seed):
     settings_of_fcos = SimpleNamespace(center_sampling_radius=1.5)
     quality, idxs = fcos._match_anchors(settings_of_fcos, boxes, levels).max(dim=0)
     expected = torch.where(quality < 1e-5, BACKGROUND, idxs)
-    assert (FCOSMatcher()(anchors, [boxes])[0] == expected).all()
+    assert (match(FCOSMatcher(), anchors, [boxes])[0] == expected).all()
 
 
 def test_fcos_with_an_empty_coarsest_level():
@@ -282,7 +290,7 @@ def test_fcos_with_an_empty_coarsest_level():
     fine = make_anchors(256, 256, strides=[8]).boxes
     anchors = DenseAnchors.from_levels([Boxes(fine), Boxes(torch.zeros(0, 4))], shapes, [8, 16])
     box = Boxes(torch.tensor([[8.0, 8.0, 248.0, 248.0]]))
-    assert (FCOSMatcher()(anchors, [box]) == 0).sum() == 9
+    assert (match(FCOSMatcher(), anchors, [box]) == 0).sum() == 9
 
 
 def test_fcos_errors_and_padding():
@@ -290,7 +298,9 @@ def test_fcos_errors_and_padding():
         FCOSMatcher(center_sampling_radius=-1)
     anchors = make_anchors(64, 128)
     boxes = Boxes(torch.tensor([[30.0, 10.0, 90.0, 60.0]]))
-    matched = FCOSMatcher()(anchors, [boxes, Boxes(torch.zeros(0, 4))], [(64, 64), (64, 128)])
+    matched = match(
+        FCOSMatcher(), anchors, [boxes, Boxes(torch.zeros(0, 4))], [(64, 64), (64, 128)]
+    )
     inside = anchors.inside([(64, 64)])[0]
     assert (matched[0][~inside] == IGNORED).all() and (matched[0][inside] != IGNORED).all()
     assert (matched[0] >= 0).any()

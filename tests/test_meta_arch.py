@@ -7,17 +7,12 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.criterion import (
-    FocalLoss,
-    GaussianNLLLoss,
-    GFLCriterion,
-    GIoULoss,
-    QualityBranchLoss,
-)
-from gfocal.matcher import ATSSMatcher, FCOSMatcher, ignore_background_inside
+from gfocal.criterion import GFLCriterion
+from gfocal.matchers import ATSSMatcher, FCOSMatcher, ignore_background_inside
 from gfocal.meta_arch import GFL
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
+from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.terms import FocalLoss, GaussianNLLLoss, GIoULoss, QualityBranchLoss
 
 from .test_synchronisation import Synchronisations
 from .tiny import make_gfl, make_head, make_input
@@ -70,12 +65,12 @@ def test_padding_does_not_change_the_loss():
     small, large = make_input(48, 64, [BOX]), make_input(128, 160, [BOX])
     with torch.no_grad():
         images, anchors, predictions = model.forward_dense([small, large])
-        sizes = images.image_sizes
-        targets = model.label_anchors(anchors, [x["instances"] for x in (small, large)], sizes)
+        truth = model.ground_truth([small, large], images.image_sizes)
+        targets = model.label_anchors(anchors, predictions, truth)
         alone = model([small])["loss_cls"]
         keep = targets._replace(labels=targets.labels.clone())
         keep.labels[1] = -1
-        together = model.criterion(anchors, predictions, keep, model.head.box_representation)
+        together = model.criterion(anchors, predictions, keep)
     # alone: / foreground; together: / (foreground + 1), as the other image counts as one
     foreground = ((targets.labels[0] >= 0) & (targets.labels[0] < 3)).sum()
     torch.testing.assert_close(
@@ -212,10 +207,9 @@ CROWDS = {
 
 def labels_of(model, inputs):
     """The labels (N, R) of a batch, and its anchors."""
-    images, anchors, _ = model.forward_dense(inputs)
-    regions = [x.get("ignore_regions") for x in inputs]
-    instances = [x["instances"] for x in inputs]
-    return model.label_anchors(anchors, instances, images.image_sizes, regions).labels, anchors
+    images, anchors, predictions = model.forward_dense(inputs)
+    truth = model.ground_truth(inputs, images.image_sizes)
+    return model.label_anchors(anchors, predictions, truth).labels, anchors
 
 
 @pytest.mark.parametrize("matcher", [ATSSMatcher(), FCOSMatcher()], ids=["atss", "fcos"])
@@ -287,10 +281,11 @@ def test_an_image_that_is_all_crowd_trains(others):
 def test_ignoring_waits_for_no_gpu():
     model = make_gfl()
     inputs = make_input(64, 96, [BOX])
-    images, anchors, _ = model.forward_dense([inputs])
-    regions = [Boxes(torch.tensor([[16.0, 8, 41, 24]]))]
+    images, anchors, predictions = model.forward_dense([inputs])
+    inputs["ignore_regions"] = Boxes(torch.tensor([[16.0, 8, 41, 24]]))
+    truth = model.ground_truth([inputs], images.image_sizes)
     with Synchronisations() as found:
-        model.label_anchors(anchors, [inputs["instances"]], images.image_sizes, regions)
+        model.label_anchors(anchors, predictions, truth)
     assert found.found == []
     matched = torch.zeros(1, len(anchors.boxes), dtype=torch.int64)
     for nothing in ([None], [Boxes(torch.zeros(0, 4))], []):
@@ -303,11 +298,11 @@ def test_ignoring_waits_for_no_gpu_on_cuda():
     inputs["ignore_regions"] = Boxes(torch.tensor([[16.0, 8, 41, 24]]))
     expected, _ = labels_of(make_gfl(), [inputs])
     model = make_gfl().cuda()
-    images, anchors, _ = model.forward_dense([inputs])
-    arguments = ([inputs["instances"]], images.image_sizes, [inputs["ignore_regions"]])
+    images, anchors, predictions = model.forward_dense([inputs])
     try:
         torch.cuda.set_sync_debug_mode("error")
-        labels = model.label_anchors(anchors, *arguments).labels
+        truth = model.ground_truth([inputs], images.image_sizes)
+        labels = model.label_anchors(anchors, predictions, truth).labels
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(labels.cpu(), expected)

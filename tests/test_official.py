@@ -47,8 +47,9 @@ def test_targets(case):
     fixture, model, inputs = case
     model.eval()
     with torch.no_grad():
-        images, anchors, _ = model.forward_dense(inputs)
-        targets = model.label_anchors(anchors, [x["instances"] for x in inputs], images.image_sizes)
+        images, anchors, predictions = model.forward_dense(inputs)
+        truth = model.ground_truth(inputs, images.image_sizes)
+        targets = model.label_anchors(anchors, predictions, truth)
     expected = np.where(fixture["label_weights"] > 0, fixture["labels"], -1)
     assert (expected == -1).any()  # the second image is smaller: part of its grid is padding
     assert (targets.labels.numpy() == expected).all()

@@ -46,8 +46,7 @@ def detect(model, image):
 
 def dense(model, image):
     with torch.no_grad():
-        predictions = model.forward_dense([image])[2]
-    return [x for x in predictions if x is not None]
+        return model.forward_dense([image])[2].tensors
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

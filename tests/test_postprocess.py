@@ -2,16 +2,9 @@
 
 import torch
 
-from gfocal.box_distribution import DiracDistance, GeneralDistribution
-from gfocal.postprocess import detections
+from gfocal.postprocess import NMSPostProcess
+from gfocal.representations import DiracDistance, GeneralDistribution
 from gfocal.structures import DenseAnchors, DensePredictions
-
-SETTINGS = {
-    "score_thresh": 0.05,
-    "topk_candidates": 1000,
-    "nms_thresh": 0.6,
-    "max_detections": 100,
-}
 
 
 def two_levels():
@@ -28,17 +21,13 @@ def predictions_of(scores, distances):
     """Scores (R, K) and integer distances (R, 4) in bins, as one image's predictions."""
     box_logits = torch.zeros(1, len(scores), 4, 17)
     box_logits.scatter_(-1, torch.tensor(distances).view(1, -1, 4, 1), 1e4)
-    return DensePredictions(torch.logit(torch.tensor(scores))[None], box_logits)
+    return DensePredictions(
+        torch.logit(torch.tensor(scores))[None], box_logits, None, GeneralDistribution()
+    )
 
 
 def run(predictions, image_size=(100, 100), **settings):
-    (result,) = detections(
-        two_levels(),
-        predictions,
-        [image_size],
-        GeneralDistribution(),
-        **{**SETTINGS, **settings},
-    )
+    (result,) = NMSPostProcess(**settings)(two_levels(), predictions, [image_size])
     return result
 
 
@@ -66,14 +55,9 @@ def test_nms_is_the_same_for_each_class():
     anchors = DenseAnchors(torch.cat([boxes, boxes], dim=1), torch.ones(300), [(10, 30)])
     logits = torch.full((1, 300, 1203), -100.0)
     logits[..., 0] = logits[..., -1] = torch.randn(300)
-    predictions = DensePredictions(logits, torch.rand(1, 300, 4, 1) * 2)
-    (result,) = detections(
-        anchors,
-        predictions,
-        [(4000, 4000)],
-        DiracDistance(),
-        **{**SETTINGS, "nms_thresh": 0.3, "max_detections": 1000},
-    )
+    predictions = DensePredictions(logits, torch.rand(1, 300, 4, 1) * 2, None, DiracDistance())
+    postprocess = NMSPostProcess(nms_thresh=0.3, max_detections=1000)
+    (result,) = postprocess(anchors, predictions, [(4000, 4000)])
     first, last = (result.anchor_idxs[result.pred_classes == k].tolist() for k in (0, 1202))
     assert len(first) > 100
     assert first == last

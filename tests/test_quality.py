@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfocal.numerics import joint_logits
 from gfocal.quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
     QualityBranch,
-    joint_logits,
 )
 
 

@@ -7,11 +7,12 @@ import torch
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from gfocal.box_distribution import DiracDistance, GeneralDistribution
+from gfocal.dense import DenseStep
+from gfocal.representations import DiracDistance, GeneralDistribution
 from gfocal.statistics import TargetStatistics
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
+from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, Matches
 
-from .tiny import make_gfl, make_input
+from .tiny import make_gfl, make_input, truth_of
 
 
 def batch(reg_max=4):
@@ -22,7 +23,11 @@ def batch(reg_max=4):
         x = torch.arange(width) * stride
         levels.append(Boxes(torch.stack([x - 1, x * 0 - 1, x + 1, x * 0 + 1], dim=1)))
     anchors = DenseAnchors.from_levels(levels, [(1, 4), (1, 2)], [8, 16])
-    predictions = DensePredictions(torch.zeros(2, 6, 3), torch.zeros(2, 6, 4, reg_max + 1))
+    predictions = DensePredictions(
+        torch.zeros(2, 6, 3),
+        torch.zeros(2, 6, 4, reg_max + 1),
+        box_representation=GeneralDistribution(reg_max=reg_max),
+    )
     # Image 0: box 0 has location 1, (8, 0) of stride 8, and location 5, (16, 0) of stride 16;
     # box 1 has none. Image 1: its only box has location 2, (16, 0) of stride 8.
     matched = torch.full((2, 6), -1)
@@ -33,15 +38,19 @@ def batch(reg_max=4):
         Boxes(torch.tensor([[-8.0, -16.0, 24.0, 16.0], [1.0, 1.0, 2.0, 2.0]])),
         Boxes(torch.tensor([[0.0, -16.0, 64.0, 16.0]])),
     ]
-    classes = [torch.tensor([0, 1]), torch.tensor([2])]
-    targets = DenseTargets.from_matches(matched, boxes, classes, num_classes=3)
-    return anchors, predictions, targets, GeneralDistribution(reg_max=reg_max), [2, 1]
+    return step_of(anchors, predictions, matched, boxes)
+
+
+def step_of(anchors, predictions, matched, boxes):
+    truth = truth_of(boxes)
+    targets = DenseTargets.from_matches(Matches(matched), truth, num_classes=3)
+    return DenseStep(anchors, predictions, truth, targets)
 
 
 def test_by_hand():
     statistics = TargetStatistics(period=1, level_names=["p3", "p4"])
     with EventStorage() as storage:
-        statistics.put(*batch())
+        statistics(None, batch())
         values = {name: value for name, (value, _) in storage.latest().items()}
     # Predicted: [-8, -16, 24, 16] (IoU 1), [-16, -32, 48, 32] (32 * 32 of 64 * 64: 1/4) and, of
     # image 1, [0, -16, 32, 16] (half of the true box: 1/2).
@@ -57,14 +66,12 @@ def test_by_hand():
 
 def test_a_side_behind_the_first_location_of_a_level():
     """As ``match_every_box`` has them: the location lies left of its box."""
-    anchors, predictions, _, representation, _ = batch()
+    anchors, predictions, *_ = batch()
     matched = torch.full((2, 6), -1)
     matched[0, 4] = 0  # (0, 0) of stride 16
     boxes = [Boxes(torch.tensor([[8.0, -16.0, 48.0, 16.0]])), Boxes(torch.zeros(0, 4))]
-    classes = [torch.tensor([0]), torch.zeros(0, dtype=torch.int64)]
-    targets = DenseTargets.from_matches(matched, boxes, classes, num_classes=3)
     with EventStorage() as storage:
-        TargetStatistics(1, ["p3", "p4"]).put(anchors, predictions, targets, representation, [1, 0])
+        TargetStatistics(1, ["p3", "p4"])(None, step_of(anchors, predictions, matched, boxes))
         values = {name: value for name, (value, _) in storage.latest().items()}
     assert values["clipped_dfl_targets/p4"] == 1 / 4
     assert "clipped_dfl_targets/p3" not in values
@@ -74,10 +81,10 @@ def test_one_warning(caplog):
     statistics = TargetStatistics(period=1, level_names=["p3", "p4"])
     statistics.MIN_SIDES = 24  # two batches
     with EventStorage(), caplog.at_level(logging.WARNING):
-        statistics.put(*batch())
+        statistics(None, batch())
         assert not caplog.records
         for _ in range(3):
-            statistics.put(*batch())
+            statistics(None, batch())
     (record,) = caplog.records
     assert "8.3% of the sides" in record.message and "reg_max = 4 (4 strides)" in record.message
 
@@ -86,20 +93,19 @@ def test_no_warning_where_boxes_fit(caplog):
     statistics = TargetStatistics(period=1, level_names=["p3", "p4"])
     statistics.MIN_SIDES = 1
     with EventStorage(), caplog.at_level(logging.WARNING):
-        statistics.put(*batch(reg_max=6))
+        statistics(None, batch(reg_max=6))
     assert not caplog.records
 
 
 def test_nothing_to_see():
     """No boxes, and a representation without bins."""
-    anchors, _, _, _, _ = batch()
-    predictions = DensePredictions(torch.zeros(1, 6, 3), torch.zeros(1, 6, 4, 1))
-    none = [Boxes(torch.zeros(0, 4))]
-    targets = DenseTargets.from_matches(
-        torch.full((1, 6), -1), none, [torch.zeros(0, dtype=torch.int64)], 3
+    anchors = batch().anchors
+    predictions = DensePredictions(
+        torch.zeros(1, 6, 3), torch.zeros(1, 6, 4, 1), None, DiracDistance()
     )
+    step = step_of(anchors, predictions, torch.full((1, 6), -1), [Boxes(torch.zeros(0, 4))])
     with EventStorage() as storage:
-        TargetStatistics(1, ["p3", "p4"]).put(anchors, predictions, targets, DiracDistance(), [0])
+        TargetStatistics(1, ["p3", "p4"])(None, step)
         assert {k: v for k, (v, _) in storage.latest().items()} == {"positives_per_image": 0.0}
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
-from gfocal.box_distribution import GeneralDistribution
-from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
-from gfocal.matcher import ATSSMatcher
-from gfocal.postprocess import detections
-from gfocal.structures import DenseTargets
+from gfocal.criterion import GFLCriterion
+from gfocal.matchers import ATSSMatcher
+from gfocal.postprocess import NMSPostProcess
+from gfocal.structures import DenseTargets, GroundTruth
+from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 from tests import straightforward
 from tests.tools.loading import load_tool
 
@@ -28,7 +28,7 @@ def test_assignments(anchors):
         noise = torch.rand(num_boxes, 4, generator=torch.Generator().manual_seed(seed)).double()
         boxes.tensor = boxes.tensor.double() + 0.01 * noise
         gt.append(boxes)
-    ours = ATSSMatcher()(anchors, gt)
+    ours = ATSSMatcher()(anchors, GroundTruth(gt, ())).idxs
     assert torch.equal(ours, straightforward.atss(anchors, gt))
     assert [(m >= 0).any().item() for m in ours] == [False, True, True]
 
@@ -37,16 +37,17 @@ def test_assignments(anchors):
 def test_losses_and_gradients(anchors, with_quality):
     gt = [benchmark.make_boxes(20, torch.device("cpu"), 1), Boxes(torch.zeros(0, 4))]
     classes = [torch.arange(20), torch.arange(0)]
-    matched = ATSSMatcher()(anchors, gt, [(800, 1344), (800, 1000)])
-    targets = DenseTargets.from_matches(matched, gt, classes, benchmark.NUM_CLASSES)
+    truth = GroundTruth(gt, classes, [(800, 1344), (800, 1000)])
+    matches = ATSSMatcher()(anchors, truth)
+    targets = DenseTargets.from_matches(matches, truth, benchmark.NUM_CLASSES)
     predictions = benchmark.make_predictions(anchors, 2, with_quality)
-    inputs = [x.requires_grad_() for x in predictions if x is not None]
+    inputs = [x.requires_grad_() for x in predictions.tensors]
     criterion = GFLCriterion(
         cls_loss=QualityFocalLoss(), box_loss=GIoULoss(), dist_loss=DistributionFocalLoss()
     )
     results = []
     for loss in (criterion, straightforward.losses):
-        values = loss(anchors, predictions, targets, GeneralDistribution())
+        values = loss(anchors, predictions, targets)
         results.append((values, torch.autograd.grad(sum(values.values()), inputs)))
     (ours, our_grads), (expected, expected_grads) = results
     for name, value in expected.items():
@@ -64,11 +65,10 @@ def test_detections(anchors, with_quality, score_thresh, topk):
         anchors,
         benchmark.make_predictions(anchors, 2, with_quality),
         [(800, 1344), (700, 900)],
-        GeneralDistribution(),
     )
     settings = {**benchmark.TEST, "score_thresh": score_thresh, "topk_candidates": topk}
     for ours, expected in zip(
-        detections(*arguments, **settings), straightforward.detections(*arguments, **settings)
+        NMSPostProcess(**settings)(*arguments), straightforward.detections(*arguments, **settings)
     ):
         assert len(ours) == len(expected) > 50
         assert ours.image_size == expected.image_size

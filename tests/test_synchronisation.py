@@ -5,12 +5,7 @@ import traceback
 
 import pytest
 import torch
-from detectron2.structures import Boxes
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
-from gfocal.matcher import ATSSMatcher
-from gfocal.structures import DensePredictions, DenseTargets
 
 from .tiny import make_gfl, make_input
 
@@ -47,20 +42,15 @@ def make_step(device="cpu"):
     ]
     with torch.no_grad():
         _, anchors, predictions = model.forward_dense(inputs)
-    predictions = DensePredictions(*(x.requires_grad_() for x in predictions))
-    boxes = [Boxes(x["instances"].gt_boxes.tensor.to(device)) for x in inputs]
-    classes = [x["instances"].gt_classes.to(device) for x in inputs]
-    criterion = GFLCriterion(
-        cls_loss=QualityFocalLoss(), box_loss=GIoULoss(), dist_loss=DistributionFocalLoss()
-    )
-    matcher, representation = ATSSMatcher(), model.head.box_representation
+    for logits in predictions.tensors:
+        logits.requires_grad_()
+    truth = model.ground_truth(inputs, [(64, 96), (80, 64)])
 
     def match():
-        matched = matcher(anchors, boxes, [(64, 96), (80, 64)])
-        return DenseTargets.from_matches(matched, boxes, classes, model.num_classes)
+        return model.label_anchors(anchors, predictions, truth)
 
     def losses(targets):
-        return sum(criterion(anchors, predictions, targets, representation).values())
+        return sum(model.criterion(anchors, predictions, targets).values())
 
     return match, losses
 

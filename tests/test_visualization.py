@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from matplotlib.figure import Figure
 
 from gfocal import visualization
-from gfocal.box_distribution import GeneralDistribution
+from gfocal.representations import GeneralDistribution
 from gfocal.visualization import (
     detect_with_distributions,
     draw_box_distributions,

@@ -7,17 +7,14 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from gfocal.box_distribution import GeneralDistribution
-from gfocal.criterion import (
-    DistributionFocalLoss,
-    GFLCriterion,
-    GIoULoss,
-    QualityFocalLoss,
-)
+from gfocal.criterion import GFLCriterion
 from gfocal.head import GFLHead
-from gfocal.matcher import ATSSMatcher
+from gfocal.matchers import ATSSMatcher
 from gfocal.meta_arch import GFL
 from gfocal.quality import DistributionGuidedQualityPredictor
+from gfocal.representations import GeneralDistribution
+from gfocal.structures import GroundTruth
+from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 
 class TinyBackbone(Backbone):
@@ -72,6 +69,13 @@ def make_gfl(num_classes=3, quality_predictor=None, **kwargs):
         "pixel_std": [58.395, 57.12, 57.375],
     }
     return GFL(**{**defaults, **kwargs})
+
+
+def truth_of(boxes, classes=None, image_sizes=None):
+    """GroundTruth of ``Boxes`` an image, of class 0 where nothing else is said."""
+    if classes is None:
+        classes = [torch.zeros(len(x), dtype=torch.int64) for x in boxes]
+    return GroundTruth(boxes, classes, image_sizes)
 
 
 def make_input(height, width, boxes=(), classes=None, **kwargs):

@@ -40,8 +40,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone(images)
-        predictions = self.head([features[name] for name in self.names])
-        return tuple(x for x in predictions if x is not None)
+        return self.head([features[name] for name in self.names]).tensors
 
 
 def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:

@@ -30,12 +30,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from gfocal import model_zoo, optimize_for_inference
-from gfocal.box_distribution import GeneralDistribution
-from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
-from gfocal.matcher import ATSSMatcher
+from gfocal.criterion import GFLCriterion
+from gfocal.matchers import ATSSMatcher
 from gfocal.optimize import fast_dtype
-from gfocal.postprocess import detections
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
+from gfocal.postprocess import NMSPostProcess
+from gfocal.representations import GeneralDistribution
+from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth, Matches
+from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80
 STRIDES = [8, 16, 32, 64, 128]
@@ -164,7 +165,7 @@ def make_predictions(
         cls[image, locations, objects % NUM_CLASSES] += 5.5
         box[image, locations, :, 4] += 5
     quality = torch.randn(batch, num_locations, 1, device=device) + 2 if with_quality else None
-    return DensePredictions(cls, box, quality)
+    return DensePredictions(cls, box, quality, GeneralDistribution().to(device))
 
 
 def matcher(bench: Benchmark, args: argparse.Namespace) -> None:
@@ -173,7 +174,7 @@ def matcher(bench: Benchmark, args: argparse.Namespace) -> None:
         boxes = [make_boxes(num_boxes, bench.device)]
         bench.compare(
             f"ATSS, {num_boxes} boxes",
-            lambda boxes=boxes: ours(anchors, boxes),
+            lambda boxes=boxes: ours(anchors, GroundTruth(boxes, ())),
             lambda boxes=boxes: theirs(anchors, boxes),
         )
 
@@ -183,35 +184,34 @@ def losses(bench: Benchmark, args: argparse.Namespace) -> None:
     criterion = GFLCriterion(
         cls_loss=QualityFocalLoss(), box_loss=GIoULoss(), dist_loss=DistributionFocalLoss()
     )
-    representation = GeneralDistribution().to(bench.device)
     gt_boxes = [make_boxes(30, bench.device, seed) for seed in range(2)]
-    gt_classes = [torch.arange(30, device=bench.device) for _ in range(2)]
+    truth = GroundTruth(gt_boxes, [torch.arange(30, device=bench.device) for _ in range(2)])
     for name, with_quality in (("GFLV1", False), ("GFLV2", True)):
         predictions = make_predictions(anchors, 2, with_quality)
-        inputs = [x.requires_grad_() for x in predictions if x is not None]
+        inputs = [x.requires_grad_() for x in predictions.tensors]
 
         def step(match, loss, predictions=predictions, inputs=inputs):
-            targets = DenseTargets.from_matches(match(), gt_boxes, gt_classes, NUM_CLASSES)
-            total = sum(loss(anchors, predictions, targets, representation).values())
+            targets = DenseTargets.from_matches(match(), truth, NUM_CLASSES)
+            total = sum(loss(anchors, predictions, targets).values())
             return torch.autograd.grad(total, inputs)
 
         bench.compare(
             f"targets, losses and backward, batch 2 x 30 boxes, {name}",
-            lambda step=step: step(lambda: ours(anchors, gt_boxes), criterion),
-            lambda step=step: step(lambda: theirs.atss(anchors, gt_boxes), theirs.losses),
+            lambda step=step: step(lambda: ours(anchors, truth), criterion),
+            lambda step=step: step(lambda: Matches(theirs.atss(anchors, gt_boxes)), theirs.losses),
         )
 
 
 def postprocess(bench: Benchmark, args: argparse.Namespace) -> None:
     anchors, theirs = make_anchors(bench.device), straightforward()
-    representation = GeneralDistribution().to(bench.device)
+    ours = NMSPostProcess(**TEST)
     sizes = [(HEIGHT, WIDTH)]
     for name, with_quality in (("GFLV1", False), ("GFLV2", True)):
-        arguments = (anchors, make_predictions(anchors, 1, with_quality), sizes, representation)
+        arguments = (anchors, make_predictions(anchors, 1, with_quality), sizes)
         with torch.no_grad():
             bench.compare(
                 f"post-processing, {name}",
-                lambda arguments=arguments: detections(*arguments, **TEST),
+                lambda arguments=arguments: ours(*arguments),
                 lambda arguments=arguments: theirs.detections(*arguments, **TEST),
             )
 
@@ -280,11 +280,12 @@ def train_step(bench: Benchmark, args: argparse.Namespace) -> None:
 
     for _ in range(bench.repeat + 1):
         images, anchors, predictions = timed("backbone and head, forward", network)
-        answers: list[Tensor] = [x for x in predictions if x is not None]
+        answers: list[Tensor] = list(predictions.tensors)
         leaves = [x.detach().requires_grad_() for x in answers]
 
-        def supervise(images=images, anchors=anchors, leaves=leaves):
-            losses = model._losses(inputs, images, anchors, DensePredictions(*leaves))
+        def supervise(images=images, anchors=anchors, predictions=predictions, leaves=leaves):
+            truth = model.ground_truth(inputs, images.image_sizes)
+            losses = model.losses(anchors, predictions.with_tensors(leaves), truth)
             return torch.autograd.grad(sum(losses.values()), leaves)
 
         grads = timed("targets, losses and their backward", supervise)

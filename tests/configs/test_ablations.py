@@ -10,10 +10,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from gfocal import model_zoo
-from gfocal.box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.criterion import DistributionFocalLoss, FocalLoss, QualityFocalLoss
-from gfocal.matcher import ATSSMatcher, FCOSMatcher
+from gfocal.matchers import ATSSMatcher, FCOSMatcher
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
+from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.terms import DistributionFocalLoss, FocalLoss, QualityFocalLoss
 from tests.tiny import make_input
 from tests.tools.loading import load_tool
 

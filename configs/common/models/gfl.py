@@ -6,12 +6,13 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
 from gfocal.backbone import LinearP6P7, make_resnet_stages
-from gfocal.box_distribution import GeneralDistribution
-from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
+from gfocal.criterion import GFLCriterion
 from gfocal.head import GFLHead
-from gfocal.matcher import ATSSMatcher
+from gfocal.matchers import ATSSMatcher
 from gfocal.meta_arch import GFL
 from gfocal.quality import DistributionGuidedQualityPredictor
+from gfocal.representations import GeneralDistribution
+from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 model = L(GFL)(
     num_classes=80,

@@ -12,7 +12,7 @@ from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .box_distribution import at_least_float32
+from .numerics import at_least_float32
 from .structures import DensePredictions
 
 __all__ = ["GFLHead"]
@@ -34,8 +34,9 @@ class GFLHead(nn.Module):
         prior_prob: class score that an untrained head gives to everything.
 
     Raises:
-        ValueError: if ``num_classes`` or ``num_levels`` is less than 1, ``conv_dims`` is empty, or
-            ``prior_prob`` is not strictly between 0 and 1.
+        ValueError: if ``num_classes`` or ``num_levels`` is less than 1, ``conv_dims`` is empty,
+            ``prior_prob`` is not strictly between 0 and 1, or the quality predictor cannot read so
+            few channels.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class GFLHead(nn.Module):
             raise ValueError("conv_dims is empty; expected the width of at least one convolution")
         if not 0.0 < prior_prob < 1.0:
             raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+        if hasattr(quality_predictor, "check_num_channels"):
+            quality_predictor.check_num_channels(box_representation.num_channels)
         self.num_levels = num_levels
         self.num_classes = num_classes
         self.box_representation = box_representation
@@ -101,6 +104,7 @@ class GFLHead(nn.Module):
             cls_logits=torch.cat(cls_logits, dim=1),
             box_logits=torch.cat(box_logits, dim=1),
             quality_logits=None if quality_logits[0] is None else torch.cat(quality_logits, dim=1),
+            box_representation=self.box_representation,
         )
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .box_distribution import at_least_float32
-from .quality import joint_logits
+from .numerics import at_least_float32, joint_logits
 
 __all__ = [
     "distribution_focal_loss",
@@ -63,7 +62,7 @@ def sparse_quality_focal_loss(
 ) -> Tensor:
     """The sum of QFL where nearly all labels are 0, as they are for a detector: in one pass.
 
-    The same number as ``quality_focal_loss`` of :func:`gfocal.quality.joint_logits` and a dense
+    The same number as ``quality_focal_loss`` of :func:`gfocal.numerics.joint_logits` and a dense
     label, summed over the valid locations, but the sum and its gradient come from one sweep over
     the logits, in pieces that stay in the cache. With the label 0, p the joint score, and
     L = -log(1 - p) its cross entropy,

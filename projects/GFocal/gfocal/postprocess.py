@@ -8,71 +8,89 @@ from itertools import pairwise
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from .box_distribution import at_least_float32, distances_to_boxes
-from .quality import joint_logits
+from .numerics import at_least_float32, joint_logits
 from .structures import DenseAnchors, DensePredictions
 
-__all__ = ["detections"]
+__all__ = ["NMSPostProcess"]
 
 
-def detections(
-    anchors: DenseAnchors,
-    predictions: DensePredictions,
-    image_sizes: Sequence[tuple[int, int]],
-    box_representation: nn.Module,
-    *,
-    score_thresh: float,
-    topk_candidates: int,
-    nms_thresh: float,
-    max_detections: int,
-) -> list[Instances]:
-    """Detections of each image, best first.
+class NMSPostProcess:
+    """Score threshold, per-level top-k, decoding, class-aware NMS.
 
     Args:
-        anchors, predictions: see structures.py.
-        image_sizes: N (height, width) of the images without padding, pixels.
-        box_representation: reads the box channels.
         score_thresh: candidates are the (location, class) pairs that score above it.
         topk_candidates: at most so many candidates a level, the best.
         nms_thresh: IoU above which the lower-scored box of the same class is dropped.
         max_detections: at most so many detections an image.
-
-    Returns:
-        N ``Instances`` with pred_boxes (XYXY pixels, clipped to the image), scores, pred_classes
-        and anchor_idxs, the location in 0..R-1 that made each detection.
     """
-    image_idxs, location_idxs, classes, scores, counts = _candidates(
-        predictions, anchors.level_sizes, score_thresh, topk_candidates
-    )
-    distances = box_representation(predictions.box_logits[image_idxs, location_idxs])
-    boxes = distances_to_boxes(
-        anchors.centers[location_idxs], distances * anchors.strides[location_idxs, None]
-    )
-    results = []
-    for image_size, *candidates in zip(
-        image_sizes, *(x.split(counts) for x in (boxes, scores, classes, location_idxs))
+
+    def __init__(
+        self,
+        *,
+        score_thresh: float = 0.05,
+        topk_candidates: int = 1000,
+        nms_thresh: float = 0.6,
+        max_detections: int = 100,
     ):
-        image_boxes = clip_boxes_to_image(candidates[0], image_size)
+        self.score_thresh = score_thresh
+        self.topk_candidates = topk_candidates
+        self.nms_thresh = nms_thresh
+        self.max_detections = max_detections
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __call__(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """Detections of each image, best first.
+
+        Args:
+            anchors, predictions: see structures.py.
+            image_sizes: of the first images of the batch, (height, width) without padding, pixels.
+
+        Returns:
+            ``Instances`` for each of these, with pred_boxes (XYXY pixels, clipped to the image),
+            scores, pred_classes and anchor_idxs, the location in 0..R-1 that made each detection.
+        """
+        image_idxs, location_idxs, classes, scores, counts = _candidates(
+            predictions, anchors.level_sizes, self.score_thresh, self.topk_candidates
+        )
+        distances = predictions.distances_of(predictions.box_logits[image_idxs, location_idxs])
+        boxes = anchors.decode(distances, location_idxs)
+        per_image = (x.split(counts) for x in (boxes, scores, classes, location_idxs))
+        return [
+            self._detections(image_size, *candidates)
+            for image_size, *candidates in zip(image_sizes, *per_image)
+        ]
+
+    def _detections(
+        self,
+        image_size: tuple[int, int],
+        boxes: Tensor,
+        scores: Tensor,
+        classes: Tensor,
+        location_idxs: Tensor,
+    ) -> Instances:
+        boxes = clip_boxes_to_image(boxes, image_size)
         # It sets the classes apart by adding (class * image size) to the boxes: in float32, what is
         # left of a box's place would be coarse for a large class (1/8 px for LVIS's last).
-        scores, classes = candidates[1].double(), candidates[2]
-        keep = batched_nms(image_boxes.double(), scores, classes, nms_thresh)[:max_detections]
-        kept_boxes, kept_scores, kept_classes, kept_idxs = (
-            x[keep] for x in (image_boxes, *candidates[1:])
+        keep = batched_nms(boxes.double(), scores.double(), classes, self.nms_thresh)
+        keep = keep[: self.max_detections]
+        return Instances(
+            image_size,
+            pred_boxes=Boxes(boxes[keep]),
+            scores=scores[keep],
+            pred_classes=classes[keep],
+            anchor_idxs=location_idxs[keep],
         )
-        results.append(
-            Instances(
-                image_size,
-                pred_boxes=Boxes(kept_boxes),
-                scores=kept_scores,
-                pred_classes=kept_classes,
-                anchor_idxs=kept_idxs,
-            )
-        )
-    return results
 
 
 def _candidates(

@@ -1,4 +1,4 @@
-"""How good is a box? Measures of it, predictors of it, and how it joins the class score.
+"""How good is a box? Measures of it and predictors of it.
 
 A quality *predictor* is a module
 
@@ -9,55 +9,31 @@ of one pyramid level; a *measure* turns what the criterion knows of the foregrou
 (https://arxiv.org/abs/2006.04388) and Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .box_distribution import aligned_iou, at_least_float32
-
-if TYPE_CHECKING:
-    from .criterion import LossInputs
+from .boxes import aligned_iou
+from .numerics import at_least_float32
+from .structures import LossInputs
 
 __all__ = [
     "DistributionGuidedQualityPredictor",
     "NoQuality",
     "QualityBranch",
     "centerness",
-    "joint_logits",
     "localization_iou",
+    "matched_quality",
     "max_class_score",
     "uniform",
 ]
 
 
-def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
-    """Logit of ``sigmoid(cls_logits) * sigmoid(quality_logits)`` (GFLV2 Eq. 3).
-
-    With a and b the logits, ``1/p - 1 = e^-a + e^-b + e^(-a-b)``, whose negative logarithm is
-    computed without leaving the log domain and in at least float32: a quality head thereby shares
-    QFL's loss on logits, and no binary cross entropy sees a rounded probability.
-
-    Args:
-        cls_logits: (..., K).
-        quality_logits: broadcastable to it, e.g. (..., 1).
-
-    Returns:
-        (..., K) in at least float32.
-    """
-    a = at_least_float32(cls_logits)
-    b = quality_logits.to(a.dtype)
-    # e^-a + e^-b (1 + e^-a), and 1 + e^-a = 1 / sigmoid(a)
-    return -torch.logaddexp(-a, -(F.logsigmoid(a) + b))
-
-
-def localization_iou(inputs: "LossInputs") -> Tensor:
+def localization_iou(inputs: LossInputs) -> Tensor:
     """(M,) IoU of each predicted foreground box with its ground truth: QFL's label (Eq. 2)."""
     return aligned_iou(inputs.fg_boxes.detach(), inputs.fg_target_boxes)
 
 
-def centerness(inputs: "LossInputs") -> Tensor:
+def centerness(inputs: LossInputs) -> Tensor:
     """(M,) how central a location is in its ground truth (FCOS, https://arxiv.org/abs/1904.01355,
     Eq. 3): sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)); 1 at the centre, 0 on a side."""
     sides = inputs.fg_target_distances.clamp(min=0)
@@ -66,12 +42,25 @@ def centerness(inputs: "LossInputs") -> Tensor:
     return ratios[..., :2].prod(dim=-1).sqrt()
 
 
-def max_class_score(inputs: "LossInputs") -> Tensor:
+def max_class_score(inputs: LossInputs) -> Tensor:
     """(M,) largest class score of each foreground location: GFL's weight of a box."""
     return inputs.fg_joint_logits.detach().max(dim=-1).values.sigmoid()
 
 
-def uniform(inputs: "LossInputs") -> Tensor:
+def matched_quality(inputs: LossInputs) -> Tensor:
+    """(M,) the soft label that the matcher handed back with each foreground location.
+
+    Raises:
+        ValueError: if the matcher has none.
+    """
+    if inputs.targets.quality is None:
+        raise ValueError(
+            "matched_quality has nothing to read: the matcher answers Matches without quality"
+        )
+    return inputs.targets.quality[inputs.fg_idxs].to(inputs.fg_joint_logits.dtype)
+
+
+def uniform(inputs: LossInputs) -> Tensor:
     """(M,) ones: every foreground location counts alike."""
     return torch.ones_like(inputs.fg_boxes[:, 0])
 
@@ -123,8 +112,8 @@ class DistributionGuidedQualityPredictor(nn.Module):
         add_var: append their (biased) variance.
 
     Raises:
-        ValueError: if ``topk`` or ``hidden_dim`` is less than 1, or no statistic is asked for; at
-            the first forward, if a side has fewer than ``topk`` channels.
+        ValueError: if ``topk`` or ``hidden_dim`` is less than 1, or no statistic is asked for; if a
+            side has fewer than ``topk`` channels, when it becomes a part of a head.
     """
 
     def __init__(
@@ -148,6 +137,14 @@ class DistributionGuidedQualityPredictor(nn.Module):
         self.fc1 = nn.Linear(4 * num_statistics, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, 1)
 
+    def check_num_channels(self, num_channels: int) -> None:
+        """Raises ValueError if a side of ``num_channels`` channels is too few for the ``topk``."""
+        if num_channels < self.topk:
+            raise ValueError(
+                f"topk is {self.topk} but a side has {num_channels} channels; "
+                "DGQP reads a general distribution with at least topk bins"
+            )
+
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
         """
         Args:
@@ -157,11 +154,7 @@ class DistributionGuidedQualityPredictor(nn.Module):
         Returns:
             (N, H*W, 1) quality logits.
         """
-        if box_logits.shape[-1] < self.topk:
-            raise ValueError(
-                f"topk is {self.topk} but a side has {box_logits.shape[-1]} channels; "
-                "DGQP reads a general distribution with at least topk bins"
-            )
+        self.check_num_channels(box_logits.shape[-1])
         # Autocast would run the two small layers in half precision.
         device = box_logits.device.type  # on "meta", which counts FLOPs, there is no autocast
         with torch.autocast("cpu" if device == "meta" else device, enabled=False):

@@ -13,17 +13,8 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
-from .box_distribution import DiracDistance, GaussianDistance, GeneralDistribution
-from .criterion import (
-    DistributionFocalLoss,
-    FocalLoss,
-    GaussianNLLLoss,
-    GFLCriterion,
-    GIoULoss,
-    QualityBranchLoss,
-    QualityFocalLoss,
-)
-from .matcher import ATSSMatcher, FCOSMatcher
+from .criterion import GFLCriterion
+from .matchers import ATSSMatcher, FCOSMatcher
 from .quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
@@ -32,6 +23,15 @@ from .quality import (
     localization_iou,
     max_class_score,
     uniform,
+)
+from .representations import DiracDistance, GaussianDistance, GeneralDistribution
+from .terms import (
+    DistributionFocalLoss,
+    FocalLoss,
+    GaussianNLLLoss,
+    GIoULoss,
+    QualityBranchLoss,
+    QualityFocalLoss,
 )
 
 __all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick", "use"]

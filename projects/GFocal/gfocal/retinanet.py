@@ -19,7 +19,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from .box_distribution import aligned_iou
+from .boxes import aligned_iou
 from .losses import check_beta, sparse_quality_focal_loss
 
 __all__ = ["QFLRetinaNet"]

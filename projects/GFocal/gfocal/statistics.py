@@ -7,8 +7,10 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from .box_distribution import aligned_iou, boxes_to_distances, distances_to_boxes
-from .structures import DenseAnchors, DensePredictions, DenseTargets, to_device
+from .boxes import aligned_iou
+from .dense import DenseCore, DenseStep
+from .numerics import to_device
+from .observers import is_due
 from .workers import sum_over_workers
 
 __all__ = ["TargetStatistics"]
@@ -42,43 +44,26 @@ class TargetStatistics:
         self._clipped = self._sides = 0
         self._warned = False
 
-    def is_due(self) -> bool:
-        """Whether the batch of this iteration is to be looked at; never outside of a training."""
-        try:
-            return self.period > 0 and get_event_storage().iter % self.period == 0
-        except AssertionError:  # there is no storage
-            return False
-
     @torch.no_grad()
-    def put(
-        self,
-        anchors: DenseAnchors,
-        predictions: DensePredictions,
-        targets: DenseTargets,
-        box_representation: nn.Module,
-        num_boxes: Sequence[int],
-    ) -> None:
-        """
-        Args:
-            anchors, predictions, targets: of the batch, see structures.py.
-            box_representation: how the channels are read.
-            num_boxes: N numbers of true boxes.
-        """
-        matched = targets.matched_idxs
+    def __call__(self, core: DenseCore, step: DenseStep) -> None:
+        if not is_due(self.period):
+            return
+        anchors, predictions, truth, targets, _ = step
+        matched, representation = targets.matched_idxs, predictions.box_representation
         images, locations = (matched >= 0).nonzero(as_tuple=True)
-        centers, strides = anchors.centers[locations], anchors.strides[locations, None]
         true_boxes = targets.boxes[images, locations]
-        distances = box_representation(predictions.box_logits[images, locations])
-        boxes = distances_to_boxes(centers, distances * strides)
+        distances = predictions.distances_of(predictions.box_logits[images, locations])
+        boxes = anchors.decode(distances, locations)
 
+        num_boxes = truth.counts
         counts = to_device(num_boxes, matched)
         learned = matched.new_zeros(sum(num_boxes))
         learned[matched[images, locations] + (counts.cumsum(0) - counts)[images]] = 1
         numbers = [learned.sum(), aligned_iou(boxes, true_boxes).sum()]
-        has_bins = hasattr(box_representation, "reg_max")
+        has_bins = hasattr(representation, "to_bins")
         if has_bins:
-            bins = boxes_to_distances(centers, true_boxes) / strides / box_representation.bin_width
-            clipped = ((bins < 0) | (bins > box_representation.reg_max)).sum(dim=1)
+            bins = representation.to_bins(anchors.encode(true_boxes, locations))
+            clipped = ((bins < 0) | (bins > representation.num_channels - 1)).sum(dim=1)
             levels = torch.bucketize(
                 locations, to_device(anchors.level_sizes, matched).cumsum(0), right=True
             )
@@ -100,7 +85,7 @@ class TargetStatistics:
             for name, clipped, total in zip(self.level_names, sides[:levels], sides[levels:]):
                 if total:
                     storage.put_scalar(f"clipped_dfl_targets/{name}", clipped / total)
-            self._warn(sum(sides[:levels]), sum(sides[levels:]), box_representation)
+            self._warn(sum(sides[:levels]), sum(sides[levels:]), representation)
 
     def _warn(self, clipped: float, sides: float, representation: nn.Module) -> None:
         self._clipped += clipped
@@ -109,10 +94,10 @@ class TargetStatistics:
         if self._warned or self._sides < self.MIN_SIDES or share <= self.MAX_CLIPPED:
             return
         self._warned = True
-        reach = representation.reg_max * representation.bin_width
+        last, reach = representation.num_channels - 1, float(representation.bins[-1])
         logging.getLogger(__name__).warning(
-            f"{share:.1%} of the sides lie beyond what {representation.reg_max} bins can express: "
-            f"boxes exceed reg_max = {representation.reg_max} ({reach:g} strides) from a location "
+            f"{share:.1%} of the sides lie beyond what {last} bins can express: "
+            f"boxes exceed reg_max = {last} ({reach:g} strides) from a location "
             "that learns them, and are learned smaller than they are. See clipped_dfl_targets for "
             "the levels; a larger reg_max or bin_width, or a coarser level, helps."
         )

@@ -11,27 +11,36 @@ Shape legend, used throughout the package:
 
 Sides are ordered left, top, right, bottom. Boxes are absolute XYXY pixels of the network's input.
 A *distance* is how far a side lies from the centre of its location, in **strides** of that level;
-a *bin* is the support of a general distribution, in bin widths.
+a *bin* is a point of the support of a general distribution.
+
+    anchors, predictions, truth -> matcher -> Matches -> DenseTargets -> LossInputs -> losses
+    anchors, predictions -> post-processing -> Instances
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.structures import Boxes
-from torch import Tensor
+from torch import Tensor, nn
 
-from .quality import joint_logits
+from .boxes import boxes_to_distances, distances_to_boxes
+from .numerics import joint_logits, to_device
 
-__all__ = ["DenseAnchors", "DensePredictions", "DenseTargets"]
+__all__ = [
+    "BACKGROUND",
+    "IGNORED",
+    "DenseAnchors",
+    "DensePredictions",
+    "DenseTargets",
+    "GroundTruth",
+    "LossInputs",
+    "Matches",
+]
 
-
-def to_device(values: Sequence, like: Tensor) -> Tensor:
-    """Numbers as a tensor of the dtype and on the device of another, without waiting for a GPU.
-
-    (``new_tensor`` copies to a GPU synchronously.)
-    """
-    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+# What a matcher answers where a location has no box.
+BACKGROUND = -1
+IGNORED = -2
 
 
 class DenseAnchors(NamedTuple):
@@ -96,6 +105,30 @@ class DenseAnchors(NamedTuple):
         """Number of locations of each level."""
         return [h * w for h, w in self.level_shapes]
 
+    def decode(self, distances: Tensor, idxs: Tensor) -> Tensor:
+        """Boxes of distances, as seen from locations. The inverse of :meth:`encode`.
+
+        Args:
+            distances: (M, 4) left, top, right, bottom, in strides of each location's level.
+            idxs: (M,) locations in 0..R-1.
+
+        Returns:
+            (M, 4) boxes, XYXY pixels.
+        """
+        return distances_to_boxes(self.centers[idxs], distances * self.strides[idxs, None])
+
+    def encode(self, boxes: Tensor, idxs: Tensor) -> Tensor:
+        """Distances of boxes' sides, as seen from locations. The inverse of :meth:`decode`.
+
+        Args:
+            boxes: (M, 4) XYXY pixels.
+            idxs: (M,) locations in 0..R-1.
+
+        Returns:
+            (M, 4) left, top, right, bottom, in strides; negative where a centre is outside.
+        """
+        return boxes_to_distances(self.centers[idxs], boxes) / self.strides[idxs, None]
+
     def inside(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Which locations lie on each image rather than on the padding of the batch.
 
@@ -113,18 +146,109 @@ class DenseAnchors(NamedTuple):
         return (corners < limits[:, None]).all(dim=-1)
 
 
+class GroundTruth(NamedTuple):
+    """The objects of the images of a batch.
+
+    Attributes:
+        boxes: N ``Boxes``, XYXY pixels; an image may have none.
+        classes: N vectors of class indices in [0, K), one for each box.
+        image_sizes: N (height, width), pixels: the part of the batch's grid that belongs to each
+            image. Locations beyond it are padding, and ignored. None: there is no padding.
+        ignore_regions: N ``Boxes`` or None, in which there is no background, as in a crowd; () for
+            no regions at all.
+    """
+
+    boxes: Sequence[Boxes]
+    classes: Sequence[Tensor]
+    image_sizes: Sequence[tuple[int, int]] | None = None
+    ignore_regions: Sequence[Boxes | None] = ()
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of boxes of each image."""
+        return [len(boxes) for boxes in self.boxes]
+
+
+class Matches(NamedTuple):
+    """What a matcher answers.
+
+    Attributes:
+        idxs: (N, R) int64: index into that image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2)
+            for locations that take no part in training.
+        quality: (N, R) in [0, 1], a soft label of the matched location's class, read by the measure
+            :func:`gfocal.quality.matched_quality`; None where the matcher has none.
+    """
+
+    idxs: Tensor
+    quality: Tensor | None = None
+
+    def check(self, anchors: "DenseAnchors", truth: GroundTruth, matcher: Any) -> None:
+        """Refuses what would train on wrong boxes. Waits for no GPU: there, an index out of range
+        is an assertion of the device.
+
+        Args:
+            anchors, truth: what the matcher was asked about.
+            matcher: for the message.
+
+        Raises:
+            TypeError: if ``idxs`` are not int64.
+            ValueError: if they have another shape, or are neither a box of their image nor a code.
+        """
+        name = getattr(matcher, "__name__", None) or type(matcher).__name__
+        shape = (len(truth.boxes), len(anchors.boxes))
+        for what, value in (("idxs", self.idxs), ("quality", self.quality)):
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(
+                    f"the {what} of matcher {name} have shape {tuple(value.shape)}; expected "
+                    f"(images, locations) {shape}"
+                )
+        if self.idxs.dtype != torch.int64:
+            raise TypeError(f"the idxs of matcher {name} are {self.idxs.dtype}; expected int64")
+        counts = to_device(truth.counts, self.idxs)[:, None]
+        good = (self.idxs >= IGNORED) & (self.idxs < counts)
+        try:  # on a GPU it is seen later, by the device
+            torch._assert_async(good.all())
+        except RuntimeError as error:
+            image, location = (~good).nonzero()[0].tolist()
+            raise ValueError(
+                f"matcher {name} gave location {location} of image {image} of the batch the index "
+                f"{self.idxs[image, location]}; expected that of one of the image's "
+                f"{truth.counts[image]} boxes, {BACKGROUND} (background) or {IGNORED} (ignored)"
+            ) from error
+
+
 class DensePredictions(NamedTuple):
     """What a head says about every location of every image.
 
     Attributes:
         cls_logits: (N, R, K) class logits.
-        box_logits: (N, R, 4, C) raw channels of the four sides, read by a box representation.
+        box_logits: (N, R, 4, C) raw channels of the four sides.
         quality_logits: (N, R, 1), or None for a head that has no quality predictor.
+        box_representation: reads ``box_logits``, see representations.py.
     """
 
     cls_logits: Tensor
     box_logits: Tensor
     quality_logits: Tensor | None = None
+    box_representation: nn.Module | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Class, box and, where there are any, quality logits."""
+        tensors = (self.cls_logits, self.box_logits, self.quality_logits)
+        return tuple(x for x in tensors if x is not None)
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "DensePredictions":
+        """The same with other logits, in the order of :attr:`tensors`."""
+        return DensePredictions(
+            *tensors[:2],
+            quality_logits=None if self.quality_logits is None else tensors[2],
+            box_representation=self.box_representation,
+        )
+
+    def detach(self) -> "DensePredictions":
+        """The same numbers, without gradients."""
+        return self.with_tensors([x.detach() for x in self.tensors])
 
     def joint_logits(self, idxs: tuple | None = None) -> Tensor:
         """Logits of the score that training supervises and inference ranks by:
@@ -141,6 +265,25 @@ class DensePredictions(NamedTuple):
             logits = [x[idxs] for x in logits]
         return joint_logits(*logits) if len(logits) == 2 else logits[0]
 
+    def distances_of(self, box_logits: Tensor) -> Tensor:
+        """What the box representation reads.
+
+        Args:
+            box_logits: (..., 4, C), some of these predictions' own.
+
+        Returns:
+            (..., 4) strides.
+
+        Raises:
+            ValueError: if the head has not said how its channels are read.
+        """
+        if self.box_representation is None:
+            raise ValueError(
+                "the predictions have no box_representation; expected a head that answers "
+                "DensePredictions(cls_logits, box_logits, quality_logits, box_representation)"
+            )
+        return self.box_representation(box_logits)
+
 
 class DenseTargets(NamedTuple):
     """What each location should say.
@@ -150,41 +293,84 @@ class DenseTargets(NamedTuple):
         boxes: (N, R, 4) matched ground-truth boxes, XYXY pixels; meaningful on foreground only.
         matched_idxs: (N, R) what the matcher answered: index into that image's boxes, -1
             background, -2 ignored. No loss reads it.
+        quality: (N, R) the matcher's soft label; None where it has none.
     """
 
     labels: Tensor
     boxes: Tensor
     matched_idxs: Tensor | None = None
+    quality: Tensor | None = None
 
     @classmethod
-    def from_matches(
-        cls,
-        matched_idxs: Tensor,
-        gt_boxes: Sequence[Boxes],
-        gt_classes: Sequence[Tensor],
-        num_classes: int,
-    ) -> "DenseTargets":
-        """Turn a matcher's answer into labels and boxes.
+    def from_matches(cls, matches: Matches, truth: GroundTruth, num_classes: int) -> "DenseTargets":
+        """Turn a matcher's answer, see :meth:`Matches.check`, into labels and boxes.
 
         Args:
-            matched_idxs: (N, R) index into that image's boxes, -1 background, -2 ignored.
-            gt_boxes: N ``Boxes``, XYXY pixels.
-            gt_classes: N vectors of class indices in [0, num_classes).
+            matches: of the batch.
+            truth: of the batch.
             num_classes: K.
         """
         # Two rows stand after the boxes of all images, one for ignored and one for background,
         # which the codes -2 and -1 then index from the end: one gather serves the batch.
-        counts = [len(b) for b in gt_boxes]
-        firsts = to_device([0] + counts[:-1], matched_idxs).cumsum(0)
-        codes = torch.where(matched_idxs >= 0, matched_idxs + firsts[:, None], matched_idxs)
-        total = sum(counts)
-        codes = torch.where(codes < 0, codes + total + 2, codes)
-        all_boxes = torch.cat([b.tensor for b in gt_boxes])
+        idxs, counts = matches.idxs, truth.counts
+        firsts = to_device([0] + counts[:-1], idxs).cumsum(0)
+        codes = torch.where(idxs >= 0, idxs + firsts[:, None], idxs)
+        codes = torch.where(codes < 0, codes + sum(counts) + 2, codes)
+        all_boxes = torch.cat([b.tensor for b in truth.boxes])
         labels = torch.cat(
-            [c.to(torch.int64) for c in gt_classes] + [to_device([-1, num_classes], matched_idxs)]
+            [c.to(torch.int64) for c in truth.classes] + [to_device([-1, num_classes], idxs)]
         )
         return cls(
             labels=labels[codes],
             boxes=torch.cat([all_boxes, all_boxes.new_zeros(2, 4)])[codes],
-            matched_idxs=matched_idxs,
+            matched_idxs=idxs,
+            quality=matches.quality,
         )
+
+
+class LossInputs(NamedTuple):
+    """What every loss term sees: the batch, and its M foreground locations, gathered once.
+
+    Attributes:
+        anchors: of the batch.
+        predictions: of the batch, in at least float32.
+        targets: of the batch.
+        fg_idxs: (image (M,), location (M,)) of the foreground.
+        fg_labels: (M,) its classes.
+        fg_joint_logits: (M, K) logits of the class (and quality) score.
+        fg_box_logits: (M, 4, C).
+        fg_distances: (M, 4) predicted distances, strides.
+        fg_boxes: (M, 4) predicted boxes, XYXY pixels; not clipped to the image.
+        fg_target_distances: (M, 4) distances of the ground truth, strides; not clipped.
+        fg_target_boxes: (M, 4) ground truth, XYXY pixels.
+        box_weights: (M,) weight of each foreground box in the losses of boxes; detached.
+        num_foreground: () what loss_cls is divided by.
+        total_box_weight: () what the losses of boxes are divided by.
+    """
+
+    anchors: DenseAnchors
+    predictions: DensePredictions
+    targets: DenseTargets
+    fg_idxs: tuple
+    fg_labels: Tensor
+    fg_joint_logits: Tensor
+    fg_box_logits: Tensor
+    fg_distances: Tensor
+    fg_boxes: Tensor
+    fg_target_distances: Tensor
+    fg_target_boxes: Tensor
+    box_weights: Tensor
+    num_foreground: Tensor
+    total_box_weight: Tensor
+
+    @property
+    def fg_rows(self) -> Tensor:
+        """(M,) places of the foreground among the N * R locations of the batch."""
+        image_idxs, location_idxs = self.fg_idxs
+        return image_idxs * self.targets.labels.shape[1] + location_idxs
+
+    def weighted_mean(self, losses: Tensor) -> Tensor:
+        """The mean of (M,) losses by the weights of the boxes."""
+        # These are divided first: where all are (almost) 0, 1 / total times the factor of a
+        # gradient scaler would be infinite.
+        return (losses * (self.box_weights / self.total_box_weight)).sum()

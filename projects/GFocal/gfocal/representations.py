@@ -1,15 +1,23 @@
-"""From the raw channels of a side to its distance, and from distances to boxes.
+"""From the raw channels of a side to its distance, and back to bins.
 
-Units: a *distance* is in strides of the location's level unless it says pixels; a *bin* is one step
-of a general distribution, ``bin_width`` strides wide.
+Units: a *distance* is in strides of the location's level; a *bin coordinate* counts bins: k is the
+k-th bin, k + 0.5 lies halfway to the next one.
 
-A box representation turns raw channels (..., 4, C) into distances (..., 4). It has
+A box representation turns raw channels (..., 4, C) into distances (..., 4). It is chosen by passing
+another one to the head, and has
 
     num_channels    C
     __call__(box_logits) -> distances in strides
 
-and is chosen by passing another one to the head. Reference: Generalized Focal Loss
-(https://arxiv.org/abs/2006.04388), Sec. 3.
+One that reads a distribution also has
+
+    bins (C,)       distance of each bin, strides, increasing
+    probabilities(box_logits) -> (..., 4, C)
+    to_bins(distances) -> bin coordinates
+    std(box_logits) -> standard deviations, strides
+
+``bins`` is what everybody reads: the expectation, DFL, the statistics, the pictures. Reference:
+Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
 """
 
 import math
@@ -17,72 +25,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "DiracDistance",
-    "GaussianDistance",
-    "GeneralDistribution",
-    "aligned_iou",
-    "boxes_to_distances",
-    "distances_to_boxes",
-]
+from .numerics import at_least_float32
+
+__all__ = ["DiracDistance", "GaussianDistance", "GeneralDistribution"]
 
 # No side is further than this many strides: keeps exp finite whatever a network says.
 _MAX_DISTANCE = 1024.0
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Itself, or a copy in float32: the maths of boxes and scores is not for half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:
-    """Boxes whose sides lie ``distances`` from ``centers``.
-
-    The inverse of :func:`boxes_to_distances` for the same centres.
-
-    Args:
-        centers: (..., 2) points (x, y).
-        distances: (..., 4) left, top, right, bottom, in the unit of ``centers``.
-
-    Returns:
-        (..., 4) XYXY boxes in that unit.
-    """
-    return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], dim=-1)
-
-
-def boxes_to_distances(centers: Tensor, boxes: Tensor) -> Tensor:
-    """How far the sides of ``boxes`` lie from ``centers``; negative where a centre is outside.
-
-    The inverse of :func:`distances_to_boxes` for the same centres.
-
-    Args:
-        centers: (..., 2) points (x, y).
-        boxes: (..., 4) XYXY boxes in the unit of ``centers``.
-
-    Returns:
-        (..., 4) left, top, right, bottom.
-    """
-    return torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], dim=-1)
-
-
-def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """IoU of each box with the one at the same place.
-
-    Args:
-        boxes1, boxes2: (..., 4) XYXY in one unit, broadcastable.
-
-    Returns:
-        (...) in [0, 1]; 0 where both boxes are empty.
-    """
-    lt = torch.maximum(boxes1[..., :2], boxes2[..., :2])
-    rb = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
-    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
-    union = _area(boxes1) + _area(boxes2) - intersection
-    return intersection / union.clamp(min=1e-6)
-
-
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 class DiracDistance(nn.Module):
@@ -160,6 +108,22 @@ class GeneralDistribution(nn.Module):
         probs = self.probabilities(box_logits)
         deviation = self.bins.to(probs.dtype) - self._expectation(probs).unsqueeze(-1)
         return (probs * deviation.square()).sum(dim=-1).sqrt()
+
+    def to_bins(self, distances: Tensor) -> Tensor:
+        """Bin coordinates of distances: linear between the bins, and beyond them as between the
+        nearest two. The inverse is ``bins`` read at the coordinate.
+
+        Args:
+            distances: (...) strides.
+
+        Returns:
+            (...) from 0 to C - 1 where the bins can express the distance; below 0 or above C - 1
+            where they cannot.
+        """
+        bins = self.bins.to(distances.dtype)
+        left = torch.searchsorted(bins, distances.detach().contiguous(), right=True) - 1
+        left = left.clamp(0, len(bins) - 2)
+        return left + (distances - bins[left]) / (bins[left + 1] - bins[left])
 
     def _expectation(self, probs: Tensor) -> Tensor:
         # Not a matrix product: autocast would run that in half precision.

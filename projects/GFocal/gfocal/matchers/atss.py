@@ -1,25 +1,17 @@
-"""Which locations learn which box. Geometry only: a matcher knows no model.
-
-A matcher is called with the anchors of a batch, the boxes of its images and the sizes of its images
-(beyond which a location is padding, and ignored), and answers with
-``matched_idxs`` (N, R) int64: for every location of every image the index of its box among that
-image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2) for locations that take no part in training.
-"""
+"""ATSS: which locations are positive for which box, by the statistics of their IoUs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from detectron2.structures import Boxes
 from torch import Tensor
 
-from .box_distribution import aligned_iou, boxes_to_distances
-from .structures import DenseAnchors, to_device
+from ..boxes import aligned_iou
+from ..numerics import to_device
+from ..structures import DenseAnchors, DensePredictions, GroundTruth, Matches
+from .common import nothing_matched
 
-__all__ = ["BACKGROUND", "IGNORED", "ATSSMatcher", "FCOSMatcher", "ignore_background_inside"]
-
-BACKGROUND = -1
-IGNORED = -2
+__all__ = ["ATSSMatcher"]
 
 # A centre must lie inside its box by more than this, pixels: what the official code asks for.
 _INSIDE_MARGIN = 0.01
@@ -64,33 +56,33 @@ class ATSSMatcher:
     def __call__(
         self,
         anchors: DenseAnchors,
-        gt_boxes: Sequence[Boxes],
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> Tensor:
+        truth: GroundTruth,
+        predictions: DensePredictions | None = None,
+    ) -> Matches:
         """
         Args:
             anchors: one anchor a location, on a regular grid on each level.
-            gt_boxes: N ``Boxes``, XYXY pixels; an image may have none.
-            image_sizes: N (height, width), pixels. Locations beyond an image's own size (padding of
-                the batch) are no candidates and are ignored. Without it every location counts.
+            truth: N images, boxes in XYXY pixels; an image may have none. Locations beyond an
+                image's own size (padding of the batch) are no candidates.
+            predictions: not read.
 
         Returns:
-            (N, R) int64: index into that image's boxes, -1 background, -2 ignored.
+            ``Matches`` without a quality.
 
         Raises:
-            ValueError: if ``image_sizes`` is not one size an image.
+            ValueError: if ``truth.image_sizes`` is not one size an image.
         """
-        num_images, num_anchors = len(gt_boxes), len(anchors.boxes)
-        matched = _nothing_matched(anchors, num_images, image_sizes)
-        counts = [len(b) for b in gt_boxes]
+        num_images, num_anchors = len(truth.boxes), len(anchors.boxes)
+        matched = nothing_matched(anchors, truth)
+        counts = truth.counts
         if sum(counts) == 0:
-            return matched
+            return Matches(matched)
 
-        boxes = torch.cat([b.tensor for b in gt_boxes]).double()
+        boxes = torch.cat([b.tensor for b in truth.boxes]).double()
         index = torch.arange(len(boxes), device=boxes.device)
         ends = to_device(counts, index).cumsum(0)
         image_idxs = torch.bucketize(index, ends, right=True)
-        candidates = self._candidates(anchors, boxes, image_idxs, image_sizes)
+        candidates = self._candidates(anchors, boxes, image_idxs, truth.image_sizes)
         positive, ious = _adaptive_positives(anchors, boxes, candidates)
 
         # Each positive claims the slot of its anchor in its image; the others claim one slot more.
@@ -111,7 +103,7 @@ class ATSSMatcher:
             slots = image_idxs[:, None] * num_anchors + candidates.idxs
             ious = torch.where(candidates.exists, ious, -1.0)
             matched = _match_the_rest(matched, slots, ious, firsts[image_idxs])
-        return matched
+        return Matches(matched)
 
     def _candidates(
         self,
@@ -155,105 +147,6 @@ class ATSSMatcher:
         exists = distances[..., :k].isfinite()
         idxs = (idxs.gather(-1, order[..., :k]) + starts[:, None]).mul_(exists)
         return _Candidates(idxs.flatten(1), exists.flatten(1))
-
-
-class FCOSMatcher:
-    """FCOS's matching (https://arxiv.org/abs/1904.01355, Sec. 3.2, with centre sampling).
-
-    A location learns a box when it lies inside the box, no further than ``center_sampling_radius``
-    strides (in x and in y) from its centre, and its largest distance to a side is of its level:
-    within (4, 8] strides, unbounded below on the finest level and above on the coarsest. Of several
-    such boxes the smallest wins, of equal ones the first.
-
-    Args:
-        center_sampling_radius: in strides; 0 samples the whole box.
-
-    Raises:
-        ValueError: if the radius is negative.
-    """
-
-    def __init__(self, center_sampling_radius: float = 1.5):
-        if center_sampling_radius < 0:
-            raise ValueError(
-                f"center_sampling_radius is {center_sampling_radius}; expected at least 0 strides"
-            )
-        self.center_sampling_radius = center_sampling_radius
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(center_sampling_radius={self.center_sampling_radius})"
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        anchors: DenseAnchors,
-        gt_boxes: Sequence[Boxes],
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> Tensor:
-        """See :meth:`ATSSMatcher.__call__`. Only the anchors' centres and strides are read."""
-        matched = _nothing_matched(anchors, len(gt_boxes), image_sizes)
-        lower, upper = 4 * anchors.strides, 8 * anchors.strides
-        sizes = [size for size in anchors.level_sizes if size]  # a level may be empty
-        lower[: sizes[0]] = 0
-        upper[len(upper) - sizes[-1] :] = float("inf")
-        radius = self.center_sampling_radius * anchors.strides
-        for image, boxes in enumerate(gt_boxes):
-            if len(boxes) == 0:
-                continue
-            boxes = boxes.tensor.to(anchors.centers.dtype)[:, None]  # (G, 1, 4)
-            distances = boxes_to_distances(anchors.centers, boxes)  # (G, R, 4)
-            furthest = distances.amax(dim=-1)
-            fits = (distances.amin(dim=-1) > 0) & (furthest > lower) & (furthest <= upper)
-            if self.center_sampling_radius > 0:
-                offsets = anchors.centers - (boxes[..., :2] + boxes[..., 2:]) / 2
-                fits &= offsets.abs().amax(dim=-1) < radius
-            areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)  # (G, 1)
-            smallest, idxs = areas.where(fits, float("inf")).min(dim=0)
-            taken = smallest.isfinite() & (matched[image] != IGNORED)
-            matched[image] = torch.where(taken, idxs, matched[image])
-        return matched
-
-
-def ignore_background_inside(
-    matched_idxs: Tensor, anchors: DenseAnchors, regions: Sequence[Boxes | None]
-) -> Tensor:
-    """Turns background into ignored where the anchor's centre lies in a region, on every level:
-    there may be objects there that nobody has drawn, as in a crowd.
-
-    What a box claims stays with its box. (mmdetection's ``ignore_iof_thr`` differs: it goes by the
-    share of the anchor's own area that a region covers, and takes such anchors from the boxes too.)
-
-    Args:
-        matched_idxs: (N, R), what a matcher answered.
-        anchors: of the batch.
-        regions: N ``Boxes``, XYXY pixels, x2 and y2 exclusive, on any device; or None.
-
-    Returns:
-        (N, R); ``matched_idxs`` itself where there are no regions.
-    """
-    if not any(boxes is not None and len(boxes) for boxes in regions):
-        return matched_idxs
-    x, y = anchors.centers.unbind(dim=1)
-    rows = []
-    for row, boxes in zip(matched_idxs, regions, strict=True):
-        if boxes is not None and len(boxes):
-            sides = boxes.tensor.to(x.device, non_blocking=True)
-            x1, y1, x2, y2 = sides[..., None].unbind(dim=1)  # (I, 1) each
-            inside = ((x >= x1) & (x < x2) & (y >= y1) & (y < y2)).any(dim=0)
-            row = torch.where(inside & (row == BACKGROUND), IGNORED, row)
-        rows.append(row)
-    return torch.stack(rows)
-
-
-def _nothing_matched(
-    anchors: DenseAnchors, num_images: int, image_sizes: Sequence[tuple[int, int]] | None
-) -> Tensor:
-    """(N, R) background on the images, ignored on the padding."""
-    if image_sizes is None:
-        shape = (num_images, len(anchors.boxes))
-        return torch.full(shape, BACKGROUND, device=anchors.boxes.device)
-    if len(image_sizes) != num_images:
-        raise ValueError(f"got {len(image_sizes)} image_sizes for {num_images} images' boxes")
-    return torch.where(anchors.inside(image_sizes), BACKGROUND, IGNORED)
 
 
 def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:

@@ -7,14 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfocal.box_distribution import (
-    DiracDistance,
-    GaussianDistance,
-    GeneralDistribution,
-    aligned_iou,
-    boxes_to_distances,
-    distances_to_boxes,
-)
+from gfocal.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
+from gfocal.criterion import GFLCriterion
+from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
+from gfocal.terms import DistributionFocalLoss, FocalLoss, GIoULoss
 
 
 @settings(max_examples=50, deadline=None)
@@ -66,6 +63,51 @@ def test_expectation_and_std_by_hand():
     std = math.sqrt((0.25 + 1) / 4 - 0.375**2)
     assert representation.std(logits).tolist() == [[pytest.approx(std)] * 4]
     assert representation.probabilities(logits)[0, 0].tolist() == pytest.approx([0.5, 0.25, 0.25])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [0.5, 1.0, 4.0])
+def test_bins_of_equal_width_count_widths(width, dtype):
+    """To the bit, beyond the bins too: DFL's targets are what they were before other bins came."""
+    representation = GeneralDistribution(reg_max=16, bin_width=width).to(dtype)
+    distances = torch.cat([torch.randn(1000) * 20, torch.arange(-20.0, 40.0)]).to(dtype)
+    assert torch.equal(representation.to_bins(distances), distances / width)
+
+
+class Squares(GeneralDistribution):
+    """Bins at 0, 1, 4, 9, 16 strides."""
+
+    def __init__(self):
+        super().__init__(reg_max=4)
+        self.register_buffer("bins", self.bins.square(), persistent=False)
+
+
+def test_other_bins_by_hand():
+    # 2.5 lies halfway from 1 to 4: 1.5; 16 is bin 4; 23 is 7 beyond it, the last bin is 7 wide: 5.
+    coordinates = Squares().to_bins(torch.tensor([0.0, 1.0, 2.5, 9.0, 16.0, 23.0, -1.0]))
+    assert coordinates.tolist() == [0.0, 1.0, 1.5, 3.0, 4.0, 5.0, -1.0]
+
+
+def test_dfl_leads_other_bins_to_the_target():
+    """All that reads the bins reads the same ones: where DFL is least, the expectation is the
+    target. (Bins of its own in ``forward`` alone would be trained towards 2.5 bins, 6.5 strides.)
+    """
+    representation = Squares()
+    anchors = DenseAnchors(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), torch.tensor([1.0]), [(1, 1)])
+    targets = DenseTargets(torch.tensor([[0]]), torch.tensor([[[-2.5, -2.5, 2.5, 2.5]]]))
+    logits = torch.zeros(1, 1, 4, 5, requires_grad=True)
+    predictions = DensePredictions(torch.zeros(1, 1, 1), logits, None, representation)
+    criterion = GFLCriterion(
+        cls_loss=FocalLoss(), box_loss=GIoULoss(weight=0.0), dist_loss=DistributionFocalLoss()
+    )
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        criterion(anchors, predictions, targets)["loss_dfl"].backward()
+        optimizer.step()
+    torch.testing.assert_close(
+        representation(logits)[0, 0], torch.full((4,), 2.5), rtol=0, atol=0.02
+    )
 
 
 def test_sharp_distribution_is_its_bin():

@@ -1,0 +1,59 @@
+"""Boxes and the distances of their sides, in any one unit.
+
+Reference: FCOS (https://arxiv.org/abs/1904.01355), Eq. 1.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["aligned_iou", "boxes_to_distances", "distances_to_boxes"]
+
+
+def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:
+    """Boxes whose sides lie ``distances`` from ``centers``.
+
+    The inverse of :func:`boxes_to_distances` for the same centres.
+
+    Args:
+        centers: (..., 2) points (x, y).
+        distances: (..., 4) left, top, right, bottom, in the unit of ``centers``.
+
+    Returns:
+        (..., 4) XYXY boxes in that unit.
+    """
+    return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], dim=-1)
+
+
+def boxes_to_distances(centers: Tensor, boxes: Tensor) -> Tensor:
+    """How far the sides of ``boxes`` lie from ``centers``; negative where a centre is outside.
+
+    The inverse of :func:`distances_to_boxes` for the same centres.
+
+    Args:
+        centers: (..., 2) points (x, y).
+        boxes: (..., 4) XYXY boxes in the unit of ``centers``.
+
+    Returns:
+        (..., 4) left, top, right, bottom.
+    """
+    return torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], dim=-1)
+
+
+def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """IoU of each box with the one at the same place.
+
+    Args:
+        boxes1, boxes2: (..., 4) XYXY in one unit, broadcastable.
+
+    Returns:
+        (...) in [0, 1]; 0 where both boxes are empty.
+    """
+    lt = torch.maximum(boxes1[..., :2], boxes2[..., :2])
+    rb = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
+    intersection = (rb - lt).clamp(min=0).prod(dim=-1)
+    union = _area(boxes1) + _area(boxes2) - intersection
+    return intersection / union.clamp(min=1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)

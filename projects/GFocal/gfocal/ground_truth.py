@@ -1,0 +1,100 @@
+"""From the dicts of a data loader to the ``GroundTruth`` of a batch, checked."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+
+from .structures import GroundTruth
+
+__all__ = ["ground_truth_of", "image_name"]
+
+
+def ground_truth_of(
+    batched_inputs: Sequence[Mapping[str, Any]],
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    num_classes: int,
+    size_divisibility: int = 0,
+    device: torch.device | str = "cpu",
+) -> GroundTruth:
+    """The objects of a batch, on a device, without waiting for a GPU.
+
+    Args:
+        batched_inputs: a dict an image, with "instances" (gt_boxes, gt_classes) and, where there
+            are any, "ignore_regions", ``Boxes`` in which there is no background. They usually
+            still lie on the CPU, where looking at them is free.
+        image_sizes: N (height, width) before padding, pixels.
+        num_classes: K.
+        size_divisibility: of the backbone. What an image needs to be filled up to a multiple of it
+            still belongs to the image, as in the official code: locations there are background.
+        device: where to.
+
+    Raises:
+        ValueError: if an image has no "instances", or its boxes, classes or regions are not usable.
+            The message names the image.
+        TypeError: if "ignore_regions" are no ``Boxes``.
+    """
+    instances = [_checked_instances(i, x, num_classes) for i, x in enumerate(batched_inputs)]
+    boxes = [copy.copy(x.gt_boxes) for x in instances]
+    for of_image in boxes:  # Boxes.to would wait for a GPU
+        of_image.tensor = of_image.tensor.to(device, non_blocking=True)
+    divisor = max(size_divisibility, 1)
+    return GroundTruth(
+        boxes=boxes,
+        classes=[x.gt_classes.to(device, non_blocking=True) for x in instances],
+        image_sizes=[(_round_up(h, divisor), _round_up(w, divisor)) for h, w in image_sizes],
+        ignore_regions=[_checked_regions(i, x) for i, x in enumerate(batched_inputs)],
+    )
+
+
+def image_name(index: int, inputs: Mapping[str, Any]) -> str:
+    """How messages name an image of a batch: its id, or its place, and its file."""
+    return f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
+
+
+def _round_up(size: int, divisor: int) -> int:
+    return -(-int(size) // divisor) * divisor
+
+
+def _checked_regions(index: int, inputs: Mapping[str, Any]) -> Boxes | None:
+    """The regions without background of one image; None for none."""
+    regions = inputs.get("ignore_regions")
+    if regions is None:
+        return None
+    if not isinstance(regions, Boxes):
+        raise TypeError(
+            f'{image_name(index, inputs)} has "ignore_regions" of type {type(regions).__name__}; '
+            "expected Boxes"
+        )
+    bad = ~torch.isfinite(regions.tensor).all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"{image_name(index, inputs)} has a box {regions.tensor[bad][0].tolist()} in its "
+            '"ignore_regions"; expected finite XYXY pixels'
+        )
+    return regions
+
+
+def _checked_instances(index: int, inputs: Mapping[str, Any], num_classes: int) -> Instances:
+    where = image_name(index, inputs)
+    instances = inputs.get("instances")
+    if instances is None or not (instances.has("gt_boxes") and instances.has("gt_classes")):
+        raise ValueError(f'{where} has no "instances" with gt_boxes and gt_classes to train on')
+    boxes: Boxes = instances.gt_boxes
+    bad = ~torch.isfinite(boxes.tensor).all(dim=1) | ~boxes.nonempty()
+    if bad.any():
+        box = boxes.tensor[bad][0].tolist()
+        raise ValueError(
+            f"{where} has a degenerate box {box}; expected finite XYXY pixels, x1 > x0, y1 > y0"
+        )
+    classes = instances.gt_classes
+    bad = (classes < 0) | (classes >= num_classes)
+    if bad.any():
+        raise ValueError(
+            f"{where} has class {int(classes[bad][0])}; expected 0..{num_classes - 1}, as "
+            f"num_classes is {num_classes}"
+        )
+    return instances

@@ -1,0 +1,42 @@
+"""Numbers in the precision that they need, on the device where they are."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["at_least_float32", "joint_logits", "to_device"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Itself, or a copy in float32: the maths of boxes and scores is not for half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
+    """Logit of ``sigmoid(cls_logits) * sigmoid(quality_logits)`` (GFLV2 Eq. 3).
+
+    With a and b the logits, ``1/p - 1 = e^-a + e^-b + e^(-a-b)``, whose negative logarithm is
+    computed without leaving the log domain and in at least float32: a quality head thereby shares
+    QFL's loss on logits, and no binary cross entropy sees a rounded probability.
+
+    Args:
+        cls_logits: (..., K).
+        quality_logits: broadcastable to it, e.g. (..., 1).
+
+    Returns:
+        (..., K) in at least float32.
+    """
+    a = at_least_float32(cls_logits)
+    b = quality_logits.to(a.dtype)
+    # e^-a + e^-b (1 + e^-a), and 1 + e^-a = 1 / sigmoid(a)
+    return -torch.logaddexp(-a, -(F.logsigmoid(a) + b))
+
+
+def to_device(values: Sequence, like: Tensor) -> Tensor:
+    """Numbers as a tensor of the dtype and on the device of another, without waiting for a GPU.
+
+    (``new_tensor`` copies to a GPU synchronously.)
+    """
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
