@@ -105,27 +105,28 @@ class DenseAnchors(NamedTuple):
         """Number of locations of each level."""
         return [h * w for h, w in self.level_shapes]
 
-    def decode(self, distances: Tensor, idxs: Tensor) -> Tensor:
+    def decode(self, distances: Tensor, idxs: Tensor | slice = slice(None)) -> Tensor:
         """Boxes of distances, as seen from locations. The inverse of :meth:`encode`.
 
         Args:
             distances: (M, 4) left, top, right, bottom, in strides of each location's level.
-            idxs: (M,) locations in 0..R-1.
+            idxs: (M,) locations in 0..R-1. By default all, and ``distances`` are (..., R, 4).
 
         Returns:
-            (M, 4) boxes, XYXY pixels.
+            Boxes of the shape of ``distances``, XYXY pixels.
         """
         return distances_to_boxes(self.centers[idxs], distances * self.strides[idxs, None])
 
-    def encode(self, boxes: Tensor, idxs: Tensor) -> Tensor:
+    def encode(self, boxes: Tensor, idxs: Tensor | slice = slice(None)) -> Tensor:
         """Distances of boxes' sides, as seen from locations. The inverse of :meth:`decode`.
 
         Args:
             boxes: (M, 4) XYXY pixels.
-            idxs: (M,) locations in 0..R-1.
+            idxs: (M,) locations in 0..R-1. By default all, and ``boxes`` are (..., R, 4).
 
         Returns:
-            (M, 4) left, top, right, bottom, in strides; negative where a centre is outside.
+            Left, top, right, bottom of the shape of ``boxes``, in strides; negative where a centre
+            is outside.
         """
         return boxes_to_distances(self.centers[idxs], boxes) / self.strides[idxs, None]
 
