@@ -12,7 +12,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
 from gfocal.data import build_train_loader
-from gfocal.rng import preserved_rng, rng_state, set_rng_state, temporarily_seeded
+from gfocal.process.rng import preserved_rng, rng_state, set_rng_state, temporarily_seeded
 
 SIZES = [(4, 3), (3, 4), (4, 3), (5, 3), (3, 3), (2, 9), (9, 2)]
 DATASET = [

@@ -22,9 +22,9 @@ from .losses import (
     generalized_iou_loss,
     sparse_quality_focal_loss,
 )
+from .process.sums import sum_over_workers
 from .quality import localization_iou, max_class_score
 from .structures import DenseAnchors, DensePredictions, DenseTargets
-from .workers import sum_over_workers
 
 __all__ = [
     "DistributionFocalLoss",

@@ -286,7 +286,7 @@ class GFL(nn.Module):
         return losses
 
     def _visualize_training(self, storage, inputs: dict[str, Any], result: Instances) -> None:
-        from .visualization import draw_training_image
+        from .inspect.pictures import draw_training_image
 
         picture = draw_training_image(inputs, result, self.input_format)
         storage.put_image("ground truth (top), detections (bottom)", picture.transpose(2, 0, 1))

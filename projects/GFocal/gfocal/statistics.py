@@ -8,8 +8,8 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from .box_distribution import aligned_iou, boxes_to_distances, distances_to_boxes
+from .process.sums import sum_over_workers
 from .structures import DenseAnchors, DensePredictions, DenseTargets, to_device
-from .workers import sum_over_workers
 
 __all__ = ["TargetStatistics"]
 

@@ -19,11 +19,11 @@ from ..data.coco import check_dataset_files, coco_evaluator, detection_dataset_d
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
-from .checkpointing import TrainingCheckpointer
 from .config_checks import check_config
 from .config_io import Config, resolve_device
 from .hooks import ValidationBatches
 from .lazy_trainer import LazyTrainer
+from .saving import TrainingCheckpointer
 
 
 class Trainer(BaseTrainer):

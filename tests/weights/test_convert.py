@@ -11,7 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 
 from gfocal import model_zoo
-from gfocal.checkpoint import (
+from gfocal.engine.base import StrictCheckpointer
+from gfocal.weights import (
     GFLCheckpointer,
     check_state_dict,
     convert_imagenet_state_dict,
@@ -23,9 +24,7 @@ from gfocal.checkpoint import (
     load_weights_only,
     to_mmdet_state_dict,
 )
-from gfocal.engine.base import StrictCheckpointer
-
-from . import official
+from tests import official
 
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 R50 = "COCO-Detection/gfl_R_50_FPN_1x.py"

@@ -14,7 +14,7 @@ import torch
 from detectron2.engine import hooks
 from detectron2.utils import comm
 
-from ..checkpoint import WeightsOnlyCheckpointer, refuse_incompatible
+from ..weights.convert import WeightsOnlyCheckpointer, refuse_incompatible
 
 __all__ = ["CheckpointHook", "StrictCheckpointer", "TrainingCheckpointer", "check_weights", "plain"]
 

@@ -18,7 +18,7 @@ from detectron2.modeling.backbone.resnet import (
 )
 from torch.nn import functional as F
 
-from gfocal.backbone import (
+from gfocal.backbones import (
     DeepStem,
     DeformBottleneckBlock,
     DeformConv2d,

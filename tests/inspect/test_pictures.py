@@ -7,15 +7,15 @@ import torch
 from detectron2.structures import Boxes, Instances
 from matplotlib.figure import Figure
 
-from gfocal import visualization
 from gfocal.box_distribution import GeneralDistribution
-from gfocal.visualization import (
+from gfocal.inspect import (
     detect_with_distributions,
     draw_box_distributions,
     draw_detections,
     draw_grid,
     draw_training_image,
 )
+from gfocal.inspect import pictures as visualization
 from tests.tiny import make_gfl, make_head
 
 NAMES = SimpleNamespace(thing_classes=["cat", "dog"])
