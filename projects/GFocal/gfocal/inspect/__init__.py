@@ -1,7 +1,7 @@
 """Pages and pictures to look at."""
 
+from .distributions import detect_with_distributions
 from .pictures import (
-    detect_with_distributions,
     draw_box_distributions,
     draw_detections,
     draw_grid,
