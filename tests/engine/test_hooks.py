@@ -19,9 +19,8 @@ from gfocal.engine.hooks import (
     evaluation_leaves_no_trace,
     validation_losses,
 )
-from gfocal.engine.saving import StrictCheckpointer
 from gfocal.process.rng import rng_state
-from gfocal.weights import load_weights_only
+from gfocal.weights import StrictCheckpointer, load_weights_only
 from tests.resume_config import MeanScore
 from tests.trainings import records
 

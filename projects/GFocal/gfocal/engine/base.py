@@ -22,7 +22,7 @@ from torch import nn
 from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
 from ..process.rng import rng_state, set_rng_state
-from ..weights.convert import GFLCheckpointer
+from ..weights.checkpointers import GFLCheckpointer, StrictCheckpointer, check_weights
 from .config_io import Config, config_settings
 from .hooks import (
     BestMetric,
@@ -35,7 +35,7 @@ from .hooks import (
     evaluation_leaves_no_trace,
     validation_losses,
 )
-from .saving import CheckpointHook, StrictCheckpointer, check_weights, plain
+from .saving import CheckpointHook, plain
 
 
 class AutocastTrainer(SimpleTrainer):
