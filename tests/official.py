@@ -14,8 +14,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.structures import Boxes, Instances
 
-from gfocal.checkpoint import convert_mmdet_state_dict
 from gfocal.quality import NoQuality
+from gfocal.weights import convert_mmdet_state_dict
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODEL_CONFIG = Path(__file__).parents[1] / "configs/common/models/gfl.py"

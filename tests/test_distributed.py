@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
 
-from gfocal.workers import sum_over_workers
+from gfocal.process.sums import sum_over_workers
 
 from .tiny import make_gfl, make_input
 from .trainings import ROOT, environment, lines, results

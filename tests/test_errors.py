@@ -12,9 +12,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 
 from gfocal import model_zoo
-from gfocal.checkpoint import GFLCheckpointer
 from gfocal.data import coco_evaluator, register_coco_json
 from gfocal.engine import LazyTrainer, load_config
+from gfocal.weights import GFLCheckpointer
 from tests.data.coco_files import valid_document, write_dataset
 from tests.tiny import make_gfl, make_input
 

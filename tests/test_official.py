@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfocal.checkpoint import convert_mmdet_state_dict
+from gfocal.weights import convert_mmdet_state_dict
 
 from . import official
 

@@ -13,8 +13,8 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
 from gfocal import model_zoo
-from gfocal.backbone import make_resnet_stages
-from gfocal.checkpoint import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
+from gfocal.backbones import make_resnet_stages
+from gfocal.weights import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
 
 from . import official
 

@@ -16,7 +16,7 @@ import torch
 from detectron2.engine import HookBase
 
 from gfocal.engine import LazyTrainer, load_config
-from gfocal.engine.checkpointing import TrainingCheckpointer
+from gfocal.engine.saving import TrainingCheckpointer
 from gfocal.solver import AdamW
 
 from .trainings import ROOT, TIMES, environment, lines, results

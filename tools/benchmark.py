@@ -35,7 +35,13 @@ from gfocal.matchers import ATSSMatcher
 from gfocal.optimize import fast_dtype
 from gfocal.postprocess import NMSPostProcess
 from gfocal.representations import GeneralDistribution
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth, Matches
+from gfocal.structures import (
+    DenseAnchors,
+    DensePredictions,
+    DenseTargets,
+    GroundTruth,
+    Matches,
+)
 from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80

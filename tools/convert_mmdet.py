@@ -13,8 +13,8 @@ import sys
 
 import torch
 
-from gfocal.checkpoint import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
 from gfocal.engine import load_config
+from gfocal.weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
 
 
 def main(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gfocal.data import read_image
 from gfocal.engine import Predictor, check_model, load_config
-from gfocal.visualization import (
+from gfocal.inspect import (
     detect_with_distributions,
     draw_box_distributions,
     draw_detections,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gfocal.data import register_coco_json
+
 # Category ids with a gap and out of order; a crowd; an image without annotations.
 VALID: dict[str, Any] = {
     "images": [
@@ -45,3 +47,9 @@ def write_dataset(folder: Path, document: dict[str, Any], name: str = "train") -
     json_file = folder / f"{name}.json"
     json_file.write_text(json.dumps(document))
     return str(json_file), str(images)
+
+
+def register(dataset: tuple[str, str], name: str = "mine", **kwargs: Any) -> str:
+    """Registers what :func:`write_dataset` returned."""
+    json_file, image_root = dataset
+    return register_coco_json(name, json_file=json_file, image_root=image_root, **kwargs)

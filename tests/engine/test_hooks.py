@@ -11,9 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from gfocal.checkpoint import load_weights_only
 from gfocal.engine import LazyTrainer, load_config
-from gfocal.engine.checkpointing import StrictCheckpointer
 from gfocal.engine.hooks import (
     BestMetric,
     EMAHook,
@@ -21,7 +19,8 @@ from gfocal.engine.hooks import (
     evaluation_leaves_no_trace,
     validation_losses,
 )
-from gfocal.rng import rng_state
+from gfocal.process.rng import rng_state
+from gfocal.weights import StrictCheckpointer, load_weights_only
 from tests.resume_config import MeanScore
 from tests.trainings import records
 

@@ -7,7 +7,7 @@ from detectron2.config import instantiate
 from torch import nn
 
 from gfocal import model_zoo
-from gfocal.backbone import DeformConv2d
+from gfocal.backbones import DeformConv2d
 from tests import official
 from tests.tiny import make_gfl
 from tests.tools.loading import load_tool

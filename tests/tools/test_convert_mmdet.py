@@ -10,7 +10,7 @@ import torch
 from detectron2.config import LazyConfig
 
 from gfocal import model_zoo
-from gfocal.checkpoint import (
+from gfocal.weights import (
     convert_mmdet_state_dict,
     expected_state_dict,
     to_mmdet_state_dict,

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from . import backbone, meta_arch, retinanet  # noqa: F401
+from . import backbones, meta_arch, retinanet  # noqa: F401
 
 __all__ = ["add_gfocal_config"]
 

@@ -12,7 +12,13 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from .representations import BoxRepresentation
-from .structures import DenseAnchors, DensePredictions, GroundTruth, LossInputs, Matches
+from .structures import (
+    DenseAnchors,
+    DensePredictions,
+    GroundTruth,
+    LossInputs,
+    Matches,
+)
 
 __all__ = ["Head", "LossTerm", "Matcher", "Measure", "PostProcess"]
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from .contracts import Head, Measure
 from .numerics import at_least_float32
+from .process.sums import each_on_its_own, sum_over_workers
 from .quality import NoQuality, max_class_score
 from .representations import BoxRepresentation
 from .structures import DenseAnchors, DensePredictions, DenseTargets, LossInputs
-from .workers import each_on_its_own, sum_over_workers
 
 __all__ = ["GFLCriterion"]
 

@@ -97,7 +97,7 @@ class GFL(DenseCore):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         vis_period: int = 0,
-        draw_training: Callable[..., np.ndarray] | str = "gfocal.visualization.draw_training_image",
+        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
         statistics_period: int = 20,
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),

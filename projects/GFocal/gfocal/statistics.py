@@ -12,8 +12,8 @@ from .boxes import aligned_iou
 from .dense import DenseCore, DenseStep
 from .numerics import to_device
 from .observers import is_due
+from .process.sums import sum_over_workers
 from .representations import BinnedRepresentation
-from .workers import sum_over_workers
 
 __all__ = ["TargetStatistics"]
 

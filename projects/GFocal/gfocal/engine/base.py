@@ -19,11 +19,10 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import OmegaConf
 from torch import nn
 
-from ..checkpoint import GFLCheckpointer
 from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
-from ..rng import rng_state, set_rng_state
-from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights, plain
+from ..process.rng import rng_state, set_rng_state
+from ..weights.checkpointers import GFLCheckpointer, StrictCheckpointer, check_weights
 from .config_io import Config, config_settings
 from .hooks import (
     BestMetric,
@@ -36,6 +35,7 @@ from .hooks import (
     evaluation_leaves_no_trace,
     validation_losses,
 )
+from .saving import CheckpointHook, plain
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -200,7 +200,7 @@ class BaseTrainer(DefaultTrainer):
             resume: with True and a checkpoint in the output folder: load all that it holds and go
                 on after it. Otherwise only the weights that the config names, if any, and start at
                 iteration 0. They may be those of a whole detector or a backbone's, see
-                :class:`gfocal.checkpoint.GFLCheckpointer`.
+                :class:`gfocal.weights.GFLCheckpointer`.
 
         Raises:
             FileNotFoundError: the weight file does not exist.

@@ -22,8 +22,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import AveragedModel
 
 from ..data.loader import unchanged
-from ..rng import preserved_rng
-from ..workers import each_on_its_own
+from ..process.rng import preserved_rng
+from ..process.sums import each_on_its_own
 
 __all__ = [
     "BestMetric",

@@ -28,10 +28,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
-from .checkpointing import TrainingCheckpointer
 from .config_checks import check_train
 from .config_io import config_settings, resolve_device
 from .hooks import ValidationBatches
+from .saving import TrainingCheckpointer
 
 _TEST_NAMES = "dataloader.test.dataset.names"
 

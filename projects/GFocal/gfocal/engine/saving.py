@@ -14,35 +14,9 @@ import torch
 from detectron2.engine import hooks
 from detectron2.utils import comm
 
-from ..checkpoint import WeightsOnlyCheckpointer, refuse_incompatible
+from ..weights.checkpointers import StrictCheckpointer
 
-__all__ = ["CheckpointHook", "StrictCheckpointer", "TrainingCheckpointer", "check_weights", "plain"]
-
-
-class StrictCheckpointer(WeightsOnlyCheckpointer):
-    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
-    model unloaded, or which has a part that the model lacks."""
-
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        refuse_incompatible(
-            incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
-        )
-
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's.
-
-        Raises:
-            FileNotFoundError: last_checkpoint names a file that is not there.
-            ValueError: the checkpoint is of another model.
-        """
-        if resume and self.has_checkpoint():
-            last = self.get_checkpoint_file()
-            if "://" not in last and not os.path.isfile(last):
-                raise FileNotFoundError(
-                    f"{self.save_dir}/last_checkpoint names {last!r}, which is not there; write "
-                    "another checkpoint's name into it, or remove it to start anew"
-                )
-        return super().resume_or_load(path, resume=resume)
+__all__ = ["CheckpointHook", "TrainingCheckpointer", "plain"]
 
 
 class TrainingCheckpointer(StrictCheckpointer):
@@ -188,14 +162,3 @@ def plain(value: Any, name: str) -> Any:
             "dicts, lists and tuples of them, which are read without running code"
         ) from error
     return value
-
-
-def check_weights(path: str) -> str:
-    """Returns the path of a weight file if it is a URL or exists.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
-        raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
-    return path

@@ -1,7 +1,8 @@
 """Pictures of detections, and of the distributions that box sides are read from.
 
 Pictures are (H, W, 3) uint8 arrays in RGB order. matplotlib draws them without a display; small
-images are enlarged so that labels can be read.
+images are enlarged so that labels can be read. Detectron2's Visualizer is not used: it imports cv2,
+which neither Detectron2 nor this package requires.
 """
 
 import math
@@ -10,8 +11,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
-from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 __all__ = [
-    "detect_with_distributions",
     "draw_box_distributions",
     "draw_detections",
     "draw_grid",
@@ -30,55 +28,6 @@ _DPI = 100
 _CLASS_COLORS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab10"].colors]
 # left, top, right, bottom
 _SIDE_COLORS = ("#0072B2", "#009E73", "#D55E00", "#A64D79")
-
-
-@torch.no_grad()
-def detect_with_distributions(
-    model: torch.nn.Module, batched_inputs: list[dict[str, Any]]
-) -> list[dict[str, Instances]]:
-    """Detects, and keeps for every detection the distributions that its four sides came from.
-
-    Args:
-        model: a GFL in eval mode whose box representation has `probabilities` and `bins`.
-        batched_inputs: as for the model.
-
-    Returns:
-        one {"instances"} an image, as the model's own output (D detections, pixels of the output
-        image), with two more fields, sides in the order left, top, right, bottom:
-
-        - `box_probs` (D, 4, C): probability of each bin.
-        - `bin_edges` (D, 4, C): where that bin puts the side in the output image, an x for left
-          and right, a y for top and bottom, pixels. Bin 0 is the centre of the anchor.
-
-    Raises:
-        ValueError: the model is in training mode.
-        TypeError: the model's boxes are not read from distributions.
-    """
-    if model.training:
-        raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
-    representation = getattr(getattr(model, "head", None), "box_representation", None)
-    if not hasattr(representation, "probabilities"):
-        raise TypeError(
-            f"{type(model).__name__} with box representation {type(representation).__name__} reads "
-            "no distributions; GFL with GeneralDistribution does"
-        )
-    images, anchors, predictions = model.forward_dense(batched_inputs)
-    results = model.inference(anchors, predictions, images.image_sizes)
-    outputs = []
-    for index, (result, inputs) in enumerate(zip(results, batched_inputs)):
-        locations = result.anchor_idxs
-        probs = representation.probabilities(predictions.box_logits[index, locations])
-        centers, strides = anchors.centers[locations], anchors.strides[locations]
-        offsets = strides[:, None, None] * representation.bins.to(strides)  # (D, 1, C) px
-        outward = offsets.new_tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
-        edges = torch.cat([centers, centers], dim=1)[:, :, None] + outward * offsets
-
-        height, width = result.image_size
-        out_height, out_width = inputs.get("height", height), inputs.get("width", width)
-        scale = edges.new_tensor([out_width / width, out_height / height] * 2)[:, None]
-        result.box_probs, result.bin_edges = probs, edges * scale
-        outputs.append({"instances": detector_postprocess(result, out_height, out_width)})
-    return outputs
 
 
 def draw_detections(
@@ -117,7 +66,6 @@ def draw_grid(
         pictures: (H, W, 3) uint8 RGB each.
         titles: written above the pictures, where given.
         columns: by default as many as make the sheet about square.
-
         cell_width: width of a cell, pixels; pictures are shrunk or enlarged to it.
 
     Returns:
@@ -161,7 +109,7 @@ def draw_box_distributions(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        instances: of :func:`detect_with_distributions`, in the image's pixels.
+        instances: of :func:`gfocal.inspect.detect_with_distributions`, in the image's pixels.
         metadata: names the classes by its `thing_classes`; class indices are shown without it.
         threshold: detections with a lower score are left out.
         max_boxes: at most so many panels, the best-scored boxes.
@@ -312,39 +260,58 @@ def _draw_distribution_panel(
     picture = figure.add_subplot(inner[0, 0])
     below = figure.add_subplot(inner[1, 0], sharex=picture)
     beside = figure.add_subplot(inner[0, 1], sharey=picture)
+    _draw_surroundings(picture, image, box, probs, edges)
+    picture.set_title(title, fontsize=10, loc="left", pad=3)
+    for side in range(4):
+        _draw_side(picture, beside if side % 2 else below, side, box, probs[side], edges[side])
+    top = 1.15 * probs.max()
+    below.set_ylim(top, 0)  # bars hang from the picture
+    beside.set_xlim(0, top)
+    _name_sides(below, beside)
+    for axes in (picture, below, beside):
+        axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
+        for spine in axes.spines.values():
+            spine.set_color("0.6")
 
-    # A square around the box, wide enough for what the distributions hold.
+
+def _draw_surroundings(
+    axes: Axes, image: np.ndarray, box: np.ndarray, probs: np.ndarray, edges: np.ndarray
+) -> None:
+    """A square of the image around a box, wide enough for what its distributions hold."""
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     radius = 0.8 * max(box[2] - box[0], box[3] - box[1])
     for side in range(4):
         likely = probs[side] > 0.05 * probs[side].max()
         radius = max(radius, 1.1 * np.abs(edges[side][likely] - center[side % 2]).max())
     height, width = image.shape[:2]
-    picture.imshow(image, extent=(0, width, height, 0), interpolation="bilinear", aspect="auto")
-    picture.set_xlim(center[0] - radius, center[0] + radius)
-    picture.set_ylim(center[1] + radius, center[1] - radius)
-    picture.set_facecolor("0.85")  # beyond the image
-    picture.set_title(title, fontsize=10, loc="left", pad=3)
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="bilinear", aspect="auto")
+    axes.set_xlim(center[0] - radius, center[0] + radius)
+    axes.set_ylim(center[1] + radius, center[1] - radius)
+    axes.set_facecolor("0.85")  # beyond the image
 
-    top = 1.15 * probs.max()
-    for side, color in enumerate(_SIDE_COLORS):
-        positions = edges[side]
-        thickness = 0.9 * abs(positions[1] - positions[0])
-        bars = {"color": color, "alpha": 0.85}
-        guide = {"color": color, "linestyle": "--", "linewidth": 0.8}
-        if side % 2 == 0:
-            below.bar(positions, probs[side], width=thickness, **bars)
-            for axes in (picture, below):
-                axes.axvline(box[side], **guide)
-            ends = ([box[side], box[side]], [box[1], box[3]])
-        else:
-            beside.barh(positions, probs[side], height=thickness, **bars)
-            for axes in (picture, beside):
-                axes.axhline(box[side], **guide)
-            ends = ([box[0], box[2]], [box[side], box[side]])
-        picture.plot(*ends, color=color, linewidth=2.5, solid_capstyle="butt")
-    below.set_ylim(top, 0)  # bars hang from the picture
-    beside.set_xlim(0, top)
+
+def _draw_side(
+    picture: Axes, margin: Axes, side: int, box: np.ndarray, probs: np.ndarray, edges: np.ndarray
+) -> None:
+    """A side of the box in the picture, its bins in the margin; probs and edges are (C,)."""
+    color = _SIDE_COLORS[side]
+    thickness = 0.9 * abs(edges[1] - edges[0])
+    bars = {"color": color, "alpha": 0.85}
+    guide = {"color": color, "linestyle": "--", "linewidth": 0.8}
+    if side % 2 == 0:
+        margin.bar(edges, probs, width=thickness, **bars)
+        for axes in (picture, margin):
+            axes.axvline(box[side], **guide)
+        ends = ([box[side], box[side]], [box[1], box[3]])
+    else:
+        margin.barh(edges, probs, height=thickness, **bars)
+        for axes in (picture, margin):
+            axes.axhline(box[side], **guide)
+        ends = ([box[0], box[2]], [box[side], box[side]])
+    picture.plot(*ends, color=color, linewidth=2.5, solid_capstyle="butt")
+
+
+def _name_sides(below: Axes, beside: Axes) -> None:
     for axes, x, y, name, color in (
         (below, 0.02, 0.04, "left", _SIDE_COLORS[0]),
         (beside, 0.96, 0.93, "top", _SIDE_COLORS[1]),
@@ -361,10 +328,6 @@ def _draw_distribution_panel(
             fontsize=8,
             fontweight="bold",
         )
-    for axes in (picture, below, beside):
-        axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
-        for spine in axes.spines.values():
-            spine.set_color("0.6")
 
 
 def _render(figure: Figure) -> np.ndarray:

@@ -7,34 +7,15 @@ import torch
 from detectron2.structures import Boxes, Instances
 from matplotlib.figure import Figure
 
-from gfocal import visualization
-from gfocal.representations import GeneralDistribution
-from gfocal.visualization import (
-    detect_with_distributions,
+from gfocal.inspect import (
     draw_box_distributions,
     draw_detections,
     draw_grid,
     draw_training_image,
+    pictures,
 )
-from tests.tiny import make_gfl, make_head
 
 NAMES = SimpleNamespace(thing_classes=["cat", "dog"])
-
-
-@pytest.fixture
-def detector():
-    head = make_head()
-    head.box_representation = GeneralDistribution(bin_width=0.5)
-    torch.nn.init.normal_(head.box_logits.weight, std=1.0)  # distributions that differ
-    return make_gfl(head=head, test_score_thresh=0.0).eval()
-
-
-@pytest.fixture
-def inputs():
-    return [
-        {"image": torch.rand(3, 96, 128) * 255, "height": 192, "width": 384},
-        {"image": torch.rand(3, 64, 64) * 255},
-    ]
 
 
 def detections(size=(60, 80), num=2, bins=5):
@@ -54,49 +35,6 @@ def detections(size=(60, 80), num=2, bins=5):
     )
 
 
-def test_distributions_belong_to_the_detections_of_the_model(detector, inputs):
-    with torch.no_grad():
-        expected = detector(inputs)
-    outputs = detect_with_distributions(detector, inputs)
-    assert [x["instances"].image_size for x in outputs] == [(192, 384), (64, 64)]
-    for output, model_output, factors in zip(outputs, expected, ([3, 2, 3, 2], [1, 1, 1, 1])):
-        instances, reference = output["instances"], model_output["instances"]
-        assert len(instances) == len(reference) > 20
-        assert torch.equal(instances.scores, reference.scores)
-        boxes = instances.pred_boxes.tensor
-        torch.testing.assert_close(boxes, reference.pred_boxes.tensor)
-        probs, edges = instances.box_probs, instances.bin_edges
-        assert probs.shape == edges.shape == (len(boxes), 4, 17)
-        torch.testing.assert_close(probs.sum(-1), torch.ones(len(boxes), 4))
-        # A side is the mean of its bins' positions, which is what makes the picture true:
-        # the position is linear in the bin, so E[position] = position(E[bin]).
-        height, width = instances.image_size
-        sides = (probs * edges).sum(-1)
-        limits = torch.tensor([width, height, width, height])
-        clipped = torch.minimum(sides.clamp(min=0), limits)
-        torch.testing.assert_close(clipped, boxes, rtol=1e-4, atol=1e-2)
-        # Bins start at the anchor's centre and go outwards, half a stride each (bin_width).
-        assert torch.equal(edges[:, :2, 0], edges[:, 2:, 0])
-        steps = edges.diff(dim=-1) / torch.tensor(factors)[:, None]
-        assert (steps[:, :2] < 0).all()
-        assert (steps[:, 2:] > 0).all()
-        strides = {round(float(step) * 2) for step in steps[:, 2, 0]}
-        assert strides == {8, 16}
-        torch.testing.assert_close(steps, steps[:, :, :1].expand_as(steps), rtol=1e-3, atol=1e-3)
-
-
-def test_distributions_need_eval_mode_and_bins(detector, inputs):
-    detector.train()
-    with pytest.raises(ValueError, match="eval mode"):
-        detect_with_distributions(detector, inputs)
-    detector.eval()
-    other = SimpleNamespace(
-        training=False, head=SimpleNamespace(box_representation=torch.nn.Identity())
-    )
-    with pytest.raises(TypeError, match="Identity reads no distributions"):
-        detect_with_distributions(other, inputs)
-
-
 def color_mask(picture, color):
     """Pixels of a colour."""
     rgb = np.array(matplotlib.colors.to_rgb(color)) * 255
@@ -108,7 +46,7 @@ def test_detections_are_drawn_where_they_are():
     picture = draw_detections(image, detections(num=1), NAMES)
     assert picture.shape == (480, 640, 3)  # 8 times as large
     assert picture.dtype == np.uint8
-    mask = color_mask(picture, visualization._CLASS_COLORS[0])
+    mask = color_mask(picture, pictures._CLASS_COLORS[0])
     below_label = mask[170:]  # the label is above the box
     rows, columns = np.flatnonzero(below_label.any(1)) + 170, np.flatnonzero(below_label.any(0))
     assert abs(columns[0] - 10 * 8) <= 2
@@ -127,12 +65,12 @@ def test_threshold_names_and_ground_truth():
     assert (one != plain).any()
     assert (two != one).any()
     assert np.array_equal(one, draw_detections(image, detections(num=1), NAMES))
-    boxes, labels, colors = visualization._boxes_and_labels(detections(), NAMES, 0.5)
+    boxes, labels, colors = pictures._boxes_and_labels(detections(), NAMES, 0.5)
     assert labels == ["cat 0.90", "dog 0.60"]
     assert len(set(colors)) == 2
-    assert visualization._boxes_and_labels(detections(), None, 0.5)[1][0] == "class 0 0.90"
+    assert pictures._boxes_and_labels(detections(), None, 0.5)[1][0] == "class 0 0.90"
     truth = Instances((60, 80), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([0, 1]))
-    assert visualization._boxes_and_labels(truth, NAMES, 0.5)[1] == ["cat", "dog"]
+    assert pictures._boxes_and_labels(truth, NAMES, 0.5)[1] == ["cat", "dog"]
     large = np.zeros((700, 900, 3), np.uint8)
     assert draw_detections(large, detections()[:0]).shape == large.shape
 
@@ -160,7 +98,7 @@ def test_bars_stand_at_the_pixels_of_their_bins():
     box = instances.pred_boxes.tensor[0].numpy()
     probs, edges = instances.box_probs[0].numpy(), instances.bin_edges[0].numpy()
     image = np.zeros((60, 80, 3), np.uint8)
-    visualization._draw_distribution_panel(figure, cell, image, box, "t", probs, edges)
+    pictures._draw_distribution_panel(figure, cell, image, box, "t", probs, edges)
     picture, below, beside = figure.axes
     assert below.get_xlim() == picture.get_xlim()
     assert beside.get_ylim() == picture.get_ylim()
@@ -182,7 +120,7 @@ def test_box_distributions_picture():
     best = draw_box_distributions(image, detections(), NAMES, max_boxes=1)
     assert np.array_equal(one, best)
     assert both.shape[1] > one.shape[1]  # one panel more
-    for color in visualization._SIDE_COLORS:
+    for color in pictures._SIDE_COLORS:
         # Several pixels of its bars or lines.
         assert color_mask(one, color).sum() > 100
     nothing = draw_box_distributions(image, detections(), NAMES, threshold=0.99)
@@ -218,7 +156,7 @@ def test_training_image_shows_the_truth_above_the_detections():
     picture = draw_training_image({"image": image, "instances": truth}, result, "BGR")
     assert picture.shape == (960, 640, 3)
     assert tuple(picture[0, 0]) == (0, 0, 200)
-    masks = [color_mask(picture, color).sum(axis=1) for color in visualization._CLASS_COLORS[:2]]
+    masks = [color_mask(picture, color).sum(axis=1) for color in pictures._CLASS_COLORS[:2]]
     assert masks[1][:480].sum() > 500 > masks[1][480:].sum()  # truth: class 1
     assert masks[0][480:].sum() > 500 > masks[0][:480].sum()  # detection: class 0
     swapped = draw_training_image({"image": image, "instances": truth}, result, "RGB")
