@@ -16,7 +16,7 @@ from gfocal.config import add_gfocal_config
 from gfocal.quality import NoQuality
 from gfocal.terms import GaussianNLLLoss, QualityFocalLoss
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 TWINS = [f"{name}_R_50_FPN_{schedule}" for name in ("gfl", "gflv2") for schedule in ("1x", "ms_2x")]

@@ -15,7 +15,7 @@ from detectron2.config import instantiate
 from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor
 
-from . import model_zoo
+from .config import model_zoo
 
 __all__ = [
     "GFLCheckpointer",
