@@ -30,6 +30,7 @@ def test_unknown_keys_are_refused_with_the_nearest(toy_config, override, suggest
     ("override", "message"),
     [
         ("train.max_iter.x=5", "train.max_iter is the value 6 and has no keys"),
+        ("+train.max_iter.x=5", "train.max_iter is the value 6 and has no keys"),
         ("dataloader.train.mapper.augmentations.4.max_size=1", "is a list of 1 elements"),
         ("train.max_iter", "cannot be read as key=value"),
         ("train.output_dir", "cannot be read as key=value"),

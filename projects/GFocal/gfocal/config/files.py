@@ -9,7 +9,7 @@ from types import FrameType
 import yaml
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from .keys import Config, all_keys, unknown_key
 from .options import OPTIONS, is_declared
@@ -53,9 +53,10 @@ def _load_py(path: str) -> DictConfig:
         return LazyConfig.load(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (ValueError, OSError, SyntaxError):
-        raise
     except Exception as error:  # whatever the code of a config raises
+        says_enough = isinstance(error, (ValueError, OSError, SyntaxError))
+        if says_enough and not isinstance(error, OmegaConfBaseException):
+            raise
         frames = list(traceback.walk_tb(error.__traceback__))
         while frames and _is_library(frames[-1][0]):  # the line that called it says more
             frames.pop()
@@ -84,7 +85,12 @@ def _is_config_file(frame: FrameType) -> bool:
 
 def _is_library(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__", "").partition(".")[0]
-    return module in ("detectron2", "importlib", "omegaconf") and not _is_config_file(frame)
+    return module in (
+        "collections",
+        "detectron2",
+        "importlib",
+        "omegaconf",
+    ) and not _is_config_file(frame)
 
 
 def _load_yaml(path: str) -> Config:

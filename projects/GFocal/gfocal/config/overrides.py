@@ -84,6 +84,8 @@ def _override_lazy(cfg: DictConfig, text: str) -> None:
             "commas: 'key=\"a,b\"'"
         )
     key = override.key_or_group
+    if override.is_add():
+        _check_groups(cfg, key, text)
     value = _fitting(cfg, key, override.value(), text)
     current = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
     if OmegaConf.is_config(current) and isinstance(value, dict) != isinstance(current, DictConfig):
@@ -174,6 +176,16 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
         pairs += [key, _converted_number(cfg._decode_cfg_value(value), current)]
     cfg.merge_from_list(pairs)
     return cfg
+
+
+def _check_groups(cfg: DictConfig, key: str, text: str) -> None:
+    """Raises ValueError where a new key would lie below a value."""
+    parts = key.split(".")
+    for depth in range(1, len(parts)):
+        prefix = ".".join(parts[:depth])
+        group = OmegaConf.select(cfg, prefix)
+        if group is not None and not OmegaConf.is_config(group):
+            raise ValueError(f"override {text!r}: {prefix} is the value {group!r} and has no keys")
 
 
 def _check_key(cfg: DictConfig, key: str, text: str) -> None:
