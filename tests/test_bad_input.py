@@ -2,7 +2,7 @@
 
 What a single part does with it is tested beside the part: data/test_mapper.py (files, modes,
 sizes), data/test_coco.py (jsons), test_meta_arch.py (boxes, classes, regions at the model),
-engine/test_config_io.py (keys and their values), weights/ (weight files).
+config/test_overrides.py (keys and their values), weights/ (weight files).
 """
 
 import contextlib

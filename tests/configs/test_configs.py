@@ -1,6 +1,8 @@
 """Every shipped config: it loads, and its parts are what they should be, on tiny data."""
 
+import copy
 import logging
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from detectron2.utils.env import seed_all_rng
 from omegaconf import OmegaConf
 
 from gfocal import model_zoo
-from gfocal.engine import LazyTrainer, apply_overrides
+from gfocal.config import TrainOptions, apply_overrides, check_config
+from gfocal.engine import LazyTrainer
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
 from tests.data.coco_files import valid_document, write_dataset
 
@@ -85,6 +88,12 @@ def test_the_schema_of_the_training_tools(path, tmp_path):
     saved = LazyConfig.load(str(file))
     assert saved.optimizer.lr == cfg.optimizer.lr
     assert set(saved) == set(cfg)
+    assert saved.train == cfg.train
+    for again in (copy.deepcopy(cfg), pickle.loads(pickle.dumps(cfg))):
+        assert again == cfg
+        assert OmegaConf.get_type(again.train) is TrainOptions
+    check_config(cfg)
+    check_config(saved)
 
 
 def _multipliers(cfg, iterations):

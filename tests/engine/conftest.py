@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from gfocal.engine import load_config
+from gfocal.config import load_config
 
 TOY_CONFIG = os.path.join(os.path.dirname(__file__), "toy_config.py")
 

@@ -8,6 +8,7 @@ except ImportError as error:
         "tools/install_detectron2.py for a pure-Python one"
     ) from error
 
+from .config import model_zoo
 from .optimize import optimize_for_inference
 
-__all__ = ["optimize_for_inference"]
+__all__ = ["model_zoo", "optimize_for_inference"]

@@ -130,7 +130,7 @@ class GFL(DenseCore):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in; see config.py for the keys."""
+        """The yacs way in; see config/yacs.py for the keys."""
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
@@ -159,7 +159,7 @@ class GFL(DenseCore):
                 sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in shapes],
                 aspect_ratios=[1.0],
                 strides=[shape.stride for shape in shapes],
-                offset=gfl.ANCHOR_OFFSET,
+                offset=parts["anchor_offset"],
             ),
             "matcher": parts["matcher"],
             "criterion": parts["criterion"],

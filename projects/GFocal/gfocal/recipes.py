@@ -6,8 +6,9 @@ that is not in a table needs no entry: pass it in a LazyConfig.
 
 import copy
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
@@ -34,10 +35,27 @@ from .terms import (
     QualityFocalLoss,
 )
 
-__all__ = ["BOX", "MATCHER", "QUALITY", "from_yacs", "pick", "use"]
+__all__ = [
+    "BOX",
+    "MATCHER",
+    "NUMBERS",
+    "QUALITY",
+    "Number",
+    "from_yacs",
+    "pick",
+    "tower_width",
+    "use",
+]
 
-# The width of the head that a quality branch is part of.
-_HEAD_WIDTH = "${..conv_dims.0}"
+
+def tower_width(conv_dims: Sequence[int]) -> int:
+    """The channels that a tower of the head puts out. A part's LazyCall reads them by it, as an
+    interpolation cannot count from the end of a list."""
+    return conv_dims[-1]
+
+
+# Of the head that a quality branch is part of, whatever overrides make of its conv_dims.
+_HEAD_WIDTH = L(tower_width)(conv_dims="${...conv_dims}")
 
 # MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised (v1, Table 1a, Fig. 6).
 # What measures quality also weights the losses of boxes (the end of Sec. 3).
@@ -112,11 +130,53 @@ BOX: dict[str, dict[str, Any]] = {
     },
 }
 
-# MODEL.GFL.MATCHER: which locations learn which box
+# MODEL.GFL.MATCHER: which locations learn which box, and where in its cell of stride x stride a
+# location lies, in strides: FCOS's in the centre, those of the released models at the corner.
 MATCHER: dict[str, dict[str, Any]] = {
-    "atss": {"matcher": L(ATSSMatcher)()},
-    "fcos": {"matcher": L(FCOSMatcher)()},
+    "atss": {"matcher": L(ATSSMatcher)(), "anchor_offset": 0.0},
+    "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
 }
+
+# Keys of MODEL.GFL that name an entry of a table.
+_TABLES = {"QUALITY": QUALITY, "BOX_REPRESENTATION": BOX, "MATCHER": MATCHER}
+
+
+class Number(NamedTuple):
+    """A yacs key whose value is an argument of the chosen parts that have it.
+
+    Attributes:
+        key: below MODEL.GFL.
+        default: its value where a config says nothing.
+        choice: the key of MODEL.GFL that chooses the part.
+        slot: where the recipe has the part.
+        argument: of the part.
+    """
+
+    key: str
+    default: Any
+    choice: str
+    slot: str
+    argument: str
+
+
+NUMBERS = (
+    # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
+    Number("REG_MAX", 16, "BOX_REPRESENTATION", "box_representation", "reg_max"),
+    Number("BIN_WIDTH", 1.0, "BOX_REPRESENTATION", "box_representation", "bin_width"),
+    # Distribution-Guided Quality Predictor (GFLV2 Sec. 3.2).
+    Number("DGQP.TOPK", 4, "QUALITY", "quality_predictor", "topk"),
+    Number("DGQP.ADD_MEAN", True, "QUALITY", "quality_predictor", "add_mean"),
+    Number("DGQP.HIDDEN_DIM", 64, "QUALITY", "quality_predictor", "hidden_dim"),
+    # Nearest anchors a level that are candidates of a box.
+    Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
+    # Give a box without any positive its best candidate (not in the paper).
+    Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
+    # Losses.
+    Number("QFL_BETA", 2.0, "QUALITY", "cls_loss", "beta"),
+    Number("LOSS_CLS_WEIGHT", 1.0, "QUALITY", "cls_loss", "weight"),
+    Number("LOSS_BOX_REG_WEIGHT", 2.0, "BOX_REPRESENTATION", "box_loss", "weight"),
+    Number("LOSS_DFL_WEIGHT", 0.25, "BOX_REPRESENTATION", "dist_loss", "weight"),
+)
 
 
 def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, Any]:
@@ -147,8 +207,7 @@ def use(
         quality: entry of QUALITY: sets the head's quality predictor, the criterion's losses of
             class and quality, and its weight of boxes. None leaves them, here and below.
         box: entry of BOX: sets the head's box representation and the criterion's losses of boxes.
-        matcher: entry of MATCHER. FCOS's locations are the centres of the cells: with it, set
-            ``model.anchor_generator.offset = 0.5`` too.
+        matcher: entry of MATCHER: sets the matcher and the anchor generator's offset.
 
     Raises:
         ValueError: if there is no such entry.
@@ -164,41 +223,53 @@ def use(
         for name, part in parts.items():
             model.criterion[name] = part
     if matcher is not None:
-        model.matcher = pick(MATCHER, matcher, "matcher")["matcher"]
+        parts = pick(MATCHER, matcher, "matcher")
+        model.matcher = parts["matcher"]
+        model.anchor_generator.offset = parts["anchor_offset"]
 
 
 def from_yacs(gfl) -> dict[str, Any]:
-    """The parts that a MODEL.GFL node (config.py) names, instantiated.
+    """The parts that a MODEL.GFL node (config/yacs.py) names, instantiated.
 
-    A number applies where the chosen part has such an argument (REG_MAX, say, is read by the
-    representations that have bins).
+    Returns:
+        "box_representation", "quality_predictor", "matcher", "anchor_offset" (in strides) and
+        "criterion".
+
+    Raises:
+        ValueError: a name that is in no table, or a number other than its default that none of the
+            chosen parts reads.
     """
-    quality = pick(QUALITY, gfl.QUALITY, "MODEL.GFL.QUALITY")
-    box = pick(BOX, gfl.BOX_REPRESENTATION, "MODEL.GFL.BOX_REPRESENTATION")
-    matcher = pick(MATCHER, gfl.MATCHER, "MODEL.GFL.MATCHER")
-    _set(matcher["matcher"], topk=gfl.ATSS_TOPK, match_every_box=gfl.ATSS_MATCH_EVERY_BOX)
-    _set(
-        quality["quality_predictor"],
-        topk=gfl.DGQP.TOPK,
-        add_mean=gfl.DGQP.ADD_MEAN,
-        hidden_dim=gfl.DGQP.HIDDEN_DIM,
-        in_channels=gfl.CONV_DIM,
-    )
-    _set(quality["cls_loss"], beta=gfl.QFL_BETA, weight=gfl.LOSS_CLS_WEIGHT)
-    _set(box["box_representation"], reg_max=gfl.REG_MAX, bin_width=gfl.BIN_WIDTH)
-    _set(box["box_loss"], weight=gfl.LOSS_BOX_REG_WEIGHT)
-    _set(box["dist_loss"], weight=gfl.LOSS_DFL_WEIGHT)
-    return {
-        "box_representation": instantiate(box.pop("box_representation")),
-        "quality_predictor": instantiate(quality.pop("quality_predictor")),
-        "matcher": instantiate(matcher["matcher"]),
-        "criterion": instantiate(L(GFLCriterion)(**quality, **box)),
-    }
+    parts: dict[str, Any] = {}
+    for choice, table in _TABLES.items():
+        parts |= pick(table, gfl[choice], f"MODEL.GFL.{choice}")
+    if gfl.ANCHOR_OFFSET is not None:
+        parts["anchor_offset"] = gfl.ANCHOR_OFFSET
+    if "in_channels" in _arguments(parts["quality_predictor"]):
+        parts["quality_predictor"].in_channels = gfl.CONV_DIM
+    for number in NUMBERS:
+        _set(parts, number, gfl)
+    names = ("box_representation", "quality_predictor", "matcher", "anchor_offset")
+    ret = {name: instantiate(parts.pop(name)) for name in names}
+    return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
 
 
-def _set(part, **settings) -> None:
+def _set(parts: Mapping[str, Any], number: Number, gfl) -> None:
+    key, default, choice, slot, argument = number
+    value = attrgetter(key)(gfl)
+    if argument in _arguments(parts[slot]):
+        parts[slot][argument] = value
+    elif value != default:
+        readers = [name for name, x in _TABLES[choice].items() if argument in _arguments(x[slot])]
+        raise ValueError(
+            f"MODEL.GFL.{key} is {value!r}, and with MODEL.GFL.{choice} {gfl[choice]!r} nothing "
+            f"reads it; expected {default!r}, or a {choice} that reads it: "
+            f"{', '.join(map(repr, readers))}"
+        )
+
+
+def _arguments(part: Any) -> Sequence[str]:
+    """Names of a LazyCall's arguments; none where there is no part."""
     if part is None:
-        return
+        return ()
     target = part["_target_"]
-    arguments = inspect.signature(locate(target) if isinstance(target, str) else target).parameters
-    part.update({name: value for name, value in settings.items() if name in arguments})
+    return [*inspect.signature(locate(target) if isinstance(target, str) else target).parameters]

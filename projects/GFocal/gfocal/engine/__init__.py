@@ -1,8 +1,15 @@
 """Training and inference from LazyConfigs and yacs configs."""
 
+from ..config import (
+    apply_overrides,
+    check_config,
+    check_model,
+    config_settings,
+    load_config,
+    resolve_device,
+    set_device,
+)
 from .base import AutocastTrainer, BaseTrainer
-from .config_checks import check_config, check_model
-from .config_io import apply_overrides, config_settings, load_config, resolve_device, set_device
 from .launch import launch
 from .lazy_trainer import LazyTrainer
 from .predictor import Predictor

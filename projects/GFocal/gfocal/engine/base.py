@@ -6,24 +6,23 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
-from omegaconf import OmegaConf
 from torch import nn
 
+from ..config import Config, config_settings, train_options
+from ..config.options import check_best_metric
 from ..meta_arch import GFL
 from ..optimize import fast_dtype, optimize_for_inference
 from ..process.rng import rng_state, set_rng_state
 from ..weights.checkpointers import GFLCheckpointer, StrictCheckpointer, check_weights
-from .config_io import Config, config_settings
 from .hooks import (
     BestMetric,
     EMAHook,
@@ -59,41 +58,6 @@ class AutocastTrainer(SimpleTrainer):
         losses.backward()
         self._write_metrics(loss_dict, data_time)
         self.optimizer.step()
-
-
-class TrainOptions(NamedTuple):
-    """What both kinds of config say about a training, named as in a LazyConfig's `train`."""
-
-    seed: int
-    deterministic: bool
-    checkpointer: dict[str, Any]
-    eval_period: int
-    log_period: int
-    ema_decay: float
-    validation_loss: bool
-    best_metric: str
-    best_mode: str
-    early_stop_patience: int
-
-
-def train_options(cfg: Config) -> TrainOptions:
-    """Returns the options of a training that a config names, or their defaults."""
-    if isinstance(cfg, CfgNode):
-        return TrainOptions(
-            seed=cfg.SEED,
-            deterministic=cfg.DETERMINISTIC,
-            checkpointer={"period": cfg.SOLVER.CHECKPOINT_PERIOD},
-            eval_period=cfg.TEST.EVAL_PERIOD,
-            log_period=20,
-            ema_decay=cfg.SOLVER.EMA_DECAY,
-            validation_loss=cfg.TEST.VALIDATION_LOSS,
-            best_metric=cfg.TEST.BEST_METRIC,
-            best_mode=cfg.TEST.BEST_MODE,
-            early_stop_patience=cfg.TEST.EARLY_STOP_PATIENCE,
-        )
-    defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
-    given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
-    return defaults._replace(**{key: value for key, value in given.items() if value is not None})
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
@@ -235,11 +199,11 @@ class BaseTrainer(DefaultTrainer):
         if options.ema_decay:
             self._ema = EMAHook(model, options.ema_decay)
         if options.best_metric or options.early_stop_patience:
-            _check_best_metric(options)
+            check_best_metric(options)
             self._best = BestMetric(
                 options.best_metric, options.best_mode, options.early_stop_patience, self._save_best
             )
-        self._checkpoint_hook = CheckpointHook(self.checkpointer, **options.checkpointer)
+        self._checkpoint_hook = CheckpointHook(self.checkpointer, **vars(options.checkpointer))
         self._evaluation_hook = EvaluationHook(
             options.eval_period, self._evaluate, self._best and self._best.should_stop
         )
@@ -406,16 +370,6 @@ def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
             value = list(value) if isinstance(value, Sequence) else value
             ret.setdefault(name, []).append(value)
     return {name: values for name, values in ret.items() if name not in ("params", "initial_lr")}
-
-
-def _check_best_metric(options: TrainOptions) -> None:
-    needed = {
-        "ema/": ("ema_decay (SOLVER.EMA_DECAY)", options.ema_decay),
-        "validation/": ("validation_loss (TEST.VALIDATION_LOSS)", options.validation_loss),
-    }
-    for prefix, (key, value) in needed.items():
-        if options.best_metric.startswith(prefix) and not value:
-            raise ValueError(f"best_metric is {options.best_metric!r}, but {key} is {value}")
 
 
 def is_cpu(model: nn.Module) -> bool:

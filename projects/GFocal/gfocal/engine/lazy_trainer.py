@@ -27,9 +27,8 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
-from .config_checks import check_train
-from .config_io import config_settings, resolve_device
+from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
 from .hooks import ValidationBatches
 from .saving import TrainingCheckpointer
 
@@ -39,19 +38,7 @@ _TEST_NAMES = "dataloader.test.dataset.names"
 class LazyTrainer(BaseTrainer):
     """Trains and evaluates what a LazyConfig describes.
 
-    Keys read, beside the five groups above:
-
-    - `train.max_iter`
-    - `train.output_dir`, `train.init_checkpoint`, `train.device` (cuda where there is one)
-    - `train.channels_last`: memory format of the convolutions
-    - `train.amp.enabled`: on CUDA Detectron2's AMPTrainer, on a CPU bfloat16 autocast
-    - `train.ddp`: arguments of DistributedDataParallel
-    - `train.checkpointer`: arguments of PeriodicCheckpointer
-    - `train.eval_period`, `train.log_period`
-    - `train.seed`, `train.deterministic`: see :func:`gfocal.engine.base.set_seed`
-    - `train.ema_decay`, `train.validation_loss`, `train.best_metric`, `train.best_mode`,
-      `train.early_stop_patience`: see configs/common/train.py and engine/hooks.py
-    - `train.reference_world_size`, optional: see :meth:`auto_scale_workers`
+    The options below `train` are those of :class:`gfocal.config.TrainOptions`.
 
     Examples:
     ::
@@ -93,10 +80,10 @@ class LazyTrainer(BaseTrainer):
                     self.build_test_loader(cfg, name)
         on_cpu = is_cpu(model)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if on_cpu else {})}
-        ddp.update(OmegaConf.select(cfg, "train.ddp", default=None) or {})
+        ddp.update(options.ddp)
         model = create_ddp_model(model, **ddp)
         loop = SimpleTrainer
-        if OmegaConf.select(cfg, "train.amp.enabled", default=False):
+        if options.amp.enabled:
             loop = AutocastTrainer if on_cpu else AMPTrainer
         self._trainer = loop(model, data_loader, optimizer)
 
@@ -118,7 +105,7 @@ class LazyTrainer(BaseTrainer):
         set."""
         device = resolve_device(config_settings(cfg).device)
         model = instantiate(_get(cfg, "model")).to(device)
-        if OmegaConf.select(cfg, "train.channels_last", default=False):
+        if OmegaConf.select(cfg, "train.channels_last", default=TrainOptions.channels_last):
             model = model.to(memory_format=torch.channels_last)
         logging.getLogger(__name__).info(f"Model:\n{model}")
         return model

@@ -15,13 +15,12 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
+from ..config import Config, check_config, resolve_device
 from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import coco_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
 from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
-from .config_checks import check_config
-from .config_io import Config, resolve_device
 from .hooks import ValidationBatches
 from .lazy_trainer import LazyTrainer
 from .saving import TrainingCheckpointer

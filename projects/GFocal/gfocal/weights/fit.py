@@ -9,7 +9,7 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor
 
-from .. import model_zoo
+from ..config import model_zoo
 from .names import GFL, TABLES, DetectorTable
 
 __all__ = [

@@ -1,11 +1,18 @@
 """The yacs side: ``add_gfocal_config`` adds MODEL.GFL, which ``GFL.from_config`` reads."""
 
+from typing import Any
+
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from . import backbones, meta_arch, retinanet  # noqa: F401
+from .. import backbones, meta_arch, retinanet  # noqa: F401
+from ..recipes import NUMBERS
+from .options import OPTIONS
 
-__all__ = ["add_gfocal_config"]
+__all__ = ["NORMS", "add_gfocal_config"]
+
+# Keys that Detectron2's get_norm reads, where a config has them.
+NORMS = ("MODEL.GFL.NORM",)
 
 
 def add_gfocal_config(cfg: CN) -> None:
@@ -14,20 +21,9 @@ def add_gfocal_config(cfg: CN) -> None:
     A config then needs MODEL.META_ARCHITECTURE "GFL" and a backbone, e.g. MODEL.BACKBONE.NAME
     "build_gfl_resnet_fpn_backbone".
     """
-    # Train with the convolutions in the channels_last memory format.
-    cfg.MODEL.CHANNELS_LAST = False
-
-    # Algorithms that give the same bits again; with SEED from 0 on the whole training does.
-    cfg.DETERMINISTIC = False
-    # Averaged weights, evaluated and saved beside the raw ones: what a step keeps, e.g. 0.9998.
-    cfg.SOLVER.EMA_DECAY = 0.0
-    # At each evaluation also the losses on the test images.
-    cfg.TEST.VALIDATION_LOSS = False
-    # Keep model_best.pth, e.g. by "bbox/AP"; BEST_MODE "max" or "min" is better.
-    cfg.TEST.BEST_METRIC = ""
-    cfg.TEST.BEST_MODE = "max"
-    # End the training after so many evaluations without a better BEST_METRIC; 0 for never.
-    cfg.TEST.EARLY_STOP_PATIENCE = 0
+    for option in OPTIONS:
+        if option.added:
+            _add(cfg, option.yacs, option.default)
 
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
     cfg.INPUT.CROWDS = "drop"
@@ -39,9 +35,10 @@ def add_gfocal_config(cfg: CN) -> None:
     gfl.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
 
     # Anchors: one square a location, of side ANCHOR_SCALE * stride, at ((x + offset) * stride,
-    # (y + offset) * stride). The released models have offset 0. MODEL.ANCHOR_GENERATOR is not read.
+    # (y + offset) * stride). None is the offset that belongs to the matcher. The released models
+    # have 0.0. MODEL.ANCHOR_GENERATOR is not read.
     gfl.ANCHOR_SCALE = 8
-    gfl.ANCHOR_OFFSET = 0.0
+    gfl.ANCHOR_OFFSET = None
 
     # Head: NUM_CONVS 3x3 convolutions of width CONV_DIM in each of its two towers.
     gfl.NUM_CONVS = 4
@@ -53,28 +50,11 @@ def add_gfocal_config(cfg: CN) -> None:
     # Which parts: names in gfocal/recipes.py.
     gfl.QUALITY = "dgqp"  # "qfl" is GFLV1
     gfl.BOX_REPRESENTATION = "general_dfl"
-    gfl.MATCHER = "atss"  # with "fcos" set ANCHOR_OFFSET 0.5: its locations are cells' centres
+    gfl.MATCHER = "atss"
 
-    # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
-    gfl.REG_MAX = 16
-    gfl.BIN_WIDTH = 1.0
-
-    # Distribution-Guided Quality Predictor (GFLV2 Sec. 3.2).
-    gfl.DGQP = CN()
-    gfl.DGQP.TOPK = 4
-    gfl.DGQP.ADD_MEAN = True
-    gfl.DGQP.HIDDEN_DIM = 64
-
-    # Nearest anchors a level that are candidates of a box.
-    gfl.ATSS_TOPK = 9
-    # Give a box without any positive its best candidate (not in the paper).
-    gfl.ATSS_MATCH_EVERY_BOX = False
-
-    # Losses.
-    gfl.QFL_BETA = 2.0
-    gfl.LOSS_CLS_WEIGHT = 1.0
-    gfl.LOSS_BOX_REG_WEIGHT = 2.0
-    gfl.LOSS_DFL_WEIGHT = 0.25
+    # The numbers of the parts.
+    for number in NUMBERS:
+        _add(gfl, number.key, number.default)
 
     # Iterations between looks at the targets (gfocal/statistics.py); 0 for none.
     gfl.STATISTICS_PERIOD = 20
@@ -89,3 +69,10 @@ def add_gfocal_config(cfg: CN) -> None:
     cfg.MODEL.RES2NET = CN()
     cfg.MODEL.RES2NET.SCALES = 4
     cfg.MODEL.RES2NET.BASE_WIDTH = 26
+
+
+def _add(node: CN, key: str, value: Any) -> None:
+    *groups, name = key.split(".")
+    for group in groups:
+        node = node.setdefault(group, CN())
+    node[name] = value

@@ -6,6 +6,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
+from .files import load_config
+
 __all__ = ["get_config", "get_config_file", "list_configs"]
 
 
@@ -47,14 +49,12 @@ def get_config(name: str) -> DictConfig | CfgNode:
     Args:
         name: see :func:`get_config_file`.
     """
-    from .engine import load_config  # the engine is not needed for a list of names
-
     return load_config(get_config_file(name))
 
 
 def _root() -> Path:
     """configs/: inside the installed package, else at the top of the checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for root in (package / "configs", package.parents[2] / "configs"):
         if (root / "COCO-Detection").is_dir():
             return root

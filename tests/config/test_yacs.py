@@ -1,5 +1,6 @@
 """The yacs side: the same detector as the LazyConfig's, and names looked up in one table."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from gfocal import model_zoo, recipes
-from gfocal.config import add_gfocal_config
+from gfocal.config import add_gfocal_config, apply_overrides
 from gfocal.quality import NoQuality
 from gfocal.terms import GaussianNLLLoss, QualityFocalLoss
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 TWINS = [f"{name}_R_50_FPN_{schedule}" for name in ("gfl", "gflv2") for schedule in ("1x", "ms_2x")]
@@ -209,3 +210,89 @@ def test_numbers_reach_a_recipe_that_leaves_them_at_their_defaults(monkeypatch):
         yacs("gfl_R_50_FPN_1x", "MODEL.GFL.QUALITY", "mine", "MODEL.GFL.QFL_BETA", 1.0).MODEL.GFL
     )
     assert parts["criterion"].cls_loss.beta == 1.0
+
+
+@pytest.mark.parametrize(("matcher", "offset"), [("atss", 0.0), ("fcos", 0.5)])
+def test_a_matcher_brings_its_offset(matcher, offset):
+    cfg = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
+    cfg.anchor_generator.offset = 0.25
+    recipes.use(cfg, quality="qfl")
+    assert cfg.anchor_generator.offset == 0.25
+    recipes.use(cfg, matcher=matcher)
+    assert cfg.anchor_generator.offset == offset
+    keys = ["MODEL.GFL.MATCHER", matcher]
+    assert build_model(yacs("gfl_R_50_FPN_1x", *keys)).anchor_generator.offset == offset
+    for own in (0.0, 0.25, 0.5):  # a number in a config wins
+        model = build_model(yacs("gfl_R_50_FPN_1x", *keys, "MODEL.GFL.ANCHOR_OFFSET", own))
+        assert model.anchor_generator.offset == own
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "choices", "message"),
+    [
+        (
+            "QFL_BETA",
+            7.5,
+            {"QUALITY": "iou_branch"},
+            "expected 2.0, or a QUALITY .*: 'qfl', 'dgqp'",
+        ),
+        (
+            "DGQP.TOPK",
+            5,
+            {"QUALITY": "qfl"},
+            "QUALITY 'qfl' nothing reads it; expected 4, .*'dgqp'",
+        ),
+        ("DGQP.ADD_MEAN", False, {"QUALITY": "none"}, "expected True, .*'dgqp', 'dgqp_branch'$"),
+        (
+            "REG_MAX",
+            99,
+            {"BOX_REPRESENTATION": "dirac"},
+            "expected 16, .*'general', 'general_dfl'$",
+        ),
+        ("BIN_WIDTH", 2.0, {"BOX_REPRESENTATION": "gaussian"}, "expected 1.0, .*'general'"),
+        ("LOSS_DFL_WEIGHT", 1.0, {"BOX_REPRESENTATION": "general"}, "reads it: 'general_dfl'$"),
+        ("ATSS_TOPK", 5, {"MATCHER": "fcos"}, "MATCHER 'fcos' nothing reads it; .*: 'atss'$"),
+        ("ATSS_MATCH_EVERY_BOX", True, {"MATCHER": "fcos"}, "expected False, .*: 'atss'$"),
+    ],
+)
+def test_a_number_that_no_chosen_part_reads(key, value, choices, message):
+    names = {"QUALITY": "qfl", **choices}
+    keys = [x for name, choice in names.items() for x in (f"MODEL.GFL.{name}", choice)]
+    cfg = yacs("gfl_R_50_FPN_1x", *keys)
+    recipes.from_yacs(cfg.MODEL.GFL)
+    cfg.merge_from_list([f"MODEL.GFL.{key}", value])
+    with pytest.raises(ValueError, match=f"^MODEL.GFL.{key} is {value}, .*{message}"):
+        build_model(cfg)
+
+
+def test_numbers_of_yacs_are_those_of_the_lazy_config():
+    """Each default is what the part of gflv2 has: the tables cannot drift apart."""
+    cfg = get_cfg()
+    add_gfocal_config(cfg)
+    for number in recipes.NUMBERS:
+        assert attrgetter(number.key)(cfg.MODEL.GFL) == number.default
+    lazy = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
+    parts = {**lazy.criterion, **lazy.head, "matcher": lazy.matcher}
+    for number in recipes.NUMBERS:
+        if number.argument in parts[number.slot]:
+            assert parts[number.slot][number.argument] == number.default
+
+
+@pytest.mark.parametrize("quality", ["iou_branch", "centerness_branch"])
+def test_a_quality_branch_reads_the_last_width_of_the_tower(quality, tmp_path):
+    cfg = model_zoo.get_config("quick_start/shapes_gflv2.py")
+    recipes.use(cfg.model, quality=quality)
+    assert instantiate(cfg.model).head.quality_predictor.conv.in_channels == 64
+    apply_overrides(cfg, ["model.head.conv_dims=[64,32]"])
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    saved = LazyConfig.load(str(tmp_path / "saved.yaml"))
+    for x in (cfg, saved):
+        head = instantiate(x.model).head
+        assert head.quality_predictor.conv.in_channels == 32
+        predictions = head([torch.zeros(1, 64, 4, 4)] * 5)
+        assert predictions.quality_logits.shape == (1, 5 * 16, 1)
+    apply_overrides(cfg, ["model.head.quality_predictor.in_channels=32"])  # a number, as before
+    assert instantiate(cfg.model).head.quality_predictor.conv.in_channels == 32
+    keys = ["MODEL.GFL.QUALITY", quality, "MODEL.GFL.CONV_DIM", 32, "MODEL.GFL.NUM_CONVS", 2]
+    head = build_model(yacs("gfl_R_50_FPN_1x", *keys)).head
+    assert head.quality_predictor.conv.in_channels == 32

@@ -65,7 +65,7 @@ def test_configs_inside_an_installed_package(tmp_path):
     shutil.copytree(package, tmp_path / "gfocal", ignore=ignore)
     shutil.copytree(checkout, tmp_path / "gfocal" / "configs")
     code = (
-        "import gfocal.model_zoo as zoo\n"
+        "from gfocal import model_zoo as zoo\n"
         "print(zoo.get_config_file(zoo.list_configs()[0]))\n"
         "print(zoo.get_config('COCO-Detection/gflv2_R_50_FPN_1x.py').model.num_classes)\n"
     )

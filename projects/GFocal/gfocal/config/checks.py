@@ -5,11 +5,10 @@ Overrides are checked when they are applied; this is for what a config file or c
 
 import difflib
 import inspect
-import numbers
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine.defaults import create_ddp_model
@@ -19,79 +18,17 @@ from detectron2.utils.registry import Registry, locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from .config_io import Config, all_keys, arguments_of, unknown_key
+from .declaring import Kind
+from .keys import Config, all_keys, arguments_of, unknown_key
+from .options import OPTIONS
+from .yacs import NORMS
 
-
-class Kind(NamedTuple):
-    """What a value must be.
-
-    Attributes:
-        expected: in words.
-        fits: whether a value is such a one.
-    """
-
-    expected: str
-    fits: Callable[[Any], bool]
-
-    def or_null(self) -> "Kind":
-        return Kind(f"{self.expected}, or null", lambda x: x is None or self.fits(x))
-
-
-def _integer(least: int | None = None) -> Kind:
-    return Kind(
-        "an integer" + f", at least {least}" * (least is not None),
-        lambda x: (
-            isinstance(x, numbers.Integral)
-            and not isinstance(x, bool)
-            and (least is None or x >= least)
-        ),
-    )
+__all__ = ["check_config", "check_model", "check_train"]
 
 
 TRUE_OR_FALSE = Kind("true or false", lambda x: isinstance(x, bool))
-TEXT = Kind("a string", lambda x: isinstance(x, str))
 NO_TEXT = Kind("no string", lambda x: not isinstance(x, str))
-DECAY = Kind(
-    "a number between 0 and 1, or 0",
-    lambda x: isinstance(x, numbers.Real) and not isinstance(x, bool) and 0 <= x < 1,
-)
-MODE = Kind('"max" or "min"', lambda x: x in ("max", "min"))
-
-
-class Key(NamedTuple):
-    """A key that gfocal or Detectron2 reads: its name below a LazyConfig's `train`, and in yacs."""
-
-    lazy: str
-    yacs: str | None
-    kind: Kind
-
-
-KEYS = (
-    Key("output_dir", "OUTPUT_DIR", TEXT),
-    Key("init_checkpoint", "MODEL.WEIGHTS", TEXT.or_null()),
-    Key("device", "MODEL.DEVICE", TEXT.or_null()),
-    Key("max_iter", "SOLVER.MAX_ITER", _integer(1)),
-    Key("seed", "SEED", _integer()),
-    Key("deterministic", "DETERMINISTIC", TRUE_OR_FALSE),
-    Key("channels_last", "MODEL.CHANNELS_LAST", TRUE_OR_FALSE),
-    Key("amp.enabled", "SOLVER.AMP.ENABLED", TRUE_OR_FALSE),
-    Key("checkpointer.period", "SOLVER.CHECKPOINT_PERIOD", _integer(1)),
-    Key("checkpointer.max_to_keep", None, _integer(1).or_null()),
-    Key("checkpointer.file_prefix", None, TEXT),
-    Key("eval_period", "TEST.EVAL_PERIOD", _integer()),  # from 1 on; otherwise only at the end
-    Key("log_period", None, _integer(1)),
-    Key("ema_decay", "SOLVER.EMA_DECAY", DECAY),
-    Key("validation_loss", "TEST.VALIDATION_LOSS", TRUE_OR_FALSE),
-    Key("best_metric", "TEST.BEST_METRIC", TEXT),
-    Key("best_mode", "TEST.BEST_MODE", MODE),
-    Key("early_stop_patience", "TEST.EARLY_STOP_PATIENCE", _integer(0)),
-    Key("reference_world_size", "SOLVER.REFERENCE_WORLD_SIZE", _integer(0)),
-    Key("cudnn_benchmark", "CUDNN_BENCHMARK", TRUE_OR_FALSE),
-    Key("float32_precision", "FLOAT32_PRECISION", TEXT),
-)
-GROUPS = ("amp", "checkpointer", "ddp")  # of `train`, which hold nothing but keys that are known
 SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")  # that LazyTrainer builds
-SHORT_FOR = {"ema": "ema_decay", "patience": "early_stop_patience", "best": "best_metric"}
 
 
 def check_config(cfg: Config) -> None:
@@ -108,10 +45,10 @@ def check_config(cfg: Config) -> None:
             :func:`check_model` finds.
     """
     if isinstance(cfg, CfgNode):
-        keys = all_keys(cfg)
-        for key in KEYS:
-            if key.yacs in keys:
-                _check(key.yacs, attrgetter(key.yacs)(cfg), key.kind)
+        keys = set(all_keys(cfg))
+        for option in OPTIONS:
+            if option.yacs in keys:
+                _check(option.yacs, attrgetter(option.yacs)(cfg), option.kind)
         check_model(cfg)
         return
     check_train(cfg)
@@ -129,11 +66,12 @@ def check_train(cfg: DictConfig) -> None:
         ValueError: a misspelt key, or a value of another kind or out of range.
     """
     train = OmegaConf.select(cfg, "train", default={})
-    kinds = {key.lazy: key.kind for key in KEYS} | _ddp_kinds()
+    kinds = {option.key: option.kind for option in OPTIONS if option.kind} | _ddp_kinds()
     keys = [f"train.{name}" for name in kinds]
+    groups = {name.partition(".")[0] for name in kinds if "." in name}
     _check("train", train, Kind("keys", lambda x: isinstance(x, Mapping)))
     for name in train:
-        if name not in GROUPS:
+        if name not in groups:
             _check_key_of_train(train, name, kinds)
             continue
         group = OmegaConf.select(train, name)
@@ -164,8 +102,10 @@ def check_model(cfg: Config) -> None:
         architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
         if architecture.__module__.startswith(("detectron2.", "gfocal.")):  # others may need none
             _registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
-        if "GFL" in cfg.MODEL:
-            _check_norm("MODEL.GFL.NORM", cfg.MODEL.GFL.NORM)
+        keys = set(all_keys(cfg))
+        for key in NORMS:
+            if key in keys:
+                _check_norm(key, attrgetter(key)(cfg))
         return
     if OmegaConf.select(cfg, "model") is None:
         raise ValueError("the config has no 'model'")
@@ -217,7 +157,7 @@ def _resembled(name: str, known: Mapping[str, Any]) -> str | None:
         return nearest[0]
     words = name.lower().split("_")
     if len(words) == 1:
-        return SHORT_FOR.get(words[0])
+        return next((option.key for option in OPTIONS if option.short == words[0]), None)
     for key in known:
         if key == f"ddp.{name}":
             return key

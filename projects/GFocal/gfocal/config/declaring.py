@@ -1,0 +1,131 @@
+"""How an option is declared: a dataclass's field, with bounds, yacs twin and help as metadata."""
+
+import dataclasses
+import json
+import numbers
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Kind", "Option", "about", "declared", "table"]
+
+
+class Kind(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        expected: in words.
+        fits: whether a value is such a one.
+    """
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+class Option(NamedTuple):
+    """One option, read off its declaration.
+
+    Attributes:
+        key: dotted, e.g. "amp.enabled".
+        default: its value where a config says nothing.
+        kind: what it must be; None where that is anything.
+        help: a text for the docs.
+        yacs: the key of a yacs config that says the same; None for none.
+        added: whether Detectron2 does not have that key.
+        short: a word that people write for the key; None for none.
+    """
+
+    key: str
+    default: Any
+    kind: Kind | None
+    help: str
+    yacs: str | None = None
+    added: bool = False
+    short: str | None = None
+
+
+def about(
+    help: str,
+    *,
+    least: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """What a dataclass's field says of an option beside its type and default, as its metadata.
+
+    Args:
+        help: a text for the docs.
+        least, below: bounds of a number, `least` included.
+        choices: what a string can be.
+        more: `yacs`, `added`, `short`, see :class:`Option`.
+    """
+    return {"bounds": {"least": least, "below": below, "choices": choices}, "help": help, **more}
+
+
+def declared(declaration: type, prefix: str = "") -> tuple[Option, ...]:
+    """The options of a dataclass and of the dataclasses that are its fields, in order."""
+    ret: list[Option] = []
+    defaults = declaration()
+    for field in dataclasses.fields(declaration):
+        key, default = f"{prefix}{field.name}", getattr(defaults, field.name)
+        if dataclasses.is_dataclass(default):
+            ret += declared(type(default), f"{key}.")
+            continue
+        metadata = dict(field.metadata)
+        kind = _kind(field.type, **metadata.pop("bounds"))
+        ret.append(Option(key, default, kind, **metadata))
+    return tuple(ret)
+
+
+_KINDS = {
+    int: ("an integer", numbers.Integral),
+    float: ("a number", numbers.Real),
+    bool: ("true or false", bool),
+    str: ("a string", str),
+}
+
+
+def _kind(
+    annotation: Any, least: float | None, below: float | None, choices: Sequence[str]
+) -> Kind | None:
+    if annotation is Any:
+        return None
+    types = typing.get_args(annotation) or (annotation,)  # Optional[int] is (int, NoneType)
+    expected, accepted = _KINDS[types[0]]
+    if below is not None:
+        expected += f" between {least} and {below}, or {least}"
+    elif least is not None:
+        expected += f", at least {least}"
+    if choices:
+        expected = " or ".join(f'"{choice}"' for choice in choices)
+    expected += ", or null" * (len(types) > 1)
+
+    def fits(value: Any) -> bool:
+        if value is None:
+            return len(types) > 1
+        return (
+            isinstance(value, accepted)
+            and isinstance(value, bool) == (accepted is bool)  # Python's True is an integer too
+            and (least is None or value >= least)
+            and (below is None or value < below)
+            and (not choices or value in choices)
+        )
+
+    return Kind(expected, fits)
+
+
+def table(options: Sequence[Option], prefix: str = "") -> str:
+    """Options as a markdown table.
+
+    Args:
+        options: a row each.
+        prefix: what stands before their keys in a LazyConfig.
+    """
+    lines = ["| LazyConfig | yacs | default | value | |", "|---|---|---|---|---|"]
+    for x in options:
+        yacs = f"`{x.yacs}`" if x.yacs else ""
+        value = x.kind.expected if x.kind else "keys"
+        default = json.dumps(x.default)
+        lines.append(f"| `{prefix}{x.key}` | {yacs} | `{default}` | {value} | {x.help} |")
+    return "\n".join(lines)

@@ -1,0 +1,238 @@
+"""The options of a training, each declared once: key, kind, bounds, default, yacs twin, help.
+
+Read from here: the `train` node of configs/common/train.py, what a training falls back to, the yacs
+keys of ``add_gfocal_config``, the checks of ``check_train``, and the table of docs/training.md.
+
+The dataclasses are an OmegaConf structured config, so that a `train` made of them refuses unknown
+keys and other kinds of values wherever they are set. A group's type is Any, so that a config can
+replace the whole group by a plain dict. Optional, as OmegaConf 2.1 does not read ``int | None``.
+"""
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Optional
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig, OmegaConf
+
+from .declaring import about, declared
+from .keys import Config, all_keys
+
+__all__ = [
+    "OPTIONS",
+    "Amp",
+    "Checkpointer",
+    "TrainOptions",
+    "check_best_metric",
+    "is_declared",
+    "train_node",
+    "train_options",
+]
+
+
+@dataclass
+class Amp:
+    """`train.amp`."""
+
+    enabled: bool = field(
+        default=False,
+        metadata=about(
+            "mixed precision: float16 on CUDA, bfloat16 on a CPU", yacs="SOLVER.AMP.ENABLED"
+        ),
+    )
+
+
+@dataclass
+class Checkpointer:
+    """`train.checkpointer`, the arguments of fvcore's PeriodicCheckpointer."""
+
+    period: int = field(
+        default=5000,
+        metadata=about("iterations between checkpoints", least=1, yacs="SOLVER.CHECKPOINT_PERIOD"),
+    )
+    max_to_keep: Optional[int] = field(  # noqa: UP045
+        default=None, metadata=about("the newest so many are kept; null: all", least=1)
+    )
+    file_prefix: str = field(default="model", metadata=about("how the names of the files begin"))
+
+
+@dataclass
+class TrainOptions:
+    """`train` of a LazyConfig."""
+
+    output_dir: str = field(
+        default="./output",
+        metadata=about("folder of all that a training writes", yacs="OUTPUT_DIR"),
+    )
+    init_checkpoint: Optional[str] = field(  # noqa: UP045
+        default="", metadata=about("weights to start from, or to evaluate", yacs="MODEL.WEIGHTS")
+    )
+    device: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata=about(
+            "cpu, cuda, cuda:0, ...; null: cuda where there is one, else cpu", yacs="MODEL.DEVICE"
+        ),
+    )
+    max_iter: int = field(
+        default=90000, metadata=about("iterations", least=1, yacs="SOLVER.MAX_ITER")
+    )
+    seed: int = field(
+        default=-1,
+        metadata=about(
+            "from 0 on: initial weights, order of images and augmentations repeat, with any number "
+            "of workers",
+            yacs="SEED",
+        ),
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata=about(
+            "algorithms that give the same bits again, on the same machine",
+            yacs="DETERMINISTIC",
+            added=True,
+        ),
+    )
+    amp: Any = field(default_factory=Amp)
+    channels_last: bool = field(
+        default=False,
+        metadata=about("memory format of the convolutions", yacs="MODEL.CHANNELS_LAST", added=True),
+    )
+    ddp: Any = field(
+        default_factory=lambda: {
+            "broadcast_buffers": False,
+            "find_unused_parameters": False,
+            "fp16_compression": False,
+        },
+        metadata=about("arguments of DistributedDataParallel, for several processes"),
+    )
+    checkpointer: Any = field(default_factory=Checkpointer)
+    eval_period: int = field(
+        default=0,
+        metadata=about(
+            "iterations between evaluations; 0: only at the end", yacs="TEST.EVAL_PERIOD"
+        ),
+    )
+    log_period: int = field(
+        default=20, metadata=about("iterations between lines of metrics.json", least=1)
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata=about(
+            "e.g. 0.9998: averaged weights, evaluated as `ema/bbox/AP`, saved as "
+            "`model_final_ema.pth`",
+            least=0,
+            below=1,
+            yacs="SOLVER.EMA_DECAY",
+            added=True,
+            short="ema",
+        ),
+    )
+    validation_loss: bool = field(
+        default=False,
+        metadata=about(
+            "the losses on the test images at each evaluation, `validation/total_loss`; leaves no "
+            "trace in the training",
+            yacs="TEST.VALIDATION_LOSS",
+            added=True,
+        ),
+    )
+    best_metric: str = field(
+        default="",
+        metadata=about(
+            "e.g. `bbox/AP`, `ema/bbox/AP`: its best weights are kept as `model_best.pth`",
+            yacs="TEST.BEST_METRIC",
+            added=True,
+            short="best",
+        ),
+    )
+    best_mode: str = field(
+        default="max",
+        metadata=about(
+            "`min` where less is better, as for `validation/total_loss`",
+            choices=("max", "min"),
+            yacs="TEST.BEST_MODE",
+            added=True,
+        ),
+    )
+    early_stop_patience: int = field(
+        default=0,
+        metadata=about(
+            "end after so many evaluations without a better `best_metric`; 0: never",
+            least=0,
+            yacs="TEST.EARLY_STOP_PATIENCE",
+            added=True,
+            short="patience",
+        ),
+    )
+    reference_world_size: int = field(
+        default=0,
+        metadata=about(
+            "number of GPUs that the config is written for; with another number of them, batch "
+            "size, learning rate and iterations are scaled; 0: never",
+            least=0,
+            yacs="SOLVER.REFERENCE_WORLD_SIZE",
+        ),
+    )
+    cudnn_benchmark: bool = field(
+        default=False, metadata=about("cuDNN tries out its algorithms", yacs="CUDNN_BENCHMARK")
+    )
+    float32_precision: str = field(
+        default="",
+        metadata=about(
+            "of `torch.set_float32_matmul_precision`; read by Detectron2 after 0.5",
+            yacs="FLOAT32_PRECISION",
+        ),
+    )
+
+
+OPTIONS = declared(TrainOptions)
+
+
+def is_declared(kind: Any) -> bool:
+    """Whether that is the class of `train` or of a group in it, as OmegaConf's errors name it."""
+    return kind in (TrainOptions, Amp, Checkpointer)
+
+
+def train_node(**changes: Any) -> DictConfig:
+    """A `train` for a LazyConfig, which refuses keys that nothing reads.
+
+    A key of your own: ``with omegaconf.open_dict(train): train.note = "x"``.
+
+    Args:
+        changes: options that differ from their defaults; a group is a mapping of such options.
+    """
+    ret = OmegaConf.structured(TrainOptions(), flags={"allow_objects": True})
+    ret.merge_with(changes)
+    return ret
+
+
+def train_options(cfg: Config) -> TrainOptions:
+    """The options of a training that a config of either kind names, or their defaults."""
+    if isinstance(cfg, CfgNode):
+        keys = set(all_keys(cfg))
+        values = {x.key: attrgetter(x.yacs)(cfg) for x in OPTIONS if x.yacs in keys}
+    else:
+        values = {x.key: OmegaConf.select(cfg, f"train.{x.key}") for x in OPTIONS}
+    ret = TrainOptions()
+    for key, value in values.items():
+        if value is not None:
+            parent, _, name = key.rpartition(".")
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
+            setattr(getattr(ret, parent) if parent else ret, name, value)
+    return ret
+
+
+def check_best_metric(options: TrainOptions) -> None:
+    """Checks that what `best_metric` names is measured.
+
+    Raises:
+        ValueError: it is one of averaged weights or of the validation loss, and these are off.
+    """
+    needed = {
+        "ema/": ("ema_decay (SOLVER.EMA_DECAY)", options.ema_decay),
+        "validation/": ("validation_loss (TEST.VALIDATION_LOSS)", options.validation_loss),
+    }
+    for prefix, (key, value) in needed.items():
+        if options.best_metric.startswith(prefix) and not value:
+            raise ValueError(f"best_metric is {options.best_metric!r}, but {key} is {value}")

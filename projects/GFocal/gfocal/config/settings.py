@@ -1,0 +1,66 @@
+"""What both kinds of config say about a run, and the device that is meant."""
+
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from omegaconf import OmegaConf
+
+from .keys import Config
+from .options import TrainOptions
+
+__all__ = ["ConfigSettings", "config_settings", "resolve_device", "set_device"]
+
+
+class ConfigSettings(NamedTuple):
+    """What both kinds of config say about a run, under one name.
+
+    Attributes:
+        output_dir: `train.output_dir` or `OUTPUT_DIR`.
+        weights: `train.init_checkpoint` or `MODEL.WEIGHTS`; empty for none.
+        device: `train.device` or `MODEL.DEVICE`; None where the config does not say.
+    """
+
+    output_dir: str
+    weights: str
+    device: str | None
+
+
+def config_settings(cfg: Config) -> ConfigSettings:
+    """Returns the output folder, the weights and the device that a config names."""
+    if isinstance(cfg, CfgNode):
+        return ConfigSettings(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE)
+    return ConfigSettings(
+        OmegaConf.select(cfg, "train.output_dir", default=TrainOptions.output_dir),
+        OmegaConf.select(cfg, "train.init_checkpoint", default=None) or "",
+        OmegaConf.select(cfg, "train.device", default=TrainOptions.device),
+    )
+
+
+def set_device(cfg: Config, device: str) -> None:
+    """Sets the device that a config names."""
+    if isinstance(cfg, CfgNode):
+        cfg.MODEL.DEVICE = device
+    else:
+        OmegaConf.update(cfg, "train.device", device)
+
+
+def resolve_device(name: str | None = None) -> torch.device:
+    """Returns the device of that name; without one, cuda where there is one, else cpu.
+
+    Raises:
+        ValueError: no such device, or cuda on a machine without it.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the config asks for device {name!r}; expected cpu, cuda, cuda:0 or another that "
+            "PyTorch knows"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"the config asks for device {name!r}, but PyTorch sees no CUDA device here; "
+            "set train.device=cpu (LazyConfig) or MODEL.DEVICE=cpu (yacs)"
+        )
+    return device

@@ -1,0 +1,3 @@
+"""The toy config, which the engine's tests train."""
+
+from tests.engine.conftest import toy_config  # noqa: F401
