@@ -32,8 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 from gfocal import model_zoo, optimize_for_inference
 from gfocal.box_distribution import GeneralDistribution
 from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
+from gfocal.export import fast_dtype
 from gfocal.matcher import ATSSMatcher
-from gfocal.optimize import fast_dtype
 from gfocal.postprocess import detections
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
 

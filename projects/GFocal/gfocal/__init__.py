@@ -8,6 +8,6 @@ except ImportError as error:
         "tools/install_detectron2.py for a pure-Python one"
     ) from error
 
-from .optimize import optimize_for_inference
+from .export import optimize_for_inference
 
 __all__ = ["optimize_for_inference"]

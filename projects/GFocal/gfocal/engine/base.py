@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ..checkpoint import GFLCheckpointer
+from ..export import fast_dtype, optimize_for_inference
 from ..meta_arch import GFL
-from ..optimize import fast_dtype, optimize_for_inference
 from ..rng import rng_state, set_rng_state
 from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights, plain
 from .config_io import Config, config_settings

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
 from ..data.mapper import without_empty_resize
-from ..optimize import fast_dtype, optimize_for_inference
+from ..export import fast_dtype, optimize_for_inference
 from .base import StrictCheckpointer, check_weights
 from .config_io import Config, config_settings, resolve_device
 

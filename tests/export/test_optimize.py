@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d
 
 import gfocal
 from gfocal import model_zoo
-from gfocal.optimize import fast_dtype
+from gfocal.export import fast_dtype
 from tests.tiny import make_gfl, make_input
 
 

@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from .meta_arch import GFL
+from ..meta_arch import GFL
 
 __all__ = ["fast_dtype", "optimize_for_inference"]
 
