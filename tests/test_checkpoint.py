@@ -23,7 +23,7 @@ from gfocal.checkpoint import (
     load_weights_only,
     to_mmdet_state_dict,
 )
-from gfocal.engine.base import StrictCheckpointer
+from gfocal.engine.checkpointing import StrictCheckpointer
 
 from . import official
 

@@ -13,14 +13,11 @@ from torch import nn
 
 from gfocal.checkpoint import load_weights_only
 from gfocal.engine import LazyTrainer, load_config
+from gfocal.engine.best import BestMetric
 from gfocal.engine.checkpointing import StrictCheckpointer
-from gfocal.engine.hooks import (
-    BestMetric,
-    EMAHook,
-    ValidationBatches,
-    evaluation_leaves_no_trace,
-    validation_losses,
-)
+from gfocal.engine.ema import EMAHook
+from gfocal.engine.evaluation import evaluation_leaves_no_trace
+from gfocal.engine.validation import ValidationBatches, validation_losses
 from gfocal.rng import rng_state
 from tests.resume_config import MeanScore
 from tests.trainings import records

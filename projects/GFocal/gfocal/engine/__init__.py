@@ -1,11 +1,12 @@
 """Training and inference from LazyConfigs and yacs configs."""
 
-from .base import AutocastTrainer, BaseTrainer
+from .base import BaseTrainer
 from .config_checks import check_config, check_model
 from .config_io import apply_overrides, config_settings, load_config, resolve_device, set_device
 from .launch import launch
 from .lazy_trainer import LazyTrainer
 from .predictor import Predictor
+from .steps import AutocastTrainer
 from .trainer import Trainer, trainer_class
 
 __all__ = [

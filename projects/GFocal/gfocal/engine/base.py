@@ -1,64 +1,32 @@
-"""What the LazyConfig and the yacs trainer share, and the training step for AMP on a CPU."""
+"""What the LazyConfig and the yacs trainer share."""
 
 import contextlib
 import itertools
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers, hooks
+from detectron2.engine import DefaultTrainer, TrainerBase, default_writers, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from omegaconf import OmegaConf
-from torch import nn
 
 from ..checkpoint import GFLCheckpointer
 from ..export import fast_dtype, optimize_for_inference
 from ..meta_arch import GFL
 from ..rng import rng_state, set_rng_state
+from .best import BestMetric
 from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights, plain
 from .config_io import Config, config_settings
-from .hooks import (
-    BestMetric,
-    EMAHook,
-    EvaluationHook,
-    MetricsHook,
-    StopTraining,
-    ValidationBatches,
-    WriterHook,
-    evaluation_leaves_no_trace,
-    validation_losses,
-)
-
-
-class AutocastTrainer(SimpleTrainer):
-    """The step of automatic mixed precision on a CPU: the forward pass in bfloat16 autocast.
-
-    bfloat16 has the exponent range of float32, so no gradient is scaled. On CUDA use Detectron2's
-    AMPTrainer.
-    """
-
-    def run_step(self) -> None:
-        assert self.model.training, "model was changed to eval mode during training"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss_dict = self.model(data)
-            if isinstance(loss_dict, torch.Tensor):
-                loss_dict = {"total_loss": loss_dict}
-            losses = sum(loss_dict.values())
-        self.optimizer.zero_grad()
-        losses.backward()
-        self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
+from .ema import EMAHook
+from .evaluation import evaluation_leaves_no_trace
+from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
+from .validation import ValidationBatches, validation_losses
 
 
 class TrainOptions(NamedTuple):
@@ -94,22 +62,6 @@ def train_options(cfg: Config) -> TrainOptions:
     defaults = TrainOptions(-1, False, {"period": 5000}, 0, 20, 0.0, False, "", "max", 0)
     given = {key: OmegaConf.select(cfg, f"train.{key}") for key in TrainOptions._fields}
     return defaults._replace(**{key: value for key, value in given.items() if value is not None})
-
-
-def set_seed(seed: int, deterministic: bool) -> None:
-    """Seeds all generators, and asks PyTorch for algorithms that repeat.
-
-    Args:
-        seed: from 0 on; below 0 the generators are left alone.
-        deterministic: the same inputs then give the same bits on the same machine, on a CPU with
-            the same number of threads. Where an operator has no such algorithm, PyTorch warns.
-    """
-    if seed >= 0:
-        seed_all_rng(seed + comm.get_rank())
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 _ANEW = (
@@ -416,8 +368,3 @@ def _check_best_metric(options: TrainOptions) -> None:
     for prefix, (key, value) in needed.items():
         if options.best_metric.startswith(prefix) and not value:
             raise ValueError(f"best_metric is {options.best_metric!r}, but {key} is {value}")
-
-
-def is_cpu(model: nn.Module) -> bool:
-    """Whether a model's parameters are on the CPU."""
-    return next(model.parameters()).device.type == "cpu"

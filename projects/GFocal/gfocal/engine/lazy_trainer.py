@@ -14,11 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
-    TrainerBase,
-)
+from detectron2.engine import TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.solver import LRMultiplier
@@ -27,11 +23,13 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed, train_options
+from .base import BaseTrainer, train_options
 from .checkpointing import TrainingCheckpointer
 from .config_checks import check_train
 from .config_io import config_settings, resolve_device
-from .hooks import ValidationBatches
+from .seed import set_seed
+from .steps import is_cpu, step_class
+from .validation import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
 
@@ -48,7 +46,7 @@ class LazyTrainer(BaseTrainer):
     - `train.ddp`: arguments of DistributedDataParallel
     - `train.checkpointer`: arguments of PeriodicCheckpointer
     - `train.eval_period`, `train.log_period`
-    - `train.seed`, `train.deterministic`: see :func:`gfocal.engine.base.set_seed`
+    - `train.seed`, `train.deterministic`: see :func:`gfocal.engine.seed.set_seed`
     - `train.ema_decay`, `train.validation_loss`, `train.best_metric`, `train.best_mode`,
       `train.early_stop_patience`: see configs/common/train.py and engine/hooks.py
     - `train.reference_world_size`, optional: see :meth:`auto_scale_workers`
@@ -91,14 +89,11 @@ class LazyTrainer(BaseTrainer):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away
                 if self.build_evaluator(cfg, name) is not None:
                     self.build_test_loader(cfg, name)
-        on_cpu = is_cpu(model)
-        ddp = {"broadcast_buffers": False, **({"device_ids": None} if on_cpu else {})}
+        step = step_class(model, amp=OmegaConf.select(cfg, "train.amp.enabled", default=False))
+        ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(OmegaConf.select(cfg, "train.ddp", default=None) or {})
         model = create_ddp_model(model, **ddp)
-        loop = SimpleTrainer
-        if OmegaConf.select(cfg, "train.amp.enabled", default=False):
-            loop = AutocastTrainer if on_cpu else AMPTrainer
-        self._trainer = loop(model, data_loader, optimizer)
+        self._trainer = step(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = TrainingCheckpointer(

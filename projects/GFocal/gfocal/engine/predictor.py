@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
-from .base import StrictCheckpointer, check_weights
+from .checkpointing import StrictCheckpointer, check_weights
 from .config_io import Config, config_settings, resolve_device
 
 

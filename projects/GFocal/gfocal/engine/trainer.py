@@ -18,12 +18,14 @@ from torch import nn
 from ..data.coco import check_dataset_files, coco_evaluator, detection_dataset_dicts
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
+from .base import BaseTrainer
 from .checkpointing import TrainingCheckpointer
 from .config_checks import check_config
 from .config_io import Config, resolve_device
-from .hooks import ValidationBatches
 from .lazy_trainer import LazyTrainer
+from .seed import set_seed
+from .steps import AutocastTrainer, is_cpu
+from .validation import ValidationBatches
 
 
 class Trainer(BaseTrainer):
