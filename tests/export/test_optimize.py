@@ -126,6 +126,28 @@ def test_norms_without_weights_stay():
     assert synchronised.norm is None
 
 
+def test_a_detector_offers_to_be_optimized():
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Conv2d(3, 3, 1, norm=torch.nn.BatchNorm2d(3))
+            self.last = torch.nn.Linear(3, 3)
+
+    class Offering(Plain):
+        def networks(self):
+            return (self.net,)
+
+        def cast_networks(self, dtype):
+            self.net.to(dtype)
+
+    with pytest.raises(TypeError, match="got a Plain; .*methods networks and cast_networks"):
+        gfocal.optimize_for_inference(Plain())
+    fast = gfocal.optimize_for_inference(Offering(), dtype=torch.float64)
+    assert fast.net.norm is None and not fast.training
+    assert fast.net.weight.dtype == torch.float64
+    assert fast.last.weight.dtype == torch.float32
+
+
 def test_fast_dtype(monkeypatch):
     assert fast_dtype("cuda") == torch.float16
     assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, None)

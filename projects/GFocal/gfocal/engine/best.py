@@ -64,6 +64,14 @@ class BestMetric(HookBase):
         """Whether the training should end. The main process decides; all must ask together."""
         return comm.all_gather(0 < self.patience <= self.count_since)[0]
 
+    @property
+    def reason(self) -> str:
+        """Why the training should end, for the log."""
+        return (
+            f"{self.metric} has not become better than {self.best:g} in {self.count_since} "
+            "evaluations"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         names = ("metric", "mode", "best", "count_since")
         return {name: getattr(self, name) for name in names}

@@ -1,15 +1,64 @@
 """Evaluations: of the weights that a config names, and of a model in training."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, JSONWriter
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ..export import Optimizable, fast_dtype, optimize_for_inference
 from ..rng import preserved_rng
+from .checkpointing import StrictCheckpointer, check_weights
+from .config_io import Config, config_settings
 
-__all__ = ["evaluation_leaves_no_trace"]
+__all__ = ["evaluate", "evaluation_leaves_no_trace"]
+
+
+def evaluate(
+    trainer: type[DefaultTrainer], cfg: Config, *, resume: bool, fast: bool
+) -> dict[str, Any]:
+    """Evaluates the weights that a config names, see :meth:`gfocal.engine.BaseTrainer.evaluate`.
+
+    Args:
+        trainer: whose ``build_model`` and ``test`` are called.
+        cfg: the config.
+        resume: the last checkpoint in the output folder instead, if there is one.
+        fast: optimized for inference.
+    """
+    output_dir, weights, _ = config_settings(cfg)
+    model = trainer.build_model(cfg)
+    checkpointer = StrictCheckpointer(model, output_dir)
+    resume = resume and checkpointer.has_checkpoint()
+    if not resume and not check_weights(weights):
+        raise ValueError(
+            "no weights to evaluate: set train.init_checkpoint (LazyConfig) or MODEL.WEIGHTS "
+            f"(yacs), or resume where {output_dir!r} has a checkpoint"
+        )
+    if fast and not isinstance(model, Optimizable):
+        raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
+    state = checkpointer.resume_or_load(weights, resume=resume)
+    if fast:
+        optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
+    results = trainer.test(cfg, model)
+    if results and comm.is_main_process():
+        _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
+    return results
+
+
+def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) -> None:
+    PathManager.mkdirs(output_dir)
+    with EventStorage(iteration) as storage:
+        storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)
+        writer = JSONWriter(os.path.join(output_dir, "metrics.json"))
+        writer.write()
+        writer.close()
 
 
 @contextlib.contextmanager

@@ -3,24 +3,41 @@ evaluations."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+
+from .best import BestMetric
 
 __all__ = ["EvaluationHook", "MetricsHook", "StopTraining", "WriterHook", "at_last_iteration"]
 
 
 class StopTraining(BaseException):
     """Ends a training that has nothing more to gain. No Exception, as it is no failure: Detectron2
-    logs a traceback for those."""
+    logs a traceback for those.
+
+    Args:
+        iteration: the last one that was done, from 0 on.
+        reason: for the log.
+        at_resume: whether it was done before the resume, so that this run does no step.
+    """
+
+    def __init__(self, iteration: int, reason: str, *, at_resume: bool):
+        super().__init__(reason)
+        self.iteration = iteration
+        self.reason = reason
+        self.at_resume = at_resume
 
 
 class EvaluationHook(EvalHook):
-    """Detectron2's EvalHook, which after a resume makes up for the evaluation that the checkpoint
-    does not know of, as a checkpoint is written before the evaluation of its iteration, and ends a
-    training again that had come to its early stop; and which evaluates nothing after a failure.
+    """Detectron2's EvalHook, exact over a resume, with a count of evaluations for the best one.
+
+    A checkpoint is written before the evaluation of its iteration. A resume makes up for that one.
+    It also ends a training again that had come to its early stop. After a failure there is no
+    evaluation.
 
     Attributes:
         last: the iteration last evaluated; -1 for none.
@@ -28,17 +45,21 @@ class EvaluationHook(EvalHook):
     Args:
         period: iterations between evaluations; 0 for one at the end only.
         function: evaluates, {task: {metric: value}}.
-        should_stop: asked after each evaluation.
+        best: gets the results on the main process, once each, and is then asked whether to stop.
+
+    Raises:
+        StopTraining: after an evaluation, or before the first step of a resumed training.
     """
 
     def __init__(
         self,
         period: int,
         function: Callable[[], dict[str, Any]],
-        should_stop: Callable[[], bool] | None = None,
+        best: BestMetric | None = None,
     ):
-        super().__init__(period, function)
-        self._should_stop = should_stop
+        super().__init__(period, self._counted)
+        self._function = function
+        self._best = best
         self.last = -1
         self._to_make_up = -1
 
@@ -57,20 +78,22 @@ class EvaluationHook(EvalHook):
         with at_last_iteration(self.trainer):
             if self._to_make_up == start - 1:
                 self._evaluate()
-            elif self._should_stop is not None and self._should_stop():
-                self.last = start - 1  # for the results only
+                self._stop_if_exhausted(at_resume=True)
+            elif self._best is not None and self._best.should_stop():
+                self.last = start - 1  # evaluated before: now for the results only
                 self._do_eval()
-                raise StopTraining
+                self._stop(at_resume=True)
 
     def after_step(self) -> None:
         now = self.trainer.iter
         if self._is_due(now) and now + 1 != self.trainer.max_iter:
             self._evaluate()
+            self._stop_if_exhausted(at_resume=False)
 
     def after_train(self) -> None:
         if self.trainer.iter == self.trainer.max_iter:  # else it failed
             self._do_eval()
-        del self._func  # refers to the trainer
+        del self._func, self._function  # refer to the hook and to the trainer
 
     def _is_due(self, iteration: int) -> bool:
         return self._period > 0 and (iteration + 1) % self._period == 0
@@ -78,8 +101,20 @@ class EvaluationHook(EvalHook):
     def _evaluate(self) -> None:
         self._do_eval()
         self.last = self.trainer.iter
-        if self._should_stop is not None and self._should_stop():
-            raise StopTraining
+
+    def _counted(self) -> dict[str, Any]:
+        results = self._function()
+        now = self.trainer.iter
+        if self._best is not None and comm.is_main_process() and self.last != now:
+            self._best.update(results, now)
+        return results
+
+    def _stop_if_exhausted(self, *, at_resume: bool) -> None:
+        if self._best is not None and self._best.should_stop():
+            self._stop(at_resume=at_resume)
+
+    def _stop(self, *, at_resume: bool) -> NoReturn:
+        raise StopTraining(self.trainer.iter, self._best.reason, at_resume=at_resume)
 
 
 class MetricsHook(HookBase):
@@ -151,5 +186,7 @@ def at_last_iteration(trainer: TrainerBase) -> Iterator[None]:
     """Inside, it is the iteration after which the checkpoint was written that is resumed."""
     start = trainer.start_iter
     trainer.iter = trainer.storage.iter = start - 1
-    yield
-    trainer.iter = trainer.storage.iter = start
+    try:
+        yield
+    finally:
+        trainer.iter = trainer.storage.iter = start

@@ -48,7 +48,7 @@ class LazyTrainer(BaseTrainer):
     - `train.eval_period`, `train.log_period`
     - `train.seed`, `train.deterministic`: see :func:`gfocal.engine.seed.set_seed`
     - `train.ema_decay`, `train.validation_loss`, `train.best_metric`, `train.best_mode`,
-      `train.early_stop_patience`: see configs/common/train.py and engine/hooks.py
+      `train.early_stop_patience`: see configs/common/train.py, engine/ema.py and engine/best.py
     - `train.reference_world_size`, optional: see :meth:`auto_scale_workers`
 
     Examples:
