@@ -132,14 +132,16 @@ def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:
 
 def _check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
     check_dataset_files(names)
-    if cfg.MODEL.META_ARCHITECTURE != "GFL":  # other architectures have keys of their own
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    # Detectron2's architectures have their keys in nodes of other names, and may have more classes.
+    num_classes = cfg.MODEL.get(architecture, {}).get("NUM_CLASSES")
+    if num_classes is None:
         return
-    num_classes = cfg.MODEL.GFL.NUM_CLASSES
     for name in names:
         classes = MetadataCatalog.get(name).get("thing_classes", None)
         if classes is not None and len(classes) != num_classes:
             raise ValueError(
-                f"MODEL.GFL.NUM_CLASSES is {num_classes}, but dataset {name!r} has "
+                f"MODEL.{architecture}.NUM_CLASSES is {num_classes}, but dataset {name!r} has "
                 f"{len(classes)} classes"
             )
 
