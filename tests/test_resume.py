@@ -16,6 +16,7 @@ import torch
 from detectron2.engine import HookBase
 
 from gfocal.engine import LazyTrainer, load_config
+from gfocal.engine.hooks import EvaluationHook
 from gfocal.engine.saving import TrainingCheckpointer
 from gfocal.solver import AdamW
 
@@ -183,7 +184,8 @@ def test_metrics_that_are_written_seldom(tmp_path, monkeypatch, where, iteration
     trainer = Killed(load_config(CONFIG, overrides(tmp_path, "killed", *common)))
     for name in ("run_step", "_evaluate"):
         setattr(trainer, name, kill(name, getattr(trainer, name)))
-    trainer._evaluation_hook._func = trainer._evaluate
+    evaluation = next(x for x in trainer._hooks if isinstance(x, EvaluationHook))
+    evaluation._function = trainer._evaluate
     with pytest.raises(OSError, match="killed"):
         trainer.train()
     assert results(tmp_path / "killed").keys() < expected.keys()

@@ -31,8 +31,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from gfocal import model_zoo, optimize_for_inference
 from gfocal.criterion import GFLCriterion
+from gfocal.export import fast_dtype
 from gfocal.matchers import ATSSMatcher
-from gfocal.optimize import fast_dtype
 from gfocal.postprocess import NMSPostProcess
 from gfocal.representations import GeneralDistribution
 from gfocal.structures import (

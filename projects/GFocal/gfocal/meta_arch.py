@@ -185,6 +185,16 @@ class GFL(DenseCore):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Returns backbone and head, the parts that have weights."""
+        return self.backbone, self.head
+
+    def cast_networks(self, dtype: torch.dtype) -> None:
+        """Lets backbone and head compute in a precision; boxes and scores stay in float32."""
+        for network in self.networks():
+            network.to(dtype)
+        self.head.box_representation.float()  # its bins are no weights
+
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """
         Args:

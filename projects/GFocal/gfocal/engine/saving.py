@@ -15,6 +15,7 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 
 from ..weights.checkpointers import StrictCheckpointer
+from .resume import RandomStates
 
 __all__ = ["CheckpointHook", "TrainingCheckpointer", "plain"]
 
@@ -99,7 +100,18 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
     After a resume the files of the run before count among the ``max_to_keep``, and the oldest that
     are too many are removed.
+
+    Args:
+        checkpointer: writes.
+        random_states: which the checkpointed trainer saves.
+        options: of PeriodicCheckpointer: ``period``, ``max_to_keep``, ``file_prefix``.
     """
+
+    def __init__(
+        self, checkpointer: TrainingCheckpointer, random_states: RandomStates, **options: Any
+    ):
+        super().__init__(checkpointer, **options)
+        self._random_states = random_states
 
     def before_train(self) -> None:
         super().before_train()
@@ -119,15 +131,20 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if (iteration + 1) % self.period == 0 or iteration >= self.max_iter - 1:
-            with self.trainer.gathered_rng_states():
+            with self._random_states.gathered():
                 if comm.is_main_process():
                     self.step(iteration)
 
     def save_final(self, iteration: int) -> None:
         """Writes model_final.pth, for a training that ends early. For all processes."""
-        with self.trainer.gathered_rng_states():
+        with self._random_states.gathered():
             if comm.is_main_process():
                 self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
+
+    def final_is_last(self) -> bool:
+        """Whether last_checkpoint names model_final.pth."""
+        last = self.checkpointer.get_checkpoint_file()
+        return os.path.basename(last) == f"{self.file_prefix}_final.pth"
 
 
 def plain(value: Any, name: str) -> Any:

@@ -1,20 +1,37 @@
-"""A trained detector, made ready to run fast."""
+"""A trained detector, made ready to run fast.
+
+No detector is imported here. A detector offers to be optimized by two methods, see
+:class:`Optimizable`.
+"""
+
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from .meta_arch import GFL
+__all__ = ["Optimizable", "fast_dtype", "optimize_for_inference"]
 
-__all__ = ["fast_dtype", "optimize_for_inference"]
+Detector = TypeVar("Detector", bound=nn.Module)
+
+
+@runtime_checkable
+class Optimizable(Protocol):
+    """What a detector offers to be optimized, as GFL does."""
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Returns the modules that :func:`torch.compile` may take, each in one piece."""
+
+    def cast_networks(self, dtype: torch.dtype) -> None:
+        """Lets these modules compute in another precision. All else stays in float32."""
 
 
 def optimize_for_inference(
-    model: GFL,
+    model: Detector,
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     compile: bool = False,
-) -> GFL:
+) -> Detector:
     """Change a trained detector, in place, into a faster one with the same detections.
 
     Batch norm is folded into the convolutions before it. The model is for inference from then on:
@@ -32,25 +49,27 @@ def optimize_for_inference(
         The model, in eval mode.
 
     Raises:
-        TypeError: if the model is no GFL.
+        TypeError: the model does not offer it, see :class:`Optimizable`.
     """
-    if not isinstance(model, GFL):
-        raise TypeError(f"got a {type(model).__name__}; optimize_for_inference knows GFL")
+    if not isinstance(model, Optimizable):
+        raise TypeError(
+            f"got a {type(model).__name__}; optimize_for_inference knows GFL, and detectors with "
+            "its methods networks and cast_networks"
+        )
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             _fold_norm(module)
     if dtype is not None:
-        model.backbone.to(dtype)
-        model.head.to(dtype)
-        model.head.box_representation.float()  # its bins are no weights
+        model.cast_networks(dtype)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compile:
         # On a CPU the weights become constants, which are laid out for its convolutions once.
-        options = {"freezing": True} if model.device.type == "cpu" else None
-        for part in (model.backbone, model.head):
-            part.forward = torch.compile(part.forward, options=options)
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        options = {"freezing": True} if on_cpu else None
+        for network in model.networks():
+            network.forward = torch.compile(network.forward, options=options)
     return model
 
 

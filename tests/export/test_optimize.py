@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d
 
 import gfocal
 from gfocal import model_zoo
-from gfocal.optimize import fast_dtype
+from gfocal.export import fast_dtype
 from tests.tiny import make_gfl, make_input
 
 
@@ -123,6 +123,28 @@ def test_norms_without_weights_stay():
     model.backbone.extra = synchronised
     gfocal.optimize_for_inference(model)
     assert synchronised.norm is None
+
+
+def test_a_detector_offers_to_be_optimized():
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Conv2d(3, 3, 1, norm=torch.nn.BatchNorm2d(3))
+            self.last = torch.nn.Linear(3, 3)
+
+    class Offering(Plain):
+        def networks(self):
+            return (self.net,)
+
+        def cast_networks(self, dtype):
+            self.net.to(dtype)
+
+    with pytest.raises(TypeError, match="got a Plain; .*methods networks and cast_networks"):
+        gfocal.optimize_for_inference(Plain())
+    fast = gfocal.optimize_for_inference(Offering(), dtype=torch.float64)
+    assert fast.net.norm is None and not fast.training
+    assert fast.net.weight.dtype == torch.float64
+    assert fast.last.weight.dtype == torch.float32
 
 
 def test_fast_dtype(monkeypatch):
