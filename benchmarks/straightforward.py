@@ -1,7 +1,7 @@
 """GFL as its papers write it down: every box with every anchor, dense labels, everything decoded.
 
-What the package does in another way is compared with this: in the tests for the result, in
-tools/benchmark.py for time and memory.
+What the package does in another way (:mod:`gfocal.benchmarks.ours`) is compared with this: in the
+tests for the result, in tools/benchmark.py for time and memory.
 """
 
 import torch

@@ -3,19 +3,19 @@
 import json
 
 import pytest
+from gfocal.benchmarks import inputs
 
-from tests.tools.loading import load_tool
+from gfocal.cli import benchmark as tool
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    tool = load_tool("benchmark")
-    monkeypatch.setattr(tool, "HEIGHT", 96)
-    monkeypatch.setattr(tool, "WIDTH", 128)
+    monkeypatch.setattr(inputs, "HEIGHT", 96)
+    monkeypatch.setattr(inputs, "WIDTH", 128)
 
     def main(*argv):
         file = tmp_path / "rows.json"
-        rows = tool.main(tool.parse_args([*argv, "--repeat", "1", "--json", str(file)]))
+        rows = tool.run(tool.parse_args([*argv, "--repeat", "1", "--json", str(file)]))
         content = json.loads(file.read_text())
         assert content["rows"] == rows and content["task"] == argv[0] and content["machine"]
         return rows, capsys.readouterr().out
@@ -54,7 +54,6 @@ def test_train_step(run, amp):
 
 
 def test_arguments(capsys):
-    tool = load_tool("benchmark")
     for option in ("--repeat", "--batch"):
         with pytest.raises(SystemExit):
             tool.parse_args(["inference", option, "0"])
