@@ -7,8 +7,9 @@ from .coco import (
     read_coco_json,
     register_coco_json,
 )
+from .images import read_image
 from .loader import build_train_loader
-from .mapper import DetectionMapper, read_image
+from .mapper import DetectionMapper
 from .shapes import register_shapes
 
 __all__ = [
