@@ -58,12 +58,12 @@ def test_two_workers_equal_one(boxes, tmp_path):
 
 # The whole training, from the command line, on gloo.
 LAUNCHED = """
-import runpy, sys
+import sys
 from detectron2.engine import launch
+from gfocal.cli import train
 
 def main(argv):
-    tool = runpy.run_path("tools/train_net.py")
-    tool["main"](tool["parse_args"](argv))
+    train.run(train.parse_args(argv))
 
 if __name__ == "__main__":
     launch(main, 2, dist_url="auto", args=(sys.argv[1:],))

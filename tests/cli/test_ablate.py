@@ -1,4 +1,4 @@
-"""tools/ablate.py, with runs that take no time."""
+"""gfocal.cli.ablate, with runs that take no time."""
 
 import json
 import os
@@ -11,15 +11,10 @@ from detectron2.config import LazyConfig
 from PIL import Image
 
 from gfocal import model_zoo
-from tests.tools.loading import load_tool
+from gfocal.cli import ablate as tool
+from gfocal.inspect.ablations import METRICS, runs
 
 ROOT = Path(__file__).parents[2]
-tool = load_tool("ablate")
-
-
-def test_the_index_is_current():
-    folder = Path(model_zoo.get_config_file("ablations/atss.py")).parent
-    assert (folder / "README.md").read_text() == tool.index() + "\n"
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def ablate(tmp_path, monkeypatch):
                 stdout.write("Traceback\nRuntimeError: out of memory\n")
                 self.returncode = 1
                 return
-            ap = {f"bbox/{name}": 40.0 + cfg.train.seed for name in tool.METRICS}
+            ap = {f"bbox/{name}": 40.0 + cfg.train.seed for name in METRICS}
             lines = [{"iteration": 0}, {"iteration": cfg.train.max_iter - 1, **ap}]
             text = "\n".join(json.dumps(line) for line in lines)
             (folder / "metrics.json").write_text(text + "\n{cut sho")
@@ -51,11 +46,11 @@ def ablate(tmp_path, monkeypatch):
         def terminate(self):
             pass
 
-    monkeypatch.setattr(tool.subprocess, "Popen", Training)
+    monkeypatch.setattr(runs.subprocess, "Popen", Training)
 
     def run(*options):
         arguments = ["--table", "3", "--seeds", "2", "--max-iter", "7", "--output", str(tmp_path)]
-        return tool.main(tool.parse_args([*arguments, *options])), tmp_path / "3_shapes_7"
+        return tool.run(tool.parse_args([*arguments, *options])), tmp_path / "3_shapes_7"
 
     run.started, run.training = started, Training
     return run
@@ -98,7 +93,7 @@ def test_a_row_of_ones_own(ablate, monkeypatch):
         cfg.pop("paper", None)
         return cfg
 
-    monkeypatch.setattr(tool.model_zoo, "get_config", without_paper)
+    monkeypatch.setattr(model_zoo, "get_config", without_paper)
     failed, folder = ablate()
     assert failed == 0
     assert (folder / "table.md").read_text().splitlines()[2].endswith("| 40.50 ± 0.71 | - |")
@@ -110,18 +105,6 @@ def test_runs_of_another_config_are_not_mixed(ablate):
     file.write_text(file.read_text().replace("max_iter: 7", "max_iter: 8"))
     with pytest.raises(ValueError, match=r"qfl.seed0 holds a run of another config"):
         ablate()
-
-
-@pytest.mark.parametrize("table", tool.ON_SHAPES)
-def test_a_row_on_shapes_has_the_rows_parts(table, tmp_path):
-    for row in tool.rows(table):
-        ours, parts = (
-            tool.make_config(row, dataset, 5, 1, tmp_path).model for dataset in ("shapes", "coco")
-        )
-        assert ours.num_classes == 6 and parts.num_classes == 80
-        assert ours.criterion == parts.criterion and ours.matcher == parts.matcher
-        assert ours.head.box_representation == parts.head.box_representation
-        assert ours.head.quality_predictor._target_ is parts.head.quality_predictor._target_
 
 
 def test_arguments(capsys):
@@ -140,9 +123,9 @@ def test_a_real_run(tmp_path):
     """One row, as the command line starts it."""
     paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
     code = (
-        "import sys; from tests.tools.loading import load_tool; t = load_tool('ablate');"
+        "import sys; from gfocal.cli import ablate as t;"
         "t.rows = lambda table: ['ablations/table3/qfl.py'];"
-        "sys.exit(t.main(t.parse_args(sys.argv[1:])))"
+        "sys.exit(t.main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--table", "3", "--seeds", "1", "--max-iter", "2",

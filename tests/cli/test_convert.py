@@ -15,8 +15,9 @@ from gfocal.checkpoint import (
     expected_state_dict,
     to_mmdet_state_dict,
 )
-from tests.tools.loading import TOOLS, load_tool
+from gfocal.cli import convert as tool
 
+ROOT = Path(__file__).parents[2]
 NAME = "COCO-Detection/gflv2_R_50_FPN_1x.py"
 
 
@@ -32,14 +33,13 @@ def theirs():
 @pytest.fixture
 def convert(tmp_path):
     """Runs the tool in this process: (exit code, message of an error)."""
-    tool = load_tool("convert_mmdet")
 
     def run(state_dict, *options):
         if state_dict is not None:
             torch.save({"state_dict": state_dict, "meta": {}}, tmp_path / "in.pth")
         arguments = [str(tmp_path / "in.pth"), str(tmp_path / "out.pth"), *options]
         try:
-            tool.main(tool.parse_args(arguments))
+            tool.run(tool.parse_args(arguments))
         except (ValueError, OSError) as error:
             return 1, str(error)
         return 0, ""
@@ -138,10 +138,9 @@ def test_a_failure_leaves_what_was_there(theirs, convert, tmp_path, monkeypatch)
 
 
 def test_a_folder_that_is_not_there(theirs, tmp_path):
-    tool = load_tool("convert_mmdet")
     torch.save(theirs, tmp_path / "in.pth")
     with pytest.raises(FileNotFoundError, match=r"nowhere/out\.pth"):
-        tool.main(tool.parse_args([f"{tmp_path}/in.pth", f"{tmp_path}/nowhere/out.pth"]))
+        tool.run(tool.parse_args([f"{tmp_path}/in.pth", f"{tmp_path}/nowhere/out.pth"]))
 
 
 @pytest.mark.parametrize("name", [NAME.replace(".py", ".yaml"), "quick_start/../common/optim.py"])
@@ -150,6 +149,16 @@ def test_a_config_without_a_model(name, theirs, convert, tmp_path):
     code, message = convert(theirs, "--config-file", path)
     assert code == 1 and message.endswith("has no model; expected a LazyConfig")
     assert files(tmp_path) == ["in.pth"]
+
+
+def test_a_config_that_is_no_python(tmp_path):
+    """One line, no traceback."""
+    torch.save({"state_dict": {}}, tmp_path / "in.pth")
+    (tmp_path / "own.py").write_text("model = dict(x=)\n")
+    with pytest.raises(SystemExit) as error:
+        tool.main([f"{tmp_path}/in.pth", "out.pth", "--config-file", f"{tmp_path}/own.py"])
+    message = str(error.value)  # Detectron2's
+    assert message.startswith("error: ") and f"{tmp_path}/own.py has syntax error" in message
 
 
 def test_the_way_back_is_checked_too(theirs, convert, tmp_path):
@@ -183,7 +192,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     content = {"state_dict": {"a": torch.zeros(1)}, "meta": RunsCode(f"touch {tmp_path}/ran")}
     torch.save(content, tmp_path / "in.pth")
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", TOOLS / "convert_mmdet.py", "in.pth", "out.pth"],
+        [sys.executable, "-W", "ignore", ROOT / "tools/convert_mmdet.py", "in.pth", "out.pth"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -205,5 +214,5 @@ def test_code_in_a_file_is_not_run(tmp_path):
 )
 def test_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        load_tool("convert_mmdet").parse_args(arguments)
+        tool.parse_args(arguments)
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""tools/train_net.py: in this process where possible, since a new one takes seconds to import."""
+"""gfocal.cli.train: in this process where possible, since a new one takes seconds to import."""
 
 import json
 import logging
@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from gfocal import model_zoo
-from tests.tools.loading import load_tool
+from gfocal.cli import train as train_net
 
 ROOT = Path(__file__).parents[2]
-train_net = load_tool("train_net")
 TOY = str(ROOT / "tests/engine/toy_config.py")
 YACS = "COCO-Detection/gflv2_R_50_FPN_1x.yaml"
 
@@ -73,16 +72,16 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
 
 def test_resume_and_eval_only(tmp_path):
     log = tmp_path / "out/log.txt"
-    train_net.main(arguments(tmp_path, "train.max_iter=3"))
+    train_net.run(arguments(tmp_path, "train.max_iter=3"))
     assert "Starting training from iteration 0" in log.read_text()
-    train_net.main(arguments(tmp_path, resume=True))
+    train_net.run(arguments(tmp_path, resume=True))
     assert "Starting training from iteration 3" in log.read_text()
     assert "gfocal.engine.lazy_trainer" in log.read_text()  # our own messages are logged too
     assert metrics(tmp_path)[-1]["iteration"] == 6
 
     trained, count = log.read_text(), len(metrics(tmp_path))
-    train_net.main(arguments(tmp_path, resume=True, eval_only=True))
-    train_net.main(
+    train_net.run(arguments(tmp_path, resume=True, eval_only=True))
+    train_net.run(
         arguments(tmp_path, f"train.init_checkpoint={tmp_path}/out/model_final.pth", eval_only=True)
     )
     evaluated = log.read_text()[len(trained) :]
@@ -111,7 +110,7 @@ def test_mistakes_found_while_setting_up(tmp_path, monkeypatch, opts, flags, mes
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "downloads"))
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(SystemExit) as error:
-        train_net.main(arguments(tmp_path, *opts, **flags))
+        train_net.run(arguments(tmp_path, *opts, **flags))
     assert message in str(error.value)
 
 
@@ -130,14 +129,14 @@ def test_mistakes_in_a_yacs_config(tmp_path, override, message):
     args = arguments(tmp_path, config_file=model_zoo.get_config_file(YACS))
     args.opts = [f"OUTPUT_DIR={tmp_path}/out", "MODEL.DEVICE=cpu", override]
     with pytest.raises(SystemExit) as error:
-        train_net.main(args)
+        train_net.run(args)
     assert str(error.value).startswith(message)
 
 
 def test_an_error_in_a_config_file_names_the_line(tmp_path):
     (tmp_path / "a.py").write_text("model = dict(x=y)\n")
     with pytest.raises(SystemExit) as error:
-        train_net.main(arguments(tmp_path, config_file=str(tmp_path / "a.py")))
+        train_net.run(arguments(tmp_path, config_file=str(tmp_path / "a.py")))
     assert str(error.value) == f"error: {tmp_path}/a.py:1: NameError: name 'y' is not defined"
 
 
@@ -146,14 +145,14 @@ def test_an_error_in_training_keeps_its_traceback(tmp_path):
     args = arguments(tmp_path, "data.num_classes=2", "dataloader.train.dataset.num_images=2")
     args.opts.append("model.num_classes=1")
     with pytest.raises((IndexError, RuntimeError)):
-        train_net.main(args)
+        train_net.run(args)
 
 
 def test_num_gpus_0_is_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="train.device=cpu"):
-        train_net.main(arguments(tmp_path, "train.device=cuda"))
-    train_net.main(arguments(tmp_path, "train.device=cuda", "train.max_iter=1", num_gpus=0))
+        train_net.run(arguments(tmp_path, "train.device=cuda"))
+    train_net.run(arguments(tmp_path, "train.device=cuda", "train.max_iter=1", num_gpus=0))
     assert metrics(tmp_path)
 
 

@@ -8,62 +8,18 @@ another shape is an error, and then nothing is written.
 """
 
 import argparse
-import os
-import sys
+from collections.abc import Sequence
 
-import torch
+from omegaconf import DictConfig
 
-from gfocal.checkpoint import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
-from gfocal.engine import load_config
-
-
-def main(args: argparse.Namespace) -> None:
-    model_cfg, usual_classes = None, 80
-    if args.config_file:
-        cfg = load_config(args.config_file)
-        if "model" not in cfg:
-            raise ValueError(f"{args.config_file} has no model; expected a LazyConfig")
-        model_cfg, usual_classes = cfg.model, cfg.model.get("num_classes")
-        if args.num_classes is not None:
-            model_cfg.num_classes = args.num_classes
-    if args.to_mmdet:
-        state_dict, names = convert_checkpoint_to_mmdet(args.checkpoint, model_cfg)
-        save({"state_dict": state_dict, "meta": {}}, args.out)
-    else:
-        state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model_cfg)
-        save({"model": state_dict}, args.out)
-    print(f"wrote {args.out}: {len(state_dict)} tensors")
-    if names:
-        print(f"It is the model of {' and '.join(names)}.")
-    if not args.to_mmdet:
-        rows = len(state_dict["head.cls_logits.bias"])
-        config = args.config_file or f"configs/{names[0]}"
-        print(
-            f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "
-            f"train.init_checkpoint={args.out}"
-            + f" model.num_classes={rows}"
-            * (rows != usual_classes)
-        )
-
-
-def save(checkpoint: dict, path: str) -> None:
-    """Writes all of the file or nothing."""
-    part = f"{path}.part"
-    try:
-        with open(part, "wb") as f:
-            torch.save(checkpoint, f)
-        os.replace(part, path)
-    except RuntimeError as error:  # of PyTorch's writer, where the disk is full
-        raise OSError(f"could not write {part}: {error}") from error
-    finally:
-        if os.path.lexists(part):
-            os.remove(part)
+from ..checkpoint import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
+from ..engine import load_config
+from ..weights.writing import write_checkpoint
+from .common import exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("out", metavar="OUT", help="the .pth file to write")
     parser.add_argument(
@@ -90,8 +46,46 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def run(args: argparse.Namespace) -> None:
+    model, usual_classes = None, 80
+    if args.config_file:
+        model = _model_config(args.config_file)
+        usual_classes = model.get("num_classes")
+        if args.num_classes is not None:
+            model.num_classes = args.num_classes
+    if args.to_mmdet:
+        state_dict, names = convert_checkpoint_to_mmdet(args.checkpoint, model)
+        write_checkpoint({"state_dict": state_dict, "meta": {}}, args.out)
+    else:
+        state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model)
+        write_checkpoint({"model": state_dict}, args.out)
+    print(f"wrote {args.out}: {len(state_dict)} tensors")
+    if names:
+        print(f"It is the model of {' and '.join(names)}.")
+    if not args.to_mmdet:
+        classes = len(state_dict["head.cls_logits.bias"])
+        print(_how_to_evaluate(args, names, None if classes == usual_classes else classes))
+
+
+def _model_config(file: str) -> DictConfig:
+    cfg = load_config(file)
+    if "model" not in cfg:
+        raise ValueError(f"{file} has no model; expected a LazyConfig")
+    return cfg.model
+
+
+def _how_to_evaluate(
+    args: argparse.Namespace, names: Sequence[str], num_classes: int | None
+) -> str:
+    """The command; ``num_classes`` where they are others than the config's."""
+    config = args.config_file or f"configs/{names[0]}"
+    return (
+        f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "
+        f"train.init_checkpoint={args.out}"
+    ) + ("" if num_classes is None else f" model.num_classes={num_classes}")
+
+
+@exit_on_mistake()
+def main(argv: list[str] | None = None) -> int:
+    run(parse_args(argv))
+    return 0

@@ -8,31 +8,23 @@ Takes LazyConfigs (.py) and yacs configs (.yaml); overrides (key=value) stand la
 """
 
 import argparse
-import glob
 import os
-import sys
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from detectron2.structures import Instances
 from tqdm import tqdm
 
-from gfocal.data import read_image
-from gfocal.engine import Predictor, check_model, load_config
-from gfocal.visualization import (
-    detect_with_distributions,
-    draw_box_distributions,
-    draw_detections,
-    draw_grid,
-)
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-ROWS, BOXES_A_ROW = 3, 3  # on a sheet of distributions
+from ..data import read_image
+from ..data.images import find_images, output_names
+from ..engine import Predictor, check_model, load_config
+from ..inspect.gallery import PictureFiles, PictureSheet
+from ..visualization import detect_with_distributions
+from .common import complain, exit_on_mistake, make_parser
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--config-file", required=True, help=".py or .yaml")
     parser.add_argument("--weights", help="default: the weights that the config names")
     parser.add_argument("--input", required=True, nargs="+", help="files, folders or patterns")
@@ -47,94 +39,66 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--max-images", type=int, help="stop after so many images")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides: key=value")
-    return parser.parse_args()
-
-
-def find_images(inputs: list[str]) -> list[str]:
-    """The image files that files, folders and patterns name, without repetition."""
-    paths: dict[str, None] = {}
-    for item in inputs:
-        if os.path.isdir(item):
-            found = sorted(os.path.join(item, name) for name in os.listdir(item))
-            found = [path for path in found if path.lower().endswith(EXTENSIONS)]
-        else:
-            found = [item] if os.path.isfile(item) else sorted(glob.glob(item, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"--input: no image matches {item!r}")
-        paths.update(dict.fromkeys(found))
-    return list(paths)
-
-
-def output_names(paths: list[str]) -> list[str]:
-    """A file name for each image: its own without the extension, which must not occur twice."""
-    names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            same = [path for path, other in zip(paths, names) if other == name]
-            raise ValueError(f"--input: {', '.join(same)} would be written to the same picture")
-    return names
-
-
-def save(picture: np.ndarray, *path: str) -> None:
-    Image.fromarray(picture).save(os.path.join(*path))
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """Draws every image; returns a message for each that could not be read."""
+    """Draws every image; returns a sentence for each that could not be read."""
     if args.max_images is not None and args.max_images < 1:
         raise ValueError(f"--max-images is {args.max_images}, expected at least 1")
-    paths = find_images(args.input)[: args.max_images]
-    names = [os.path.basename(p) for p in paths] if args.sheet else output_names(paths)
+    paths, names = _paths_and_names(args)
     cfg = load_config(args.config_file, args.opts)
     check_model(cfg)
     predictor = Predictor(cfg, args.weights, fast=args.fast)
-    try:
-        os.makedirs(args.output, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"--output is {args.output!r}; expected a folder that is there or can be made "
-            f"({error.strerror})"
-        ) from error
-    errors, titles, pictures, rows = [], [], [], []
+    detect = _detector(predictor, args.distributions)
+    _make_folder(args.output)
+    kind = PictureSheet if args.sheet else PictureFiles
+    pictures = kind(args.output, predictor.metadata, args.confidence, args.distributions)
+    problems = []
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
             image = read_image(path, "BGR")
         except (FileNotFoundError, ValueError) as error:
-            errors.append(str(error))
+            problems.append(str(error))
             continue
-        if args.distributions:
-            inputs = [predictor.preprocess(image)]
-            instances = detect_with_distributions(predictor.model, inputs)[0]["instances"]
-        else:
-            instances = predictor(image)["instances"]
-        image = np.ascontiguousarray(image[:, :, ::-1])
-        drawing = (image, instances, predictor.metadata, args.confidence)
-        picture = draw_detections(*drawing)
-        if args.sheet:
-            titles.append(name)
-            pictures.append(picture)
-            found = min(int((instances.scores >= args.confidence).sum()), BOXES_A_ROW)
-            if args.distributions and found:
-                rows.append((found, drawing))
-        else:
-            save(picture, args.output, f"{name}_detections.png")
-            if args.distributions:
-                save(draw_box_distributions(*drawing), args.output, f"{name}_distributions.png")
-    if pictures:
-        save(draw_grid(pictures, titles), args.output, "predictions.png")
-    if rows:
-        rows.sort(key=lambda row: -row[0])  # stable: the first images that fill a row
-        best = [draw_box_distributions(*x, max_boxes=BOXES_A_ROW) for _, x in rows[:ROWS]]
-        save(draw_grid(best, columns=1, cell_width=1200), args.output, "distributions.png")
-    elif args.sheet and args.distributions:
-        errors.append(f"no distributions.png: nothing scores at least {args.confidence}")
-    return errors
+        pictures.add(name, np.ascontiguousarray(image[:, :, ::-1]), detect(image))
+    return problems + pictures.close()
 
 
-if __name__ == "__main__":
+def _paths_and_names(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The image files, and a name for the picture of each."""
     try:
-        problems = run(parse_args())
-    except (ValueError, TypeError, OSError, SyntaxError) as error:
-        sys.exit(f"error: {error}")
-    if problems:
-        sys.exit("\n".join(f"error: {problem}" for problem in problems))
+        paths = find_images(args.input)[: args.max_images]
+        names = [os.path.basename(p) for p in paths] if args.sheet else output_names(paths)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--input: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"--input: {error}") from error
+    return paths, names
+
+
+def _detector(predictor: Predictor, distributions: bool) -> Callable[[np.ndarray], Instances]:
+    """From an image (H, W, 3), BGR, to what is found in it, with the distributions or without."""
+
+    def detect(image: np.ndarray) -> Instances:
+        if not distributions:
+            return predictor(image)["instances"]
+        inputs = [predictor.preprocess(image)]
+        return detect_with_distributions(predictor.model, inputs)[0]["instances"]
+
+    return detect
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"--output is {path!r}; expected a folder that is there or can be made "
+            f"({error.strerror})"
+        ) from error
+
+
+@exit_on_mistake()
+def main(argv: list[str] | None = None) -> int:
+    return complain(run(parse_args(argv)))

@@ -11,15 +11,14 @@ so does a machine without a GPU.
 
 import argparse
 import sys
-import traceback
 
 import torch
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
-import gfocal
-from gfocal.engine import (
+from ..engine import (
+    BaseTrainer,
     check_config,
     config_settings,
     launch,
@@ -27,31 +26,7 @@ from gfocal.engine import (
     set_device,
     trainer_class,
 )
-
-
-def main(args: argparse.Namespace) -> None:
-    try:
-        cfg = load_config(args.config_file, args.opts)
-        check_config(cfg)
-        cls = trainer_class(cfg)
-        if args.num_gpus == 0:
-            set_device(cfg, "cpu")
-        default_setup(cfg, args)
-        setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
-        if args.eval_only:
-            trainer = None
-            cls.evaluate(cfg, resume=args.resume, fast=args.fast)
-        else:
-            trainer = cls(cfg)
-            trainer.resume_or_load(resume=args.resume)
-    except (ValueError, OSError, SyntaxError) as error:
-        # What the user has to correct, or a failed download; whose code found it helps who is
-        # writing a new part.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        ours = frame.filename.startswith(gfocal.__path__[0])
-        sys.exit(f"error: {error}" + ("" if ours else f" ({frame.filename}:{frame.lineno})"))
-    if trainer is not None:
-        trainer.train()
+from .common import exit_on_mistake
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -74,5 +49,40 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
-    launch(main, parse_args())
+def run(args: argparse.Namespace) -> None:
+    """One process of the command: trains, or evaluates with ``--eval-only``.
+
+    Raises:
+        SystemExit: there is something to mend, found before the first iteration.
+    """
+    # TypeError is not among them: it is a fault of a new part more often than of a config.
+    with exit_on_mistake((ValueError, OSError, SyntaxError), locate=True):
+        trainer = _set_up(args)
+    if trainer is not None:
+        trainer.train()
+
+
+def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
+    """The trainer, ready to go on; None where ``--eval-only`` has evaluated."""
+    cfg = load_config(args.config_file, args.opts)
+    check_config(cfg)
+    cls = trainer_class(cfg)
+    if args.num_gpus == 0:
+        set_device(cfg, "cpu")
+    default_setup(cfg, args)
+    setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
+    if args.eval_only:
+        cls.evaluate(cfg, resume=args.resume, fast=args.fast)
+        return None
+    trainer = cls(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer
+
+
+def main(argv: list[str] | None = None) -> int:
+    launch(run, parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.train
+    sys.exit(main())
