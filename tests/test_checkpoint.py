@@ -24,8 +24,7 @@ from gfocal.checkpoint import (
     to_mmdet_state_dict,
 )
 from gfocal.engine.base import StrictCheckpointer
-
-from . import official
+from tests.helpers import official
 
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 R50 = "COCO-Detection/gfl_R_50_FPN_1x.py"

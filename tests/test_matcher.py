@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.structures import DenseAnchors
-
-from . import official
+from tests.helpers import official
 
 STRIDES = [8, 16, 32, 64, 128]
 

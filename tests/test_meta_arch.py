@@ -18,9 +18,8 @@ from gfocal.criterion import (
 from gfocal.matcher import ATSSMatcher, FCOSMatcher, ignore_background_inside
 from gfocal.meta_arch import GFL
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
-
-from .test_synchronisation import Synchronisations
-from .tiny import make_gfl, make_head, make_input
+from tests.helpers.synchronisations import Synchronisations
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 BOX = [3.0, 2.0, 63.0, 58.0]  # larger than half an anchor: ATSS leaves smaller ones unmatched
 BATCHES = {

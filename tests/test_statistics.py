@@ -10,8 +10,7 @@ from detectron2.utils.events import EventStorage
 from gfocal.box_distribution import DiracDistance, GeneralDistribution
 from gfocal.statistics import TargetStatistics
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
-
-from .tiny import make_gfl, make_input
+from tests.helpers.tiny import make_gfl, make_input
 
 
 def batch(reg_max=4):

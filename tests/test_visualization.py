@@ -16,7 +16,7 @@ from gfocal.visualization import (
     draw_grid,
     draw_training_image,
 )
-from tests.tiny import make_gfl, make_head
+from tests.helpers.tiny import make_gfl, make_head
 
 NAMES = SimpleNamespace(thing_classes=["cat", "dog"])
 

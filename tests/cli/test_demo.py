@@ -12,15 +12,15 @@ from PIL import Image
 from gfocal.cli import demo
 from gfocal.engine import load_config
 from gfocal.engine.lazy_trainer import LazyTrainer
-from tests.engine.toy import toy_dataset
-from tests.tiny import make_gfl
+from tests.helpers.tiny import make_gfl
+from tests.helpers.toy import toy_dataset
 
 ROOT = Path(__file__).parents[2]
-TOY = str(ROOT / "tests/engine/toy_config.py")
+TOY = str(ROOT / "tests/helpers/toy_config.py")
 GFL = """
 from detectron2.config import LazyCall as L
-from tests.engine.toy_config import data, dataloader, train
-from tests.tiny import make_gfl
+from tests.helpers.toy_config import data, dataloader, train
+from tests.helpers.tiny import make_gfl
 
 model = L(make_gfl)(test_score_thresh=0.0, input_format="RGB")
 """

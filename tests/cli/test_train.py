@@ -15,7 +15,7 @@ from gfocal import model_zoo
 from gfocal.cli import train as train_net
 
 ROOT = Path(__file__).parents[2]
-TOY = str(ROOT / "tests/engine/toy_config.py")
+TOY = str(ROOT / "tests/helpers/toy_config.py")
 YACS = "COCO-Detection/gflv2_R_50_FPN_1x.yaml"
 
 

@@ -15,7 +15,7 @@ from gfocal.criterion import DistributionFocalLoss, FocalLoss, QualityFocalLoss
 from gfocal.inspect import ablations
 from gfocal.matcher import ATSSMatcher, FCOSMatcher
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
-from tests.tiny import make_input
+from tests.helpers.tiny import make_input
 
 ROWS = {
     f"{table}/{ablations.label(row)}": row

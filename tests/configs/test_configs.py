@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from gfocal import model_zoo
 from gfocal.engine import LazyTrainer, apply_overrides
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 ROOT = Path(model_zoo.get_config_file("COCO-Detection/gflv2_R_50_FPN_1x.py")).parents[1]
 SHIPPED = sorted(

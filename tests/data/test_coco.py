@@ -20,7 +20,7 @@ from gfocal.data.coco import (
     read_coco_json,
     register_coco_json,
 )
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 
 @pytest.fixture

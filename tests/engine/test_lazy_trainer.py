@@ -12,8 +12,8 @@ from fvcore.common.param_scheduler import ConstantParamScheduler
 from omegaconf import OmegaConf
 
 from gfocal.engine import LazyTrainer
-from tests.engine.toy import ToyDetector, ToyEvaluator
-from tests.trainings import records
+from tests.helpers.toy import ToyDetector, ToyEvaluator
+from tests.helpers.trainings import records
 
 
 def weights(trainer: LazyTrainer) -> torch.Tensor:

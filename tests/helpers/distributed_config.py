@@ -4,7 +4,7 @@ no boxes."""
 
 from detectron2.config import LazyCall as L
 
-from tests.tiny import make_gfl
+from tests.helpers.tiny import make_gfl
 
 from .resume_config import data, dataloader, lr_multiplier, optimizer, train  # noqa: F401
 

@@ -17,8 +17,8 @@ from detectron2.structures import Boxes, Instances
 from gfocal.checkpoint import convert_mmdet_state_dict
 from gfocal.quality import NoQuality
 
-FIXTURES = Path(__file__).parent / "fixtures"
-MODEL_CONFIG = Path(__file__).parents[1] / "configs/common/models/gfl.py"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+MODEL_CONFIG = Path(__file__).parents[2] / "configs/common/models/gfl.py"
 
 
 def load(name):

@@ -19,7 +19,7 @@ from torch import nn
 
 from gfocal.data import build_train_loader
 from gfocal.solver import SGD
-from tests.tiny import TinyBackbone, make_gfl
+from tests.helpers.tiny import TinyBackbone, make_gfl
 
 
 class NoisyBackbone(TinyBackbone):

@@ -12,7 +12,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from gfocal.data import build_train_loader
-from tests.engine.toy import ToyDetector, ToyEvaluator, toy_dataset
+from tests.helpers.toy import ToyDetector, ToyEvaluator, toy_dataset
 
 data = dict(folder="", num_classes=2)
 model = L(ToyDetector)(num_classes="${data.num_classes}")

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # How fast it went is no result; neither is the time that was left.
 TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
 

@@ -10,8 +10,8 @@ from torch import nn
 from gfocal import model_zoo
 from gfocal.backbone import DeformConv2d
 from gfocal.inspect.complexity import count_flops, count_parameters, deform_conv2d_flops
-from tests import official
-from tests.tiny import make_gfl
+from tests.helpers import official
+from tests.helpers.tiny import make_gfl
 
 R50 = "COCO-Detection/gfl_R_50_FPN_1x"
 

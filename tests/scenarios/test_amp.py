@@ -30,7 +30,7 @@ from gfocal.quality import (
     localization_iou,
 )
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets
-from tests.tiny import make_gfl, make_head, make_input
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])

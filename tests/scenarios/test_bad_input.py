@@ -26,9 +26,8 @@ from gfocal.data import (
     register_coco_json,
 )
 from gfocal.engine import load_config
-
-from .data.coco_files import valid_document, write_dataset
-from .tiny import make_gfl
+from tests.helpers.coco_files import valid_document, write_dataset
+from tests.helpers.tiny import make_gfl
 
 
 @contextlib.contextmanager

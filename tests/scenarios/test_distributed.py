@@ -15,9 +15,8 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from gfocal.workers import sum_over_workers
-
-from .tiny import make_gfl, make_input
-from .trainings import ROOT, environment, lines, results
+from tests.helpers.tiny import make_gfl, make_input
+from tests.helpers.trainings import ROOT, environment, lines, results
 
 BATCHES = {
     "both have boxes": [[[3.0, 2, 63, 58]], [[10.0, 5, 90, 60], [0.0, 0, 50, 62]]],
@@ -80,7 +79,7 @@ def start(tmp_path, how, config, name, *more):
         "launch": [f"{tmp_path}/launched.py"],
     }[how]  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, *script, "--config-file", f"tests/{config}.py", "--num-gpus", "0",
+        [sys.executable, *script, "--config-file", f"tests/helpers/{config}.py", "--num-gpus", "0",
          "--resume", *more, f"data.folder={tmp_path}/images",
          f"train.output_dir={tmp_path}/{name}"],
         env=environment(), cwd=ROOT,

@@ -15,11 +15,11 @@ from gfocal import model_zoo
 from gfocal.checkpoint import GFLCheckpointer
 from gfocal.data import coco_evaluator, register_coco_json
 from gfocal.engine import LazyTrainer, load_config
-from tests.data.coco_files import valid_document, write_dataset
-from tests.tiny import make_gfl, make_input
+from tests.helpers.coco_files import valid_document, write_dataset
+from tests.helpers.tiny import make_gfl, make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PAGE = " ".join((Path(__file__).parents[1] / "docs/errors.md").read_text().split())
+PAGE = " ".join((Path(__file__).parents[2] / "docs/errors.md").read_text().split())
 
 
 def on_the_page(phrase: str) -> str:

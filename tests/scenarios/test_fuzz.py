@@ -2,7 +2,7 @@
 
 The examples are the same in each run. For a long run with new ones:
 
-    GFOCAL_FUZZ_EXAMPLES=5000 pytest tests/test_fuzz.py
+    GFOCAL_FUZZ_EXAMPLES=5000 pytest tests/scenarios/test_fuzz.py
 """
 
 import math
@@ -31,7 +31,7 @@ from gfocal.head import GFLHead
 from gfocal.matcher import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.meta_arch import GFL
 from gfocal.quality import DistributionGuidedQualityPredictor, QualityBranch
-from tests.tiny import make_input
+from tests.helpers.tiny import make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = os.environ.get("GFOCAL_FUZZ_EXAMPLES")

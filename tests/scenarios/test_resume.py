@@ -18,10 +18,9 @@ from detectron2.engine import HookBase
 from gfocal.engine import LazyTrainer, load_config
 from gfocal.engine.checkpointing import TrainingCheckpointer
 from gfocal.solver import AdamW
+from tests.helpers.trainings import ROOT, TIMES, environment, lines, results
 
-from .trainings import ROOT, TIMES, environment, lines, results
-
-CONFIG = str(ROOT / "tests/resume_config.py")
+CONFIG = str(ROOT / "tests/helpers/resume_config.py")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing as mp
 from detectron2.utils.events import EventStorage
 
-from tests.tiny import make_gfl, make_input
+from tests.helpers.tiny import make_gfl, make_input
 
 ITERATIONS, WARM_UP = 2000, 500
 NUM_CLASSES = 80

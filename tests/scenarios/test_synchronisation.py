@@ -1,41 +1,15 @@
 """What makes a GPU's queue run empty: a step of training reads one number from it, a call of
 inference three times. (On a CPU the same operators run, so they can be counted here.)"""
 
-import traceback
-
 import pytest
 import torch
 from detectron2.structures import Boxes
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gfocal.criterion import DistributionFocalLoss, GFLCriterion, GIoULoss, QualityFocalLoss
 from gfocal.matcher import ATSSMatcher
 from gfocal.structures import DensePredictions, DenseTargets
-
-from .tiny import make_gfl, make_input
-
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
-
-
-class Synchronisations(TorchDispatchMode):
-    """Collects (operator, file of gfocal that asks for it)."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        masks = name.startswith("index") and any(
-            x is not None and x.dtype in (torch.bool, torch.uint8)
-            for arg in args
-            if isinstance(arg, (list, tuple))
-            for x in arg
-        )
-        if name in WAITING or masks:
-            frames = [f.filename for f in traceback.extract_stack() if "/gfocal/" in f.filename]
-            self.found.append((name, frames[-1].rsplit("/", 1)[1] if frames else "autograd"))
-        return func(*args, **(kwargs or {}))
+from tests.helpers.synchronisations import Synchronisations
+from tests.helpers.tiny import make_gfl, make_input
 
 
 def make_step(device="cpu"):
