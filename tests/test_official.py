@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from gfocal.weights import convert_mmdet_state_dict
-
-from . import official
+from tests.helpers import official
 
 KINDS = ["v1_r18", "v1_r50", "v2_r18", "v2_r50"]
 

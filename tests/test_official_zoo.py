@@ -15,8 +15,7 @@ from detectron2.config import instantiate
 from gfocal import model_zoo
 from gfocal.backbones import make_resnet_stages
 from gfocal.weights import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
-
-from . import official
+from tests.helpers import official
 
 CONFIGS = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 # What the official code keeps and frozen batch norm does not (or only in some versions).

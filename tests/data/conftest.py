@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from gfocal.data import (
     detection_dataset_dicts,
 )
 from gfocal.data.coco import check_dataset_files
-from tests.data.coco_files import register, valid_document, write_dataset
+from tests.helpers.coco_files import register, valid_document, write_dataset
 
 
 def test_the_same_dicts_as_detectron2(dataset):

@@ -6,7 +6,7 @@ import pytest
 from detectron2.utils.file_io import PathManager
 
 from gfocal.data import read_coco_json
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 
 def _set(kind, index, **values):

@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from gfocal.data import coco_evaluator, detection_dataset_dicts, read_coco_json
 from gfocal.data.coco import check_dataset_files
-from tests.data.coco_files import register, valid_document, write_dataset
+from tests.helpers.coco_files import register, valid_document, write_dataset
 
 
 def _evaluate(name, skip=()):

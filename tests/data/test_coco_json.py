@@ -3,7 +3,7 @@
 import pytest
 
 from gfocal.data import coco_num_classes, read_coco_json
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 
 def test_a_changed_json_is_read_again(dataset, tmp_path):

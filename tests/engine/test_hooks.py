@@ -19,11 +19,11 @@ from gfocal.engine.hooks import at_last_iteration
 from gfocal.engine.validation import ValidationBatches, validation_losses
 from gfocal.process.rng import rng_state
 from gfocal.weights import StrictCheckpointer, load_weights_only
-from tests.resume_config import MeanScore
-from tests.trainings import records
+from tests.helpers.resume_config import MeanScore
+from tests.helpers.trainings import records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIG = str(Path(__file__).parents[1] / "resume_config.py")
+CONFIG = str(Path(__file__).parents[1] / "helpers/resume_config.py")
 OFF = ["train.ema_decay=0", "train.best_metric=", "train.validation_loss=False"]
 QUICK = [
     "dataloader.train.num_workers=0",
@@ -35,7 +35,7 @@ QUICK = [
 
 @pytest.fixture
 def config(tmp_path):
-    """A function that loads tests/resume_config.py with all that is optional switched off."""
+    """A function that loads resume_config.py with all that is optional switched off."""
 
     def load(*overrides: str):
         paths = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/run"]

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from gfocal.engine import LazyTrainer
 from gfocal.export import fast_dtype
-from tests.engine.toy import ToyDetector, ToyEvaluator
-from tests.trainings import records
+from tests.helpers.toy import ToyDetector, ToyEvaluator
+from tests.helpers.trainings import records
 
 
 def weights(trainer: LazyTrainer) -> torch.Tensor:

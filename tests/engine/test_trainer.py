@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
-from tests.engine.toy import ToyDetector, toy_dataset
+from tests.helpers.toy import ToyDetector, toy_dataset
 
 YACS = """
 MODEL: {META_ARCHITECTURE: ToyDetector, DEVICE: cpu, RETINANET: {NUM_CLASSES: 2}}

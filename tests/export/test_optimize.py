@@ -10,7 +10,7 @@ from detectron2.layers import Conv2d
 import gfocal
 from gfocal import model_zoo
 from gfocal.export import fast_dtype
-from tests.tiny import make_gfl, make_input
+from tests.helpers.tiny import make_gfl, make_input
 
 
 @pytest.fixture(scope="module", params=["FrozenBN", "BN"])

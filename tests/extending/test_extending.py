@@ -24,8 +24,8 @@ from gfocal.quality import DistributionGuidedQualityPredictor, matched_quality
 from gfocal.representations import GeneralDistribution
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
 
-from ..tiny import TinyBackbone, make_gfl, make_head, make_input
 from .decoupled import DecoupledHead
 from .geometric import GeometricDistribution
 from .proposals import DenseProposals

@@ -7,7 +7,7 @@ import torch
 
 from gfocal.inspect import detect_with_distributions
 from gfocal.representations import GeneralDistribution
-from tests.tiny import make_gfl, make_head
+from tests.helpers.tiny import make_gfl, make_head
 
 
 @pytest.fixture

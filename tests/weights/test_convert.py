@@ -16,7 +16,7 @@ from gfocal.weights import (
     expected_state_dict,
     to_mmdet_state_dict,
 )
-from tests import official
+from tests.helpers import official
 
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 RESNET = {

@@ -3,8 +3,9 @@
 from .coco import detection_dataset_dicts, register_coco_json
 from .coco_evaluation import coco_evaluator
 from .coco_json import coco_num_classes, read_coco_json
+from .images import read_image
 from .loader import build_train_loader
-from .mapper import DetectionMapper, read_image
+from .mapper import DetectionMapper
 from .shapes import register_shapes
 
 __all__ = [
