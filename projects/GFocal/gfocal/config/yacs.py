@@ -28,8 +28,17 @@ def add_gfocal_config(cfg: CN) -> None:
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
     cfg.INPUT.CROWDS = "drop"
 
-    gfl = cfg.MODEL.GFL = CN()
+    cfg.MODEL.GFL = _gfl()
 
+    # build_gfl_res2net_fpn_backbone: what MODEL.RESNETS has no key for. SCALES parts of the 3x3
+    # convolutions, each BASE_WIDTH channels wide in res2 ("26w 4s").
+    cfg.MODEL.RES2NET = CN()
+    cfg.MODEL.RES2NET.SCALES = 4
+    cfg.MODEL.RES2NET.BASE_WIDTH = 26
+
+
+def _gfl() -> CN:
+    gfl = CN()
     gfl.NUM_CLASSES = 80
     # Maps of the backbone that the head sees, finest first.
     gfl.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
@@ -63,12 +72,7 @@ def add_gfocal_config(cfg: CN) -> None:
     gfl.SCORE_THRESH_TEST = 0.05
     gfl.TOPK_CANDIDATES_TEST = 1000
     gfl.NMS_THRESH_TEST = 0.6
-
-    # build_gfl_res2net_fpn_backbone: what MODEL.RESNETS has no key for. SCALES parts of the 3x3
-    # convolutions, each BASE_WIDTH channels wide in res2 ("26w 4s").
-    cfg.MODEL.RES2NET = CN()
-    cfg.MODEL.RES2NET.SCALES = 4
-    cfg.MODEL.RES2NET.BASE_WIDTH = 26
+    return gfl
 
 
 def _add(node: CN, key: str, value: Any) -> None:
