@@ -76,10 +76,14 @@ def test_editable_install_points_into_the_checkout(source: Path, tmp_path: Path)
     # -E -S: without PYTHONPATH and this environment's site-packages, where gfocal may be too.
     look = (
         f"import site; site.addsitedir({str(site)!r});"
-        "import importlib.util; print(importlib.util.find_spec('gfocal').origin)"
+        "import importlib.util; print(importlib.util.find_spec('gfocal').origin);"
+        # By the installed finder alone: importlib would import gfocal first, which needs torch.
+        "import sys; print(sys.meta_path[-1].find_spec('gfocal.benchmarks').origin)"
     )
-    origin = Path(run_python("-E", "-S", "-c", look, cwd=tmp_path).strip())
+    found = run_python("-E", "-S", "-c", look, cwd=tmp_path).splitlines()
+    origin, benchmarks = (Path(line) for line in found)
     assert origin == source / "projects" / "GFocal" / "gfocal" / "__init__.py"
+    assert benchmarks == source / "benchmarks" / "__init__.py"
     assert (origin.parents[3] / "configs").is_dir()
 
 
