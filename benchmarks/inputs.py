@@ -9,8 +9,8 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 
 from gfocal import model_zoo
-from gfocal.representations import GeneralDistribution
-from gfocal.structures import DenseAnchors, DensePredictions
+from gfocal.modeling.representations import GeneralDistribution
+from gfocal.modeling.structures import DenseAnchors, DensePredictions
 
 __all__ = [
     "make_anchors",

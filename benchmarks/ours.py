@@ -1,10 +1,10 @@
 """The package's parts, called as :mod:`gfocal.benchmarks.straightforward` is."""
 
-from gfocal.criterion import GFLCriterion
-from gfocal.matchers import ATSSMatcher
-from gfocal.postprocess import NMSPostProcess
-from gfocal.structures import GroundTruth
-from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.matchers import ATSSMatcher
+from gfocal.modeling.postprocess import NMSPostProcess
+from gfocal.modeling.structures import GroundTruth
+from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 __all__ = ["atss", "detections", "losses"]
 

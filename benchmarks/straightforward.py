@@ -8,8 +8,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
 
-from gfocal.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
-from gfocal.losses import distribution_focal_loss, quality_focal_loss
+from gfocal.modeling.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
+from gfocal.modeling.losses import distribution_focal_loss, quality_focal_loss
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gfocal import optimize_for_inference
 from gfocal.export import fast_dtype
-from gfocal.structures import DenseTargets, GroundTruth, Matches
+from gfocal.modeling.structures import DenseTargets, GroundTruth, Matches
 
 from . import inputs as make
 from . import ours, straightforward

@@ -1,6 +1,6 @@
 from detectron2.config import LazyCall as L
 
-from gfocal.quality import NoQuality
+from gfocal.modeling.quality import NoQuality
 
 from .gflv2_R_101_dcn_FPN_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,6 +1,6 @@
 """atss.py with FCOS's matching, whose locations are the centres of the cells."""
 
-from gfocal.recipes import use
+from gfocal.modeling.recipes import use
 
 from .atss import dataloader, lr_multiplier, model, optimizer, train
 

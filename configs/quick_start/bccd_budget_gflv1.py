@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from gfocal.quality import NoQuality
+from gfocal.modeling.quality import NoQuality
 
 from .bccd_budget_gflv2 import data, dataloader, lr_multiplier, model, optimizer, train
 

@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Boxes
 
 from gfocal.benchmarks import inputs, ours, straightforward, tasks
-from gfocal.structures import DenseTargets, GroundTruth, Matches
+from gfocal.modeling.structures import DenseTargets, GroundTruth, Matches
 
 
 @pytest.fixture(scope="module")

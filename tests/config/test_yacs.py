@@ -14,8 +14,8 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from gfocal import model_zoo, recipes
 from gfocal.config import add_gfocal_config, apply_overrides
-from gfocal.quality import NoQuality
-from gfocal.terms import GaussianNLLLoss, QualityFocalLoss
+from gfocal.modeling.quality import NoQuality
+from gfocal.modeling.terms import GaussianNLLLoss, QualityFocalLoss
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

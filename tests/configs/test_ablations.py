@@ -11,10 +11,10 @@ from torch import nn
 
 from gfocal import model_zoo
 from gfocal.inspect import ablations
-from gfocal.matchers import ATSSMatcher, FCOSMatcher
-from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
-from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.terms import DistributionFocalLoss, FocalLoss, QualityFocalLoss
+from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher
+from gfocal.modeling.quality import NoQuality, QualityBranch, centerness, localization_iou
+from gfocal.modeling.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.modeling.terms import DistributionFocalLoss, FocalLoss, QualityFocalLoss
 from tests.helpers.tiny import make_input
 
 ROWS = {

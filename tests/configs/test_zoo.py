@@ -6,7 +6,7 @@ import torch
 from detectron2.config import instantiate
 
 from gfocal import model_zoo
-from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor, NoQuality
 from tests.helpers.tiny import make_input
 
 PLAIN, C3_C5, C4_C5 = [0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]

@@ -11,7 +11,7 @@ from PIL import Image
 from gfocal import model_zoo
 from gfocal.data.shapes import CLASSES
 from gfocal.engine import LazyTrainer, Predictor, load_config
-from gfocal.quality import NoQuality
+from gfocal.modeling.quality import NoQuality
 
 YACS = """
 MODEL:

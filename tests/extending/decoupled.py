@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfocal.head import GFLHead
-from gfocal.structures import DensePredictions
+from gfocal.modeling.head import GFLHead
+from gfocal.modeling.structures import DensePredictions
 
 
 class DecoupledHead(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 
-from gfocal.representations import GeneralDistribution
+from gfocal.modeling.representations import GeneralDistribution
 
 
 class GeometricDistribution(GeneralDistribution):

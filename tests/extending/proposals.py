@@ -8,8 +8,8 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from gfocal.dense import DenseCore
-from gfocal.ground_truth import ground_truth_of
+from gfocal.modeling.dense import DenseCore
+from gfocal.modeling.ground_truth import ground_truth_of
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

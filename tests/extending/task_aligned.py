@@ -3,9 +3,9 @@
 import torch
 from torchvision.ops import box_iou
 
-from gfocal.boxes import boxes_to_distances
-from gfocal.matchers import BACKGROUND, nothing_matched
-from gfocal.structures import DenseAnchors, DensePredictions, GroundTruth, Matches
+from gfocal.modeling.boxes import boxes_to_distances
+from gfocal.modeling.matchers import BACKGROUND, nothing_matched
+from gfocal.modeling.structures import DenseAnchors, DensePredictions, GroundTruth, Matches
 
 
 class TaskAlignedMatcher:

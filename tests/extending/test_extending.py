@@ -17,13 +17,13 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLaye
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from gfocal.criterion import GFLCriterion
-from gfocal.matchers import ATSSMatcher
-from gfocal.postprocess import NMSPostProcess
-from gfocal.quality import DistributionGuidedQualityPredictor, matched_quality
-from gfocal.representations import GeneralDistribution
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
-from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.matchers import ATSSMatcher
+from gfocal.modeling.postprocess import NMSPostProcess
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor, matched_quality
+from gfocal.modeling.representations import GeneralDistribution
+from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
+from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
 
 from .decoupled import DecoupledHead

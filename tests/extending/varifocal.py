@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from gfocal.quality import localization_iou
-from gfocal.structures import LossInputs
+from gfocal.modeling.quality import localization_iou
+from gfocal.modeling.structures import LossInputs
 
 
 class VarifocalLoss(nn.Module):

@@ -14,7 +14,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.structures import Boxes, Instances
 
-from gfocal.quality import NoQuality
+from gfocal.modeling.quality import NoQuality
 from gfocal.weights import convert_mmdet_state_dict
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -7,14 +7,14 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from gfocal.criterion import GFLCriterion
-from gfocal.head import GFLHead
-from gfocal.matchers import ATSSMatcher
-from gfocal.meta_arch import GFL
-from gfocal.quality import DistributionGuidedQualityPredictor
-from gfocal.representations import GeneralDistribution
-from gfocal.structures import GroundTruth
-from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from gfocal.detectors.gfl import GFL
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.head import GFLHead
+from gfocal.modeling.matchers import ATSSMatcher
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor
+from gfocal.modeling.representations import GeneralDistribution
+from gfocal.modeling.structures import GroundTruth
+from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 
 class TinyBackbone(Backbone):

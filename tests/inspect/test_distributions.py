@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gfocal.inspect import detect_with_distributions
-from gfocal.representations import GeneralDistribution
+from gfocal.modeling.representations import GeneralDistribution
 from tests.helpers.tiny import make_gfl, make_head
 
 

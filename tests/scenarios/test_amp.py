@@ -10,19 +10,19 @@ from detectron2.engine import AMPTrainer
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from gfocal.criterion import GFLCriterion
-from gfocal.matchers import ATSSMatcher
-from gfocal.numerics import joint_logits
-from gfocal.postprocess import NMSPostProcess
-from gfocal.quality import (
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.matchers import ATSSMatcher
+from gfocal.modeling.numerics import joint_logits
+from gfocal.modeling.postprocess import NMSPostProcess
+from gfocal.modeling.quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
     QualityBranch,
     localization_iou,
 )
-from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
-from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
-from gfocal.terms import (
+from gfocal.modeling.representations import DiracDistance, GaussianDistance, GeneralDistribution
+from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
+from gfocal.modeling.terms import (
     DistributionFocalLoss,
     FocalLoss,
     GaussianNLLLoss,

@@ -25,12 +25,12 @@ from torchvision.ops import box_iou
 
 import gfocal
 from gfocal import recipes
-from gfocal.criterion import GFLCriterion
-from gfocal.head import GFLHead
-from gfocal.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
-from gfocal.meta_arch import GFL
-from gfocal.quality import DistributionGuidedQualityPredictor, QualityBranch
-from gfocal.representations import GeneralDistribution
+from gfocal.detectors.gfl import GFL
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.head import GFLHead
+from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor, QualityBranch
+from gfocal.modeling.representations import GeneralDistribution
 from tests.helpers.tiny import make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")

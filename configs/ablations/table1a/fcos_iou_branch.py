@@ -1,6 +1,6 @@
 """Table 1a, FCOS: IoU-branch."""
 
-from gfocal.recipes import use
+from gfocal.modeling.recipes import use
 
 from ..fcos import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,6 +1,6 @@
 """RetinaNet with Quality Focal Loss (GFL v1, https://arxiv.org/abs/2006.04388, Table 1b)."""
 
-from gfocal.retinanet import QFLRetinaNet
+from gfocal.detectors.retinanet import QFLRetinaNet
 
 from ...common.data import dataloader
 from ...common.models.retinanet import model

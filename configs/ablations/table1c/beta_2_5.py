@@ -1,6 +1,6 @@
 """Table 1c: beta = 2.5 of QFL."""
 
-from gfocal.recipes import use
+from gfocal.modeling.recipes import use
 
 from ..atss import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,6 +1,6 @@
 """Table 3: ATSS with its centerness."""
 
-from gfocal.recipes import use
+from gfocal.modeling.recipes import use
 
 from ..atss import dataloader, lr_multiplier, model, optimizer, train
 

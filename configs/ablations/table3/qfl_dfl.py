@@ -1,6 +1,6 @@
 """Table 3: QFL and DFL, which is GFL."""
 
-from gfocal.recipes import use
+from gfocal.modeling.recipes import use
 
 from ..atss import dataloader, lr_multiplier, model, optimizer, train
 

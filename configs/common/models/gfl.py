@@ -6,13 +6,13 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
 from gfocal.backbones import LinearP6P7, make_resnet_stages
-from gfocal.criterion import GFLCriterion
-from gfocal.head import GFLHead
-from gfocal.matchers import ATSSMatcher
-from gfocal.meta_arch import GFL
-from gfocal.quality import DistributionGuidedQualityPredictor
-from gfocal.representations import GeneralDistribution
-from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from gfocal.detectors.gfl import GFL
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.head import GFLHead
+from gfocal.modeling.matchers import ATSSMatcher
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor
+from gfocal.modeling.representations import GeneralDistribution
+from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
 model = L(GFL)(
     num_classes=80,

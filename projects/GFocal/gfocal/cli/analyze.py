@@ -16,10 +16,20 @@ from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 
 from .. import model_zoo
-from ..engine import check_model, load_config, set_device
-from ..inspect.complexity import count_flops, count_parameters
-from ..meta_arch import GFL
-from .common import exit_on_mistake, make_parser
+from ..detectors.gfl import GFL
+from ..engine import (
+    check_model,
+    load_config,
+    set_device,
+)
+from ..inspect.complexity import (
+    count_flops,
+    count_parameters,
+)
+from .common import (
+    exit_on_mistake,
+    make_parser,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

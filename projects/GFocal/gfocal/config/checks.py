@@ -19,7 +19,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
 from .declaring import Kind
-from .keys import Config, all_keys, arguments_of, unknown_key
+from .keys import (
+    Config,
+    all_keys,
+    arguments_of,
+    unknown_key,
+)
 from .options import OPTIONS
 from .yacs import NORMS
 

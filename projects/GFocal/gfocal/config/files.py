@@ -11,8 +11,15 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from .keys import Config, all_keys, unknown_key
-from .options import OPTIONS, is_declared
+from .keys import (
+    Config,
+    all_keys,
+    unknown_key,
+)
+from .options import (
+    OPTIONS,
+    is_declared,
+)
 from .overrides import apply_overrides
 from .settings import resolve_device
 from .yacs import add_gfocal_config

@@ -15,8 +15,14 @@ from typing import Any, Optional
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
 
-from .declaring import about, declared
-from .keys import Config, all_keys
+from .declaring import (
+    about,
+    declared,
+)
+from .keys import (
+    Config,
+    all_keys,
+)
 
 __all__ = [
     "OPTIONS",

@@ -16,7 +16,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .keys import Config, all_keys, arguments_of, parameters_of, unknown_key
+from .keys import (
+    Config,
+    all_keys,
+    arguments_of,
+    parameters_of,
+    unknown_key,
+)
 
 __all__ = ["apply_overrides"]
 

@@ -5,8 +5,11 @@ from typing import Any
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from .. import backbones, meta_arch, retinanet  # noqa: F401
-from ..recipes import NUMBERS
+from .. import backbones  # noqa: F401
+from ..detectors import (  # noqa: F401
+    gfl as meta_arch,
+)
+from ..modeling.recipes import NUMBERS
 from .options import OPTIONS
 
 __all__ = ["NORMS", "add_gfocal_config"]
@@ -56,7 +59,7 @@ def _gfl() -> CN:
     # Class score of an untrained head.
     gfl.PRIOR_PROB = 0.01
 
-    # Which parts: names in gfocal/recipes.py.
+    # Which parts: names in gfocal/modeling/recipes.py.
     gfl.QUALITY = "dgqp"  # "qfl" is GFLV1
     gfl.BOX_REPRESENTATION = "general_dfl"
     gfl.MATCHER = "atss"
@@ -65,7 +68,7 @@ def _gfl() -> CN:
     for number in NUMBERS:
         _add(gfl, number.key, number.default)
 
-    # Iterations between looks at the targets (gfocal/statistics.py); 0 for none.
+    # Iterations between looks at the targets (gfocal/modeling/statistics.py); 0 for none.
     gfl.STATISTICS_PERIOD = 20
 
     # Inference; at most TEST.DETECTIONS_PER_IMAGE detections.

@@ -33,7 +33,7 @@ class DetectionMapper(DatasetMapper):
         augmentations: augmentations or deterministic transforms.
         image_format: order of the channels, see :func:`.read_image`.
         crowds: "drop": annotations with iscrowd=1 are left out. "ignore": their boxes become the
-            image's "ignore_regions", in which :class:`gfocal.meta_arch.GFL` has no background. (A
+            image's "ignore_regions", in which :class:`gfocal.detectors.GFL` has no background. (A
             validation loss reads the test mapper's.) In yacs INPUT.CROWDS.
 
     Raises:

@@ -13,7 +13,7 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import Tensor, nn
 
-from ..meta_arch import GFL
+from ..detectors.gfl import GFL
 
 __all__ = ["count_flops", "count_parameters", "deform_conv2d_flops"]
 

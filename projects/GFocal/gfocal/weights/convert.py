@@ -12,9 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fit import is_optional, problems_of, refuse_misfit
-from .names import GFL, OLD_BACKBONE_ROWS, DetectorTable, Row, backbone_rows, inverse, rename
-from .reading import load_mmdet_checkpoint, load_weights_only, named_tensors
+from .fit import (
+    is_optional,
+    problems_of,
+    refuse_misfit,
+)
+from .names import (
+    GFL,
+    OLD_BACKBONE_ROWS,
+    DetectorTable,
+    Row,
+    backbone_rows,
+    inverse,
+    rename,
+)
+from .reading import (
+    load_mmdet_checkpoint,
+    load_weights_only,
+    named_tensors,
+)
 
 __all__ = [
     "convert_checkpoint_to_mmdet",
@@ -42,7 +58,7 @@ def convert_mmdet_state_dict(
         table: of another detector than GFL.
 
     Returns:
-        State dict of :class:`gfocal.meta_arch.GFL` with the backbones of the zoo's configs. The
+        State dict of :class:`gfocal.detectors.gfl.GFL` with the backbones of the zoo's configs. The
         tensors share storage with the input's.
 
     Raises:

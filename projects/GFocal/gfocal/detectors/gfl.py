@@ -1,0 +1,300 @@
+"""The detector: a backbone, a head, and the dense core that trains and reads them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import ImageList
+from torch import nn
+
+from ..modeling import recipes
+from ..modeling.contracts import (
+    Head,
+    Matcher,
+    PostProcess,
+)
+from ..modeling.dense import (
+    DenseCore,
+    Observer,
+)
+from ..modeling.ground_truth import ground_truth_of
+from ..modeling.head import GFLHead
+from ..modeling.observers import TrainingPictures
+from ..modeling.postprocess import NMSPostProcess
+from ..modeling.statistics import TargetStatistics
+from ..modeling.structures import (
+    DenseAnchors,
+    DensePredictions,
+    GroundTruth,
+)
+
+__all__ = ["GFL"]
+
+
+def _number(name: str) -> property:
+    """A number of the post-processing, as an attribute of the detector."""
+
+    def read(detector: "GFL"):
+        return getattr(detector.postprocess, name)
+
+    def write(detector: "GFL", value) -> None:
+        setattr(detector.postprocess, name, value)
+
+    return property(read, write)
+
+
+@META_ARCH_REGISTRY.register()
+class GFL(DenseCore):
+    """Generalized Focal Loss v1 (https://arxiv.org/abs/2006.04388) and v2
+    (https://arxiv.org/abs/2011.12885): a one-stage dense detector. The parameters are in
+    ``backbone`` and ``head``; what they say is trained and read by :class:`DenseCore`.
+
+    Args:
+        backbone: a Detectron2 backbone.
+        head: a :class:`GFLHead` or what answers ``DensePredictions`` and has ``num_classes``,
+            ``num_levels`` and ``box_representation``.
+        head_in_features: names of the backbone's maps given to the head, finest first.
+        anchor_generator: a Detectron2 anchor generator with one anchor a location. The released
+            models use side 8 * stride and offset 0.0.
+        matcher: which locations are positive for which box, called as ``matcher(anchors, truth,
+            predictions)``; see matchers.
+        criterion: :class:`GFLCriterion`.
+        num_classes: K.
+        test_score_thresh: (location, class) pairs that score above it are candidates.
+        test_topk_candidates: at most so many candidates a level.
+        test_nms_thresh: IoU above which NMS drops the lower-scored box of a class.
+        max_detections_per_image: at most so many detections.
+        postprocess: another one than :class:`NMSPostProcess` of the four numbers above, called as
+            ``postprocess(anchors, predictions, image_sizes)``. It has its own numbers.
+        pixel_mean, pixel_std: per channel, in the order of ``input_format``.
+        vis_period: iterations between training pictures in the event storage; 0 for none.
+        draw_training: what draws them, see :class:`gfocal.modeling.observers.TrainingPictures`.
+        statistics_period: iterations between looks at the targets, see
+            :class:`gfocal.modeling.statistics.TargetStatistics`; 0 for none.
+        input_format: order of the channels the data loader delivers, "RGB" or "BGR". The configs'
+            data loaders and the Predictor read it here; the model itself only draws with it.
+        observers: of training steps, beside those of the two periods; see observers.py.
+
+    Raises:
+        TypeError: if the head lacks what is read of it.
+        ValueError: if the parts do not fit together: the head's ``num_classes``, ``num_levels`` or
+            box representation, the loss terms, the backbone's features, the anchor generator's
+            levels; or if numbers are given beside a ``postprocess`` that has its own.
+    """
+
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: Head,
+        head_in_features: Sequence[str],
+        anchor_generator: nn.Module,
+        matcher: Matcher,
+        criterion: nn.Module,
+        num_classes: int,
+        test_score_thresh: float = 0.05,
+        test_topk_candidates: int = 1000,
+        test_nms_thresh: float = 0.6,
+        max_detections_per_image: int = 100,
+        postprocess: PostProcess | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        vis_period: int = 0,
+        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
+        statistics_period: int = 20,
+        input_format: str = "BGR",
+        observers: Sequence[Observer] = (),
+    ):
+        observers = [TargetStatistics(statistics_period, head_in_features), *observers]
+        if vis_period > 0:
+            observers.append(TrainingPictures(vis_period, draw_training, input_format))
+        super().__init__(
+            anchor_generator=anchor_generator,
+            matcher=matcher,
+            criterion=criterion,
+            postprocess=_postprocess(
+                postprocess,
+                score_thresh=test_score_thresh,
+                topk_candidates=test_topk_candidates,
+                nms_thresh=test_nms_thresh,
+                max_detections=max_detections_per_image,
+            ),
+            num_classes=num_classes,
+            observers=observers,
+        )
+        self.backbone = backbone
+        self.head = head
+        self.head_in_features = list(head_in_features)
+        self.input_format = input_format
+        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
+        self.check_head(head)
+        self._check_levels()
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        """The yacs way in; see config/yacs.py for the keys."""
+        gfl = cfg.MODEL.GFL
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        missing = [name for name in gfl.IN_FEATURES if name not in shapes]
+        if missing:
+            raise ValueError(
+                f"MODEL.GFL.IN_FEATURES has {missing}; expected maps of the backbone: "
+                f"{sorted(shapes)}"
+            )
+        shapes = [shapes[name] for name in gfl.IN_FEATURES]
+        parts = recipes.from_yacs(gfl)
+        return {
+            "backbone": backbone,
+            "head": GFLHead(
+                in_channels=shapes[0].channels,
+                num_levels=len(shapes),
+                num_classes=gfl.NUM_CLASSES,
+                conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
+                box_representation=parts["box_representation"],
+                quality_predictor=parts["quality_predictor"],
+                norm=gfl.NORM,
+                prior_prob=gfl.PRIOR_PROB,
+            ),
+            "head_in_features": gfl.IN_FEATURES,
+            "anchor_generator": DefaultAnchorGenerator(
+                sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in shapes],
+                aspect_ratios=[1.0],
+                strides=[shape.stride for shape in shapes],
+                offset=parts["anchor_offset"],
+            ),
+            "matcher": parts["matcher"],
+            "criterion": parts["criterion"],
+            "num_classes": gfl.NUM_CLASSES,
+            "test_score_thresh": gfl.SCORE_THRESH_TEST,
+            "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
+            "test_nms_thresh": gfl.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "vis_period": cfg.VIS_PERIOD,
+            "statistics_period": gfl.STATISTICS_PERIOD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    # The numbers of the post-processing, by Detectron2's names.
+    test_score_thresh = _number("score_thresh")
+    test_topk_candidates = _number("topk_candidates")
+    test_nms_thresh = _number("nms_thresh")
+    max_detections_per_image = _number("max_detections")
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Returns backbone and head, the parts that have weights."""
+        return self.backbone, self.head
+
+    def cast_networks(self, dtype: torch.dtype) -> None:
+        """Lets backbone and head compute in a precision; boxes and scores stay in float32."""
+        for network in self.networks():
+            network.to(dtype)
+        self.head.box_representation.float()  # its bins are no weights
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """
+        Args:
+            batched_inputs: one dict an image, as Detectron2's ``DatasetMapper`` makes them:
+                "image" (C, H, W), "instances" with gt_boxes and gt_classes (in training),
+                "height" and "width" of the wanted output (in inference). Optional in training are
+                "ignore_regions", ``Boxes`` in which there is no background, see
+                :func:`gfocal.modeling.matchers.ignore_background_inside`.
+
+        Returns:
+            In training the dict of losses; in inference one ``{"instances": Instances}`` an image,
+            in pixels of its "height" x "width".
+
+        Raises:
+            ValueError: in training, if an image has no "instances", or its boxes or classes are
+                not usable; the message names the image.
+        """
+        images, anchors, predictions = self.forward_dense(batched_inputs)
+        if self.training:
+            truth = self.ground_truth(batched_inputs, images.image_sizes)
+            return self.losses(anchors, predictions, truth, batched_inputs)
+        results = self.inference(anchors, predictions, images.image_sizes)
+        return [
+            {
+                "instances": detector_postprocess(
+                    result, inputs.get("height", size[0]), inputs.get("width", size[1])
+                )
+            }
+            for result, inputs, size in zip(results, batched_inputs, images.image_sizes)
+        ]
+
+    def forward_dense(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
+        """What the network says at every location, before matching or post-processing."""
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor.to(next(self.backbone.parameters()).dtype))
+        features = [features[name] for name in self.head_in_features]
+        return images, self.anchors(features), self.head(features)
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalize, pad to one size and batch."""
+        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [(x - self.pixel_mean) / self.pixel_std for x in images]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+    def ground_truth(
+        self, batched_inputs: list[dict[str, Any]], image_sizes: Sequence[tuple[int, int]]
+    ) -> GroundTruth:
+        """The objects of a batch, see :func:`gfocal.modeling.ground_truth.ground_truth_of`.
+
+        Args:
+            batched_inputs: see :meth:`forward`.
+            image_sizes: (height, width) of the images before padding, pixels.
+        """
+        return ground_truth_of(
+            batched_inputs,
+            image_sizes,
+            num_classes=self.num_classes,
+            size_divisibility=self.backbone.size_divisibility,
+            device=self.device,
+        )
+
+    def _check_levels(self) -> None:
+        names, shapes = self.head_in_features, self.backbone.output_shape()
+        if self.head.num_levels != len(names):
+            raise ValueError(
+                f"the head has {self.head.num_levels} levels, head_in_features are {names}"
+            )
+        missing = [name for name in names if name not in shapes]
+        if missing:
+            raise ValueError(f"head_in_features {missing} are not among {sorted(shapes)}")
+        expected = [shapes[x].stride for x in names]
+        if self.strides != expected:
+            raise ValueError(
+                f"anchor_generator has strides {self.strides}; expected those of "
+                f"head_in_features {names}: {expected}"
+            )
+
+
+def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:
+    """The part that was given, or NMSPostProcess of the numbers."""
+    if given is None:
+        return NMSPostProcess(**numbers)
+    defaults = vars(NMSPostProcess())
+    changed = [f"{name} {value}" for name, value in numbers.items() if value != defaults[name]]
+    if changed:
+        raise ValueError(
+            f"got a postprocess {type(given).__name__} and also {', '.join(changed)}, which it "
+            "does not read; set the numbers on the postprocess"
+        )
+    return given

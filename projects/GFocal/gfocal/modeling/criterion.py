@@ -1,0 +1,198 @@
+"""From predictions and targets to a dict of losses.
+
+The criterion gathers the foreground once, reduces the normalisers once, and hands every loss term
+(terms.py) the same ``LossInputs``.
+
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq. 8.
+"""
+
+import copy
+
+import torch
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from ..process.sums import (
+    each_on_its_own,
+    sum_over_workers,
+)
+from .contracts import (
+    Head,
+    Measure,
+)
+from .numerics import at_least_float32
+from .quality import (
+    NoQuality,
+    max_class_score,
+)
+from .representations import BoxRepresentation
+from .structures import (
+    DenseAnchors,
+    DensePredictions,
+    DenseTargets,
+    LossInputs,
+)
+
+__all__ = ["GFLCriterion"]
+
+
+class GFLCriterion(nn.Module):
+    """The losses of a batch, each normalised over all workers.
+
+    ``loss_cls`` is divided by the number of foreground locations, an image with none counting as
+    one; the losses of boxes by the summed ``box_weight`` of the foreground. Both are means over
+    workers, so that n workers with b images each give the gradients of one with n * b.
+
+    Args:
+        cls_loss: term of ``loss_cls``.
+        box_loss: term of ``loss_box_reg``.
+        dist_loss: term of ``loss_dfl``, or None.
+        quality_loss: term of ``loss_quality``, or None.
+        box_weight: LossInputs -> (M,) weights of the boxes, detached. (It is called before the
+            weights and normalisers themselves are known.)
+    """
+
+    def __init__(
+        self,
+        *,
+        cls_loss: nn.Module,
+        box_loss: nn.Module,
+        dist_loss: nn.Module | None = None,
+        quality_loss: nn.Module | None = None,
+        box_weight: Measure = max_class_score,
+    ):
+        super().__init__()
+        self.cls_loss = cls_loss
+        self.box_loss = box_loss
+        self.dist_loss = dist_loss
+        self.quality_loss = quality_loss
+        self.box_weight = box_weight
+
+    @property
+    def terms(self) -> dict[str, nn.Module]:
+        """{name of its loss: term}, of the slots that are filled."""
+        terms = {
+            "loss_cls": self.cls_loss,
+            "loss_box_reg": self.box_loss,
+            "loss_dfl": self.dist_loss,
+            "loss_quality": self.quality_loss,
+        }
+        return {name: term for name, term in terms.items() if term is not None}
+
+    def check_head(self, head: Head) -> None:
+        """Tries the terms on a made-up image, so that parts that do not fit are refused now.
+
+        Args:
+            head: with ``num_classes``, ``box_representation`` and perhaps ``quality_predictor``.
+
+        Raises:
+            ValueError: if a term needs what the head does not have, or answers no scalar.
+        """
+        for term in self.terms.values():
+            check_head = getattr(term, "check_head", None)
+            if check_head is not None:
+                check_head(head)
+        representation = head.box_representation
+        modules = [x for x in (self, representation) if isinstance(x, nn.Module)]
+        tensors = (x for module in modules for x in [*module.parameters(), *module.buffers()])
+        if any(x.device.type != "cpu" for x in tensors):
+            return  # on "meta" there are no numbers to try
+        has_quality = not isinstance(getattr(head, "quality_predictor", None), NoQuality)
+        # A copy, as a term may have a running state.
+        with torch.device("cpu"), each_on_its_own(), EventStorage():
+            try:
+                copy.deepcopy(self)(*_made_up(head.num_classes, representation, has_quality))
+            except Exception as error:
+                raise ValueError(
+                    f"the loss terms do not fit the head {type(head).__name__} with "
+                    f"{type(representation).__name__}: {error}"
+                ) from error
+
+    def forward(
+        self, anchors: DenseAnchors, predictions: DensePredictions, targets: DenseTargets
+    ) -> dict[str, Tensor]:
+        """
+        Returns:
+            ``loss_cls``, ``loss_box_reg`` and, where their terms are given, ``loss_dfl`` and
+            ``loss_quality``: scalars. Without any foreground the losses of boxes are 0 and every
+            parameter still gets a (zero) gradient.
+
+        Raises:
+            ValueError: if a term answers anything but a scalar.
+        """
+        inputs = self.loss_inputs(anchors, predictions, targets)
+        losses = {name: term(inputs) for name, term in self.terms.items()}
+        for name, loss in losses.items():
+            if not isinstance(loss, Tensor) or loss.dim() > 0:
+                got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise ValueError(
+                    f"the term of {name}, {type(self.terms[name]).__name__}, answered {got}; "
+                    "expected a scalar tensor, weighted and normalised"
+                )
+        return losses
+
+    def loss_inputs(
+        self, anchors: DenseAnchors, predictions: DensePredictions, targets: DenseTargets
+    ) -> LossInputs:
+        """Gather and decode the foreground once, and reduce the two normalisers once."""
+        predictions = predictions.with_tensors([at_least_float32(x) for x in predictions.tensors])
+        num_classes = predictions.cls_logits.shape[-1]
+        foreground = (targets.labels >= 0) & (targets.labels < num_classes)
+        fg_idxs = foreground.nonzero(as_tuple=True)
+        location_idxs = fg_idxs[1]
+        box_logits = predictions.box_logits[fg_idxs]
+        distances = predictions.distances_of(box_logits)
+        target_boxes = targets.boxes[fg_idxs]
+        inputs = LossInputs(
+            anchors=anchors,
+            predictions=predictions,
+            targets=targets,
+            fg_idxs=fg_idxs,
+            fg_labels=targets.labels[fg_idxs],
+            fg_joint_logits=predictions.joint_logits(fg_idxs),
+            fg_box_logits=box_logits,
+            fg_distances=distances,
+            fg_boxes=anchors.decode(distances, location_idxs),
+            fg_target_distances=anchors.encode(target_boxes, location_idxs),
+            fg_target_boxes=target_boxes,
+            box_weights=distances.new_empty(0),
+            num_foreground=distances.new_empty(0),
+            total_box_weight=distances.new_empty(0),
+        )
+        box_weights = self.box_weight(inputs)
+        num_foreground = foreground.sum(dim=1).clamp(min=1).sum()
+        sums, world_size = sum_over_workers(
+            torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
+        )
+        num_foreground, total = sums / world_size
+        return inputs._replace(
+            box_weights=box_weights,
+            num_foreground=num_foreground.clamp(min=1),
+            total_box_weight=total.clamp(min=torch.finfo(total.dtype).tiny),
+        )
+
+
+def _made_up(
+    num_classes: int, representation: BoxRepresentation, has_quality: bool
+) -> tuple[DenseAnchors, DensePredictions, DenseTargets]:
+    """An image of two locations of stride 8, the first of them with a box of 16 x 16 pixels."""
+    anchors = DenseAnchors(
+        boxes=torch.tensor([[-24.0, -24.0, 40.0, 40.0], [-16.0, -24.0, 48.0, 40.0]]),
+        strides=torch.tensor([8.0, 8.0]),
+        level_shapes=[(1, 2)],
+    )
+    predictions = DensePredictions(
+        torch.zeros(1, 2, num_classes),
+        torch.zeros(1, 2, 4, representation.num_channels),
+        torch.zeros(1, 2, 1) if has_quality else None,
+        representation,
+    )
+    targets = DenseTargets(
+        labels=torch.tensor([[0, num_classes]]),
+        boxes=torch.tensor([[[0.0, 0.0, 16.0, 16.0], [0.0] * 4]]),
+        matched_idxs=torch.tensor([[0, -1]]),
+        quality=torch.ones(1, 2),
+    )
+    for logits in predictions.tensors:
+        logits.requires_grad_()
+    return anchors, predictions, targets

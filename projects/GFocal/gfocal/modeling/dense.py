@@ -1,0 +1,174 @@
+"""The seam between a network and the detector: from what a head says to losses or detections.
+
+On one side of it is the network: backbone and head, with all the parameters. On the other is
+:class:`DenseCore`: anchors, matcher, criterion and post-processing, without any. The tuples of
+structures.py flow over the seam. Exports, proposal generators and teachers cut here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from .contracts import (
+    Head,
+    Matcher,
+    PostProcess,
+)
+from .matchers import (
+    check_matches,
+    ignore_background_inside,
+)
+from .structures import (
+    DenseAnchors,
+    DensePredictions,
+    DenseTargets,
+    GroundTruth,
+)
+
+__all__ = ["DenseCore", "DenseStep"]
+
+
+class DenseStep(NamedTuple):
+    """What an observer of a training step sees.
+
+    Attributes:
+        anchors, predictions, truth, targets: of the batch, see structures.py.
+        batched_inputs: the data loader's dicts; () where the losses were asked for without them.
+    """
+
+    anchors: DenseAnchors
+    predictions: DensePredictions
+    truth: GroundTruth
+    targets: DenseTargets
+    batched_inputs: Sequence[Mapping[str, Any]] = ()
+
+
+Observer = Callable[["DenseCore", DenseStep], None]
+
+
+class DenseCore(nn.Module):
+    """Anchors, matcher, criterion and post-processing of a dense detector; no parameters.
+
+    Args:
+        anchor_generator: a Detectron2 anchor generator with one anchor a location.
+        matcher: see matchers.
+        criterion: :class:`GFLCriterion`, or a module that is called as it is.
+        postprocess: ``(anchors, predictions, image_sizes)`` -> detections, e.g.
+            :class:`gfocal.modeling.postprocess.NMSPostProcess`.
+        num_classes: K.
+        observers: called after the losses of each training step, with this module and the
+            :class:`DenseStep`. They change nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchor_generator: nn.Module,
+        matcher: Matcher,
+        criterion: nn.Module,
+        postprocess: PostProcess,
+        num_classes: int,
+        observers: Sequence[Observer] = (),
+    ):
+        super().__init__()
+        self.anchor_generator = anchor_generator
+        # Detectron2 0.5 would keep these constants in the state dict; later versions do not.
+        for anchors in anchor_generator.children():
+            for name, buffer in list(anchors.named_buffers()):
+                anchors.register_buffer(name, buffer, persistent=False)
+        self.strides = list(cast("Any", anchor_generator).strides)
+        self.matcher = matcher
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.num_classes = num_classes
+        self.observers = list(observers)
+
+    def anchors(self, features: Sequence[Tensor]) -> DenseAnchors:
+        """The anchors of feature maps (N, F, H, W), finest first.
+
+        Raises:
+            ValueError: if the generator does not give one anchor a location.
+        """
+        return DenseAnchors.from_levels(
+            self.anchor_generator(features),
+            [(f.shape[-2], f.shape[-1]) for f in features],
+            self.strides,
+        )
+
+    @torch.no_grad()
+    def label_anchors(
+        self, anchors: DenseAnchors, predictions: DensePredictions, truth: GroundTruth
+    ) -> DenseTargets:
+        """What every location should say.
+
+        Ignored are locations beyond ``truth.image_sizes`` and those in ``truth.ignore_regions``
+        that no box claims.
+
+        Raises:
+            TypeError, ValueError: if the matcher's answer is none, see :func:`check_matches`.
+        """
+        matches = self.matcher(anchors, truth, predictions.detach())
+        check_matches(matches, anchors, truth, self.matcher)
+        idxs = ignore_background_inside(matches.idxs, anchors, truth.ignore_regions)
+        return DenseTargets.from_matches(matches._replace(idxs=idxs), truth, self.num_classes)
+
+    def losses(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        truth: GroundTruth,
+        batched_inputs: Sequence[Mapping[str, Any]] = (),
+    ) -> dict[str, Tensor]:
+        """The losses of a batch, {name: scalar}, in at least float32.
+
+        Args:
+            anchors, predictions, truth: of the batch.
+            batched_inputs: for the observers, who may draw the images.
+        """
+        with torch.autocast(anchors.boxes.device.type, enabled=False):
+            targets = self.label_anchors(anchors, predictions, truth)
+            losses = self.criterion(anchors, predictions, targets)
+            step = DenseStep(anchors, predictions.detach(), truth, targets, batched_inputs)
+            for observer in self.observers:
+                observer(self, step)
+        return losses
+
+    def inference(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """Detections in pixels of the network's input, see the post-processing.
+
+        Args:
+            anchors, predictions: of the batch.
+            image_sizes: (height, width) without padding, pixels.
+        """
+        with torch.autocast(anchors.boxes.device.type, enabled=False):
+            return self.postprocess(anchors, predictions, image_sizes)
+
+    def check_head(self, head: Head) -> None:
+        """Refuses a head that these parts do not fit.
+
+        Raises:
+            TypeError: if the head lacks what is read of it.
+            ValueError: if it has other classes or levels, or a loss term does not fit it.
+        """
+        needed = ("num_classes", "num_levels", "box_representation")
+        missing = [name for name in needed if not hasattr(head, name)]
+        if missing:
+            raise TypeError(
+                f"the head {type(head).__name__} has no {', '.join(missing)}; expected a GFLHead, "
+                f"or a module with {', '.join(needed)}"
+            )
+        if head.num_classes != self.num_classes:
+            raise ValueError(
+                f"the head has {head.num_classes} classes, the detector {self.num_classes}"
+            )
+        check_head = getattr(self.criterion, "check_head", None)
+        if check_head is not None:
+            check_head(head)

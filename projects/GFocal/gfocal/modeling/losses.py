@@ -1,0 +1,326 @@
+"""The focal losses of the paper on logits.
+
+Element-wise as fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense,
+``reduction`` is "none", "mean" or "sum"; weights and normalisers are the criterion's. QFL is also
+there as the sum over a detector's sparse labels, which is what training runs. GIoU is here as
+torchvision's loss waits for a GPU, and fvcore's stops at a NaN before Detectron2 can name the
+iteration.
+
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .numerics import (
+    at_least_float32,
+    joint_logits,
+)
+
+__all__ = [
+    "distribution_focal_loss",
+    "generalized_focal_loss",
+    "generalized_iou_loss",
+    "quality_focal_loss",
+    "sparse_quality_focal_loss",
+]
+
+
+def quality_focal_loss(
+    inputs: Tensor, targets: Tensor, beta: float = 2.0, reduction: str = "none"
+) -> Tensor:
+    """QFL, the focal loss for soft labels (Eq. 2): |y - s|^beta * BCE(s, y), s = sigmoid(inputs).
+
+    At y = 1 and y = 0 it is the focal loss of gamma = beta without alpha.
+
+    Args:
+        inputs: (...) logits of the joint class and quality score.
+        targets: (...) y in [0, 1]: the IoU of the predicted with the true box at its class, else 0.
+        beta: how strongly easy examples are down-weighted; 0 or at least 1 (between them the
+            gradient is infinite where s = y).
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        (...) with "none", else a scalar.
+
+    Raises:
+        ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
+    """
+    _check_same_shape(inputs, targets, "inputs", "targets")
+    check_beta(beta)
+    bce = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    return _reduce((targets - inputs.sigmoid()).abs().pow(beta) * bce, reduction)
+
+
+def sparse_quality_focal_loss(
+    cls_logits: Tensor,
+    quality_logits: Tensor | None,
+    positives: tuple[Tensor, Tensor],
+    targets: Tensor,
+    valid: Tensor,
+    beta: float = 2.0,
+    scale: float | Tensor = 1.0,
+) -> Tensor:
+    """The sum of QFL where nearly all labels are 0, as they are for a detector: in one pass.
+
+    The same number as ``quality_focal_loss`` of ``joint_logits`` (numerics.py) and a dense
+    label, summed over the valid locations, but the sum and its gradient come from one sweep over
+    the logits, in pieces that stay in the cache. With the label 0, p the joint score, and
+    L = -log(1 - p) its cross entropy,
+
+        QFL = p^beta L,        dQFL/dz = p^beta (beta (1 - p) L + p),
+
+    z being the joint logit, and with a, b the logits of class and quality
+    dz/da = sigmoid(-a) / (1 - p), dz/db = sigmoid(-b) / (1 - p). The few positives are added as the
+    difference of the losses at their label and at 0.
+
+    Args:
+        cls_logits: (L, K), computed in at least float32. The loss is that of logits clipped to
+            +-80.
+        quality_logits: (L, 1), or None for a class score alone.
+        positives: (locations (M,), classes (M,)) of the labels other than 0, each pair once.
+        targets: (M,) their labels in [0, 1]; no gradient flows into them.
+        valid: (L,) bool; other locations have no loss.
+        beta: as in :func:`quality_focal_loss`.
+        scale: multiplies the sum; here it costs no further pass. No gradient flows into it.
+
+    Returns:
+        A scalar. It can be differentiated once.
+
+    Raises:
+        ValueError: if ``beta`` is neither 0 nor at least 1, or ``cls_logits``, ``quality_logits``
+            and ``valid`` are not of these shapes.
+    """
+    check_beta(beta)
+    shape, quality_shape = tuple(cls_logits.shape), None
+    if quality_logits is not None:
+        quality_shape = tuple(quality_logits.shape)
+    rows = shape[:1]
+    if len(shape) != 2 or quality_shape not in (None, (*rows, 1)) or tuple(valid.shape) != rows:
+        raise ValueError(
+            f"cls_logits, quality_logits and valid have shapes {shape}, {quality_shape} and "
+            f"{tuple(valid.shape)}; expected (L, K), (L, 1) or None, and (L,)"
+        )
+    cls_logits = at_least_float32(cls_logits)
+    if quality_logits is not None:
+        quality_logits = quality_logits.to(cls_logits.dtype)
+    if not torch.is_grad_enabled():  # autograd.Function would still be asked for gradients
+        cls_logits = cls_logits.detach()
+        quality_logits = None if quality_logits is None else quality_logits.detach()
+    return _SparseQualityFocalLoss.apply(
+        cls_logits, quality_logits, positives, targets.detach(), valid, beta, scale
+    )
+
+
+class _SparseQualityFocalLoss(torch.autograd.Function):
+    # Elements a piece: temporaries of 0.5 MB in float32, which stay in the cache.
+    PIECE = 2**17
+
+    @staticmethod
+    def forward(ctx, cls_logits, quality_logits, positives, targets, valid, beta, scale):
+        num_locations, num_classes = cls_logits.shape
+        differentiate = any(ctx.needs_input_grad[:2])
+        cls_grad = torch.empty_like(cls_logits) if differentiate else None
+        quality_grad = quality = no_quality = None
+        if quality_logits is not None:
+            quality, no_quality = quality_logits.sigmoid(), (-quality_logits).sigmoid()
+            quality_grad = torch.empty_like(quality_logits) if differentiate else None
+        weights = valid[:, None].to(cls_logits.dtype) * scale
+        total = cls_logits.new_zeros(())
+        # A GPU has no use for pieces, and a launch for each would cost.
+        step = num_locations
+        if cls_logits.device.type == "cpu":
+            step = _SparseQualityFocalLoss.PIECE // num_classes
+        step = max(1, step)
+        for start in range(0, num_locations, step):
+            rows = slice(start, start + step)
+            e = cls_logits[rows].clamp(-80, 80).exp_()
+            if quality is None:
+                odds = e
+            else:  # p / (1 - p) = e^a q / (1 + e^a (1 - q))
+                shared = (e * no_quality[rows]).add_(1)
+                odds = (e / shared).mul_(quality[rows])
+            y = odds + 1
+            loss = y.log()
+            complement = y.reciprocal()  # 1 - p
+            # y is rounded: log(1 + odds) = log(y) + (odds - (y - 1)) / y
+            loss.addcmul_(torch.sub(odds, y.sub_(1), out=y), complement)
+            score = torch.mul(odds, complement, out=y)
+            factor = (score.square() if beta == 2 else score.pow(beta)).mul_(weights[rows])
+            loss.mul_(factor)
+            total += loss.sum()
+            if not differentiate:
+                continue
+            grad = torch.mul(factor, score, out=cls_grad[rows])
+            grad.addcmul_(loss, complement, value=beta)  # dQFL/dz
+            if quality is not None:
+                grad.div_(shared)  # sigmoid(-a) / (1 - p) = 1 / shared
+                # sigmoid(-b) / (1 - p) = (1 - q) (1 + e^a) / shared
+                torch.sum(e.add_(1).mul_(grad), dim=1, keepdim=True, out=quality_grad[rows])
+        if quality_grad is not None:
+            quality_grad.mul_(no_quality)
+        total += _add_positives(
+            cls_logits, quality_logits, positives, targets, beta, scale, cls_grad, quality_grad
+        )
+        ctx.save_for_backward(cls_grad, quality_grad)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        grads = ctx.saved_tensors
+        # Looking at a number on a GPU would cost more than multiplying by it.
+        if grad_output.device.type != "cpu" or grad_output != 1:
+            grads = (None if grad is None else grad * grad_output for grad in grads)
+        return (*grads, *[None] * 5)
+
+
+def _add_positives(
+    cls_logits, quality_logits, positives, targets, beta, scale, cls_grad, quality_grad
+):
+    """What the positives' losses have beyond those of label 0; their gradients are added."""
+    locations, _ = positives
+    inputs = [cls_logits[positives].clamp(-80, 80)]
+    if quality_logits is not None:
+        inputs.append(quality_logits[locations, 0])
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        logits = joint_logits(*inputs) if len(inputs) == 2 else inputs[0]
+        targets = targets.to(logits.dtype)
+        difference = quality_focal_loss(logits, targets, beta) - quality_focal_loss(
+            logits, torch.zeros_like(targets), beta
+        )
+        difference = difference.sum() * scale
+    if cls_grad is not None:
+        grads = torch.autograd.grad(difference, inputs)
+        cls_grad.index_put_(positives, grads[0], accumulate=True)
+        if quality_grad is not None:
+            quality_grad[:, 0].index_add_(0, locations, grads[1])
+    return difference.detach()
+
+
+def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
+    """DFL (Eq. 6): cross entropy on the two bins around the target, weighted by nearness.
+
+    With i <= y <= i + 1 the loss is -((i + 1 - y) log S_i + (y - i) log S_{i+1}), smallest where
+    all mass is on these two bins and the expectation is y.
+
+    Args:
+        inputs: (M, n+1) logits of the bins 0..n.
+        targets: (M,) y in **bins**, 0 <= y < n. (The criterion clips; this function does not.)
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        (M,) with "none", else a scalar.
+
+    Raises:
+        ValueError: if the shapes do not fit or ``reduction`` is unknown.
+    """
+    if inputs.dim() != 2 or targets.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}; "
+            "expected (M, n+1) logits and (M,) targets"
+        )
+    left = targets.long()
+    right_weight = targets - left
+    log_probs = inputs.log_softmax(dim=-1)
+    log_left = log_probs.gather(1, left[:, None]).squeeze(1)
+    log_right = log_probs.gather(1, left[:, None] + 1).squeeze(1)
+    return _reduce(-(1 - right_weight) * log_left - right_weight * log_right, reduction)
+
+
+def generalized_focal_loss(
+    p_left: Tensor,
+    p_right: Tensor,
+    targets: Tensor,
+    y_left: float | Tensor = 0.0,
+    y_right: float | Tensor = 1.0,
+    beta: float = 2.0,
+    reduction: str = "none",
+) -> Tensor:
+    """GFL (Eq. 7), of which focal loss, QFL and DFL are special cases (App. C):
+
+        |y - (y_l p_l + y_r p_r)|^beta * -((y_r - y) log p_l + (y - y_l) log p_r)
+
+    - focal loss: y in {0, 1}, p_r = s, p_l = 1 - s, y_l = 0, y_r = 1, beta = gamma;
+    - QFL: the same with a soft y in [0, 1];
+    - DFL: p_l, p_r the probabilities of the bins y_l and y_r = y_l + 1 around y, beta = 0.
+
+    The special cases on logits (:func:`quality_focal_loss`, :func:`distribution_focal_loss`) are
+    what training uses: this is the definition that ties them together, on probabilities.
+
+    Args:
+        p_left, p_right: (...) probabilities of the two values.
+        targets: (...) continuous label y between ``y_left`` and ``y_right``.
+        y_left, y_right: the two values, scalars or broadcastable tensors.
+        beta: modulating exponent; 0 or at least 1.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
+    """
+    _check_same_shape(p_left, targets, "p_left", "targets")
+    _check_same_shape(p_right, targets, "p_right", "targets")
+    check_beta(beta)
+    estimate = y_left * p_left + y_right * p_right
+    # xlogy, so that a probability of 0 with weight 0 contributes 0
+    cross_entropy = -(
+        torch.xlogy(y_right - targets, p_left) + torch.xlogy(targets - y_left, p_right)
+    )
+    return _reduce((targets - estimate).abs().pow(beta) * cross_entropy, reduction)
+
+
+def generalized_iou_loss(
+    boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7
+) -> Tensor:
+    """1 - GIoU of each box with the one at the same place (https://arxiv.org/abs/1902.09630,
+    Alg. 1): 1 - IoU + the share of the smallest enclosing box that neither box covers.
+
+    Args:
+        boxes1, boxes2: (..., 4) XYXY in one unit, of x2 >= x1 and y2 >= y1.
+        reduction: "none", "mean" or "sum".
+        eps: added to the areas that are divided by.
+
+    Returns:
+        (...) in [0, 2] with "none", else a scalar; in at least float32.
+
+    Raises:
+        ValueError: if shapes differ or ``reduction`` is unknown.
+    """
+    _check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
+    left_top1, right_bottom1 = at_least_float32(boxes1).split(2, dim=-1)
+    left_top2, right_bottom2 = at_least_float32(boxes2).split(2, dim=-1)
+    inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
+    outer = torch.maximum(right_bottom1, right_bottom2) - torch.minimum(left_top1, left_top2)
+    area1, area2, intersection, enclosing = (
+        sides[..., 0] * sides[..., 1]
+        for sides in (right_bottom1 - left_top1, right_bottom2 - left_top2, inner.clamp(0), outer)
+    )
+    union = area1 + area2 - intersection
+    loss = 1 - intersection / (union + eps) + (enclosing - union) / (enclosing + eps)
+    return _reduce(loss, reduction)
+
+
+def check_beta(beta: float) -> None:
+    """Raise ValueError unless ``beta`` is 0 or at least 1."""
+    if not (beta == 0 or beta >= 1):
+        raise ValueError(f"beta is {beta}; expected 0 or at least 1")
+
+
+def _check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{a_name} have shape {tuple(a.shape)} and {b_name} {tuple(b.shape)}; expected the same"
+        )
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return loss
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    raise ValueError(f'reduction is {reduction!r}; expected "none", "mean" or "sum"')

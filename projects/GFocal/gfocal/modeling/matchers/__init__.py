@@ -1,0 +1,31 @@
+"""Which locations are positive for which box. A file a matcher.
+
+A matcher is called as ``matcher(anchors, truth, predictions)`` with ``DenseAnchors``,
+``GroundTruth`` and the head's ``DensePredictions``, detached, and answers ``Matches``: for every
+location of every image the index of its box among that image's boxes, ``BACKGROUND`` (-1), or
+``IGNORED`` (-2). Locations beyond ``truth.image_sizes`` are to be ignored
+(:func:`nothing_matched` starts with that). It may also hand back a quality, a soft label for each
+positive location, which the measure :func:`gfocal.modeling.quality.matched_quality` reads.
+"""
+
+from ..structures import (
+    BACKGROUND,
+    IGNORED,
+)
+from .atss import ATSSMatcher
+from .common import (
+    check_matches,
+    ignore_background_inside,
+    nothing_matched,
+)
+from .fcos import FCOSMatcher
+
+__all__ = [
+    "BACKGROUND",
+    "IGNORED",
+    "ATSSMatcher",
+    "FCOSMatcher",
+    "check_matches",
+    "ignore_background_inside",
+    "nothing_matched",
+]

@@ -1,0 +1,55 @@
+"""Observers of training steps: they look at a step and put what they see into the event storage.
+
+An observer is called as ``observer(core, step)`` after the losses of a step, with the
+:class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``. It changes nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils.events import get_event_storage
+from detectron2.utils.registry import locate
+
+from .dense import (
+    DenseCore,
+    DenseStep,
+)
+
+__all__ = ["TrainingPictures", "is_due"]
+
+
+def is_due(period: int) -> bool:
+    """Whether this iteration is one in ``period``; never for 0, nor outside of a training."""
+    try:
+        return period > 0 and get_event_storage().iter % period == 0
+    except AssertionError:  # there is no storage
+        return False
+
+
+class TrainingPictures:
+    """Draws the first image of a batch, its ground truth and its detections, now and then.
+
+    Args:
+        period: iterations between pictures; 0 for none.
+        draw: ``(inputs, detections, input_format)`` -> (H, W, 3) uint8 RGB, or its dotted name:
+            drawing is no business of a detector, and is imported only where it is asked for.
+        input_format: order of the image's channels, "RGB" or "BGR".
+    """
+
+    def __init__(self, period: int, draw: Callable[..., np.ndarray] | str, input_format: str):
+        self.period = period
+        self.draw: Callable[..., Any] = locate(draw) if isinstance(draw, str) else draw
+        self.input_format = input_format
+
+    @torch.no_grad()
+    def __call__(self, core: DenseCore, step: DenseStep) -> None:
+        if not is_due(self.period) or not step.batched_inputs:
+            return
+        inputs = step.batched_inputs[0]
+        (result,) = core.inference(step.anchors, step.predictions, [inputs["image"].shape[-2:]])
+        picture = self.draw(inputs, result, self.input_format)
+        get_event_storage().put_image(
+            "ground truth (top), detections (bottom)", picture.transpose(2, 0, 1)
+        )

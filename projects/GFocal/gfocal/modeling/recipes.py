@@ -1,0 +1,282 @@
+"""Names of parts that belong together: what the yacs keys look up.
+
+A recipe maps slots to LazyCalls; ``pick`` copies one, so that a config can change its copy. A part
+that is not in a table needs no entry: pass it in a LazyConfig.
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.utils.registry import locate
+
+from .criterion import GFLCriterion
+from .matchers import (
+    ATSSMatcher,
+    FCOSMatcher,
+)
+from .quality import (
+    DistributionGuidedQualityPredictor,
+    NoQuality,
+    QualityBranch,
+    centerness,
+    localization_iou,
+    max_class_score,
+    uniform,
+)
+from .representations import (
+    DiracDistance,
+    GaussianDistance,
+    GeneralDistribution,
+)
+from .terms import (
+    DistributionFocalLoss,
+    FocalLoss,
+    GaussianNLLLoss,
+    GIoULoss,
+    QualityBranchLoss,
+    QualityFocalLoss,
+)
+
+__all__ = [
+    "BOX",
+    "MATCHER",
+    "NUMBERS",
+    "QUALITY",
+    "Number",
+    "from_yacs",
+    "pick",
+    "tower_width",
+    "use",
+]
+
+
+def tower_width(conv_dims: Sequence[int]) -> int:
+    """The channels that a tower of the head puts out. A part's LazyCall reads them by it, as an
+    interpolation cannot count from the end of a list."""
+    return conv_dims[-1]
+
+
+# Of the head that a quality branch is part of, whatever overrides make of its conv_dims.
+_HEAD_WIDTH = L(tower_width)(conv_dims="${...conv_dims}")
+
+# MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised (v1, Table 1a, Fig. 6).
+# What measures quality also weights the losses of boxes (the end of Sec. 3).
+QUALITY: dict[str, dict[str, Any]] = {
+    "none": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(),
+        "box_weight": uniform,
+    },
+    "centerness_branch": {  # FCOS and ATSS as published
+        "quality_predictor": L(QualityBranch)(in_channels=_HEAD_WIDTH),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=centerness),
+        "box_weight": centerness,
+    },
+    "iou_branch": {
+        "quality_predictor": L(QualityBranch)(in_channels=_HEAD_WIDTH),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
+        "box_weight": localization_iou,
+    },
+    "centerness_guided": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(positive_weight=centerness),
+        "box_weight": centerness,
+    },
+    "iou_guided": {
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(FocalLoss)(positive_weight=localization_iou),
+        "box_weight": localization_iou,
+    },
+    "qfl": {  # GFLV1: the class score is the quality
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": max_class_score,
+    },
+    "dgqp": {  # GFLV2: the shape of the distributions tells
+        "quality_predictor": L(DistributionGuidedQualityPredictor)(),
+        "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": max_class_score,
+    },
+    "dgqp_branch": {  # GFLV2's predictor without QFL, trained as an IoU branch is
+        "quality_predictor": L(DistributionGuidedQualityPredictor)(),
+        "cls_loss": L(FocalLoss)(),
+        "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
+        "box_weight": localization_iou,
+    },
+}
+
+# MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned (v1, Table 2a). A Gaussian is
+# learned by its likelihood alone, as the paper has it (App. A, Table 5): sides, not boxes.
+BOX: dict[str, dict[str, Any]] = {
+    "dirac": {
+        "box_representation": L(DiracDistance)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": None,
+    },
+    "gaussian": {
+        "box_representation": L(GaussianDistance)(),
+        "box_loss": L(GaussianNLLLoss)(weight=2.0),
+        "dist_loss": None,
+    },
+    "general": {
+        "box_representation": L(GeneralDistribution)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": None,
+    },
+    "general_dfl": {
+        "box_representation": L(GeneralDistribution)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": L(DistributionFocalLoss)(),
+    },
+}
+
+# MODEL.GFL.MATCHER: which locations learn which box, and where in its cell of stride x stride a
+# location lies, in strides: FCOS's in the centre, those of the released models at the corner.
+MATCHER: dict[str, dict[str, Any]] = {
+    "atss": {"matcher": L(ATSSMatcher)(), "anchor_offset": 0.0},
+    "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
+}
+
+# Keys of MODEL.GFL that name an entry of a table.
+_TABLES = {"QUALITY": QUALITY, "BOX_REPRESENTATION": BOX, "MATCHER": MATCHER}
+
+
+class Number(NamedTuple):
+    """A yacs key whose value is an argument of the chosen parts that have it.
+
+    Attributes:
+        key: below MODEL.GFL.
+        default: its value where a config says nothing.
+        choice: the key of MODEL.GFL that chooses the part.
+        slot: where the recipe has the part.
+        argument: of the part.
+    """
+
+    key: str
+    default: Any
+    choice: str
+    slot: str
+    argument: str
+
+
+NUMBERS = (
+    # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
+    Number("REG_MAX", 16, "BOX_REPRESENTATION", "box_representation", "reg_max"),
+    Number("BIN_WIDTH", 1.0, "BOX_REPRESENTATION", "box_representation", "bin_width"),
+    # Distribution-Guided Quality Predictor (GFLV2 Sec. 3.2).
+    Number("DGQP.TOPK", 4, "QUALITY", "quality_predictor", "topk"),
+    Number("DGQP.ADD_MEAN", True, "QUALITY", "quality_predictor", "add_mean"),
+    Number("DGQP.HIDDEN_DIM", 64, "QUALITY", "quality_predictor", "hidden_dim"),
+    # Nearest anchors a level that are candidates of a box.
+    Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
+    # Give a box without any positive its best candidate (not in the paper).
+    Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
+    # Losses.
+    Number("QFL_BETA", 2.0, "QUALITY", "cls_loss", "beta"),
+    Number("LOSS_CLS_WEIGHT", 1.0, "QUALITY", "cls_loss", "weight"),
+    Number("LOSS_BOX_REG_WEIGHT", 2.0, "BOX_REPRESENTATION", "box_loss", "weight"),
+    Number("LOSS_DFL_WEIGHT", 0.25, "BOX_REPRESENTATION", "dist_loss", "weight"),
+)
+
+
+def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, Any]:
+    """A copy of one recipe.
+
+    Args:
+        table: QUALITY, BOX or MATCHER.
+        name: its entry.
+        key: the config key that asked, for the error message.
+
+    Raises:
+        ValueError: if there is no such entry; the message lists those there are.
+    """
+    if name not in table:
+        raise ValueError(
+            f"{key} is {name!r}; expected one of {', '.join(map(repr, sorted(table)))}"
+        )
+    return copy.deepcopy(table[name])
+
+
+def use(
+    model: Any, *, quality: str | None = None, box: str | None = None, matcher: str | None = None
+) -> None:
+    """Replace parts of a LazyConfig's model by those of recipes, whose numbers are the papers'.
+
+    Args:
+        model: LazyCall of GFL.
+        quality: entry of QUALITY: sets the head's quality predictor, the criterion's losses of
+            class and quality, and its weight of boxes. None leaves them, here and below.
+        box: entry of BOX: sets the head's box representation and the criterion's losses of boxes.
+        matcher: entry of MATCHER: sets the matcher and the anchor generator's offset.
+
+    Raises:
+        ValueError: if there is no such entry.
+    """
+    if quality is not None:
+        parts = {"quality_loss": None, **pick(QUALITY, quality, "quality")}
+        model.head.quality_predictor = parts.pop("quality_predictor")
+        for name, part in parts.items():
+            model.criterion[name] = part
+    if box is not None:
+        parts = pick(BOX, box, "box")
+        model.head.box_representation = parts.pop("box_representation")
+        for name, part in parts.items():
+            model.criterion[name] = part
+    if matcher is not None:
+        parts = pick(MATCHER, matcher, "matcher")
+        model.matcher = parts["matcher"]
+        model.anchor_generator.offset = parts["anchor_offset"]
+
+
+def from_yacs(gfl) -> dict[str, Any]:
+    """The parts that a MODEL.GFL node (config/yacs.py) names, instantiated.
+
+    Returns:
+        "box_representation", "quality_predictor", "matcher", "anchor_offset" (in strides) and
+        "criterion".
+
+    Raises:
+        ValueError: a name that is in no table, or a number other than its default that none of the
+            chosen parts reads.
+    """
+    parts: dict[str, Any] = {}
+    for choice, table in _TABLES.items():
+        parts |= pick(table, gfl[choice], f"MODEL.GFL.{choice}")
+    if gfl.ANCHOR_OFFSET is not None:
+        parts["anchor_offset"] = gfl.ANCHOR_OFFSET
+    if "in_channels" in _arguments(parts["quality_predictor"]):
+        parts["quality_predictor"].in_channels = gfl.CONV_DIM
+    for number in NUMBERS:
+        _set(parts, number, gfl)
+    names = ("box_representation", "quality_predictor", "matcher", "anchor_offset")
+    ret = {name: instantiate(parts.pop(name)) for name in names}
+    return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
+
+
+def _set(parts: Mapping[str, Any], number: Number, gfl) -> None:
+    key, default, choice, slot, argument = number
+    value = attrgetter(key)(gfl)
+    if argument in _arguments(parts[slot]):
+        parts[slot][argument] = value
+    elif value != default:
+        readers = [name for name, x in _TABLES[choice].items() if argument in _arguments(x[slot])]
+        raise ValueError(
+            f"MODEL.GFL.{key} is {value!r}, and with MODEL.GFL.{choice} {gfl[choice]!r} nothing "
+            f"reads it; expected {default!r}, or a {choice} that reads it: "
+            f"{', '.join(map(repr, readers))}"
+        )
+
+
+def _arguments(part: Any) -> Sequence[str]:
+    """Names of a LazyCall's arguments; none where there is no part."""
+    if part is None:
+        return ()
+    target = part["_target_"]
+    return [*inspect.signature(locate(target) if isinstance(target, str) else target).parameters]

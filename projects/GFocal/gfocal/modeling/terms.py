@@ -1,0 +1,224 @@
+"""Loss terms: one class a term, one call signature.
+
+A term is a module ``forward(inputs: LossInputs) -> scalar``, already weighted and normalised. Write
+another one and pass it in: no code asks which one it is. A term that needs something of the head
+may say so in ``check_head(head)``, which is asked when the detector is built.
+
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
+"""
+
+from typing import Any, cast
+
+import torch
+from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
+
+from .contracts import (
+    Head,
+    Measure,
+)
+from .losses import (
+    check_beta,
+    distribution_focal_loss,
+    generalized_iou_loss,
+    sparse_quality_focal_loss,
+)
+from .quality import (
+    NoQuality,
+    localization_iou,
+)
+from .representations import BinnedRepresentation
+from .structures import LossInputs
+
+__all__ = [
+    "DistributionFocalLoss",
+    "FocalLoss",
+    "GIoULoss",
+    "GaussianNLLLoss",
+    "QualityBranchLoss",
+    "QualityFocalLoss",
+]
+
+
+class QualityFocalLoss(nn.Module):
+    """QFL over all locations and classes (Eq. 2).
+
+    Args:
+        beta: exponent of the modulating factor; 0 or at least 1.
+        weight: multiplies the loss.
+        measure: the label of a foreground location's class, a measure of quality.py: the IoU of
+            its predicted with its true box in the paper, ``matched_quality`` for a matcher's own.
+
+    Raises:
+        ValueError: if ``beta`` is another number.
+    """
+
+    def __init__(
+        self, *, beta: float = 2.0, weight: float = 1.0, measure: Measure = localization_iou
+    ):
+        super().__init__()
+        check_beta(beta)
+        self.beta = beta
+        self.weight = weight
+        self.measure = measure
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        quality_logits = inputs.predictions.quality_logits
+        return sparse_quality_focal_loss(
+            inputs.predictions.cls_logits.flatten(0, 1),
+            None if quality_logits is None else quality_logits.flatten(0, 1),
+            (inputs.fg_rows, inputs.fg_labels),
+            self.measure(inputs),
+            valid=(inputs.targets.labels >= 0).flatten(),
+            beta=self.beta,
+            scale=self.weight / inputs.num_foreground,
+        )
+
+
+class FocalLoss(nn.Module):
+    """Focal loss (https://arxiv.org/abs/1708.02002) of the class scores, labels 0 and 1.
+
+    Of the class alone: a separate quality is trained by :class:`QualityBranchLoss`.
+
+    Args:
+        alpha, gamma: of focal loss.
+        weight: multiplies the loss.
+        positive_weight: a measure (quality.py) that weights the loss of each positive at its class,
+            "centerness-guided" or "IoU-guided" in Table 1a; None for no weighting.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        weight: float = 1.0,
+        positive_weight: Measure | None = None,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        self.gamma = gamma
+        self.weight = weight
+        self.positive_weight = positive_weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        logits = inputs.predictions.cls_logits
+        targets = torch.zeros_like(logits)
+        positives = (*inputs.fg_idxs, inputs.fg_labels)
+        targets[positives] = 1.0
+        loss = sigmoid_focal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
+        if self.positive_weight is not None:
+            factors = torch.ones_like(loss)
+            factors[positives] = self.positive_weight(inputs).to(loss.dtype)
+            loss = loss * factors
+        loss = (loss.sum(dim=-1) * (inputs.targets.labels >= 0)).sum()
+        return self.weight * loss / inputs.num_foreground
+
+
+class QualityBranchLoss(nn.Module):
+    """Binary cross entropy of a quality branch on the foreground, as FCOS trains its centerness.
+
+    Args:
+        measure: what the branch is to estimate, ``centerness`` or ``localization_iou``.
+        weight: multiplies the loss.
+    """
+
+    def __init__(self, *, measure: Measure, weight: float = 1.0):
+        super().__init__()
+        self.measure = measure
+        self.weight = weight
+
+    _NOTHING = (
+        "QualityBranchLoss has no quality to train; give the head a quality_predictor, "
+        "e.g. QualityBranch"
+    )
+
+    def check_head(self, head: Head) -> None:
+        """Raises ValueError if the head has no quality predictor."""
+        has_none = isinstance(getattr(head, "quality_predictor", None), NoQuality)
+        if has_none:
+            raise ValueError(self._NOTHING)
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        """Raises ValueError if the predictions have no quality."""
+        if inputs.predictions.quality_logits is None:
+            raise ValueError(self._NOTHING)
+        logits = inputs.predictions.quality_logits[inputs.fg_idxs].squeeze(-1)
+        loss = binary_cross_entropy_with_logits(logits, self.measure(inputs), reduction="sum")
+        return self.weight * loss / inputs.num_foreground
+
+
+class GIoULoss(nn.Module):
+    """Generalized IoU loss (https://arxiv.org/abs/1902.09630) of the foreground boxes.
+
+    Args:
+        weight: multiplies the loss, 2 in the paper.
+    """
+
+    def __init__(self, *, weight: float = 2.0):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        loss = generalized_iou_loss(inputs.fg_boxes, inputs.fg_target_boxes)
+        return self.weight * inputs.weighted_mean(loss)
+
+
+class DistributionFocalLoss(nn.Module):
+    """DFL of the foreground's four sides (Eq. 6), averaged over them.
+
+    Targets are clipped to [0, C - 1 - 0.1] bins (C - 1 is the paper's n), as in the official code:
+    a side beyond cannot be expressed, and the target always has a bin on its right.
+
+    Args:
+        weight: multiplies the loss, 0.25 in the paper.
+    """
+
+    def __init__(self, *, weight: float = 0.25):
+        super().__init__()
+        self.weight = weight
+
+    def check_head(self, head: Head) -> None:
+        """Raises ValueError if the head's boxes are not read from bins."""
+        _check_can(head, "to_bins", self, "GeneralDistribution")
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        representation = cast("BinnedRepresentation", inputs.predictions.box_representation)
+        targets = representation.to_bins(inputs.fg_target_distances)
+        targets = targets.clamp(min=0, max=inputs.fg_box_logits.shape[-1] - 1 - 0.1)
+        loss = distribution_focal_loss(inputs.fg_box_logits.flatten(0, 1), targets.flatten())
+        loss = loss.view_as(targets).mean(dim=1)
+        return self.weight * inputs.weighted_mean(loss)
+
+
+class GaussianNLLLoss(nn.Module):
+    """Negative log-likelihood of the true distances under :class:`GaussianDistance`, averaged over
+    the four sides, in strides (without the constant ln(2 pi) / 2).
+
+    Args:
+        weight: multiplies the loss.
+    """
+
+    def __init__(self, *, weight: float = 0.25):
+        super().__init__()
+        self.weight = weight
+
+    def check_head(self, head: Head) -> None:
+        """Raises ValueError if the head's boxes have no standard deviation."""
+        _check_can(head, "std", self, "GaussianDistance")
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        std = cast("Any", inputs.predictions.box_representation).std(inputs.fg_box_logits)
+        loss = gaussian_nll_loss(
+            inputs.fg_distances, inputs.fg_target_distances, std.square(), reduction="none"
+        )
+        return self.weight * inputs.weighted_mean(loss.mean(dim=1))
+
+
+def _check_can(head: Head, method: str, term: nn.Module, example: str) -> None:
+    if not hasattr(head.box_representation, method):
+        raise ValueError(
+            f"{type(term).__name__} needs a box representation with {method}, which "
+            f"{type(head.box_representation).__name__} does not have; expected e.g. {example}"
+        )
