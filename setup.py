@@ -1,4 +1,6 @@
-"""Packaging: the package lives in projects/GFocal, and configs/ ships inside it as gfocal/configs.
+"""Packaging: the package lives in projects/GFocal.
+
+configs/ and benchmarks/ ship inside it, as gfocal/configs and gfocal/benchmarks.
 
 Detectron2 is not among the requirements, because no package index has it under its name: install
 the official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
@@ -12,8 +14,16 @@ setup(
     description="Generalized Focal Loss v1 and v2 for Detectron2",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages("projects/GFocal", include=("gfocal", "gfocal.*")), "gfocal.configs"],
-    package_dir={"gfocal": "projects/GFocal/gfocal", "gfocal.configs": "configs"},
+    packages=[
+        *find_packages("projects/GFocal", include=("gfocal", "gfocal.*")),
+        "gfocal.benchmarks",
+        "gfocal.configs",
+    ],
+    package_dir={
+        "gfocal": "projects/GFocal/gfocal",
+        "gfocal.benchmarks": "benchmarks",
+        "gfocal.configs": "configs",
+    },
     # Config folders have hyphens in their names: they are data, not packages.
     package_data={"gfocal": ["py.typed"], "gfocal.configs": ["**/*.py", "**/*.yaml"]},
     install_requires=[

@@ -21,8 +21,7 @@ from gfocal.terms import (
     QualityBranchLoss,
     QualityFocalLoss,
 )
-
-from .tiny import make_gfl, make_head, make_input
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 BOX = [3.0, 2.0, 63.0, 58.0]
 

@@ -10,7 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from gfocal import model_zoo
-from tests.tools.loading import load_tool
+from gfocal.inspect.complexity import count_parameters
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -85,7 +85,7 @@ def row_and_model(request):
 
 def test_the_zoo_tables_parameters(row_and_model):
     row, model = row_and_model
-    assert row[3] == f"{load_tool('analyze_model').count_parameters(model) / 1e6:.2f} M"
+    assert row[3] == f"{count_parameters(model) / 1e6:.2f} M"
     stages = [
         any("conv2_offset" in n for n, _ in s.named_parameters())
         for s in model.backbone.bottom_up.stages

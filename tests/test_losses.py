@@ -19,8 +19,7 @@ from gfocal.losses import (
     sparse_quality_focal_loss,
 )
 from gfocal.numerics import joint_logits
-
-from . import official
+from tests.helpers import official
 
 
 @pytest.fixture(scope="module")

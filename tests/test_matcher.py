@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from gfocal.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
 from gfocal.structures import DenseAnchors
-
-from . import official
-from .tiny import truth_of
+from tests.helpers import official
+from tests.helpers.tiny import truth_of
 
 STRIDES = [8, 16, 32, 64, 128]
 

@@ -13,9 +13,8 @@ from gfocal.meta_arch import GFL
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
 from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
 from gfocal.terms import FocalLoss, GaussianNLLLoss, GIoULoss, QualityBranchLoss
-
-from .test_synchronisation import Synchronisations
-from .tiny import make_gfl, make_head, make_input
+from tests.helpers.synchronisations import Synchronisations
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 BOX = [3.0, 2.0, 63.0, 58.0]  # larger than half an anchor: ATSS leaves smaller ones unmatched
 BATCHES = {

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gfocal.checkpoint import convert_mmdet_state_dict
-
-from . import official
+from gfocal.weights import convert_mmdet_state_dict
+from tests.helpers import official
 
 KINDS = ["v1_r18", "v1_r50", "v2_r18", "v2_r50"]
 

@@ -13,10 +13,9 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
 from gfocal import model_zoo
-from gfocal.backbone import make_resnet_stages
-from gfocal.checkpoint import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
-
-from . import official
+from gfocal.backbones import make_resnet_stages
+from gfocal.weights import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
+from tests.helpers import official
 
 CONFIGS = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 # What the official code keeps and frozen batch norm does not (or only in some versions).

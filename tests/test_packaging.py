@@ -1,4 +1,4 @@
-"""What ``pip install .`` installs: the package with its configs, and nothing else."""
+"""What ``pip install .`` installs: the package with configs and benchmarks, nothing else."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def files_below(folder: Path, *suffixes: str) -> set[str]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the source tree: a build writes into it."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("projects", "configs", "tests"):
+    for name in ("projects", "benchmarks", "configs", "tests"):
         ignore = shutil.ignore_patterns("__pycache__", "output")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
@@ -60,8 +60,10 @@ def test_configs_lie_beside_the_package(wheel_files: set[str]) -> None:
 def test_package_and_nothing_else(wheel_files: set[str]) -> None:
     modules = files_below(PACKAGE, ".py")
     assert "__init__.py" in modules
+    benchmarks = {f"benchmarks/{name}" for name in files_below(ROOT / "benchmarks", ".py")}
+    assert "benchmarks/tasks.py" in benchmarks
     packed = {name for name in wheel_files if not name.startswith("gfocal/configs/")}
-    assert packed == {f"gfocal/{name}" for name in modules} | {"gfocal/py.typed"}
+    assert packed == {f"gfocal/{name}" for name in modules | benchmarks} | {"gfocal/py.typed"}
 
 
 def test_editable_install_points_into_the_checkout(source: Path, tmp_path: Path) -> None:

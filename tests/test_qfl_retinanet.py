@@ -21,7 +21,7 @@ from gfocal.config import add_gfocal_config
 from gfocal.engine import LazyTrainer
 from gfocal.losses import quality_focal_loss
 from gfocal.retinanet import QFLRetinaNet
-from tests.tiny import TinyBackbone, make_input
+from tests.helpers.tiny import TinyBackbone, make_input
 
 NUM_CLASSES = 3
 TABLE_1B = [f"ablations/table1b/retinanet_R_50_FPN_1x_{loss}.py" for loss in ("focal", "qfl")]

@@ -11,8 +11,7 @@ from gfocal.dense import DenseStep
 from gfocal.representations import DiracDistance, GeneralDistribution
 from gfocal.statistics import TargetStatistics
 from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, Matches
-
-from .tiny import make_gfl, make_input, truth_of
+from tests.helpers.tiny import make_gfl, make_input, truth_of
 
 
 def batch(reg_max=4):

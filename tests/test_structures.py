@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
+from gfocal.matchers import check_matches
 from gfocal.structures import (
     DenseAnchors,
     DensePredictions,
@@ -109,19 +110,18 @@ def my_matcher(anchors, truth, predictions):
 )
 def test_a_faulty_matcher_is_named(idxs, error, message):
     with pytest.raises(error, match=f"matcher my_matcher.*{message}"):
-        Matches(torch.tensor(idxs)).check(*two_images(), my_matcher)
+        check_matches(Matches(torch.tensor(idxs)), *two_images(), my_matcher)
 
 
 def test_a_quality_of_another_shape_is_refused():
     matches = Matches(torch.full((2, 3), -1), quality=torch.ones(2, 2))
     with pytest.raises(ValueError, match="the quality of matcher my_matcher"):
-        matches.check(*two_images(), my_matcher)
+        check_matches(matches, *two_images(), my_matcher)
 
 
 def test_right_matches_pass():
-    Matches(torch.tensor([[0, 1, -1], [-1, -2, -1]]), torch.ones(2, 3)).check(
-        *two_images(), my_matcher
-    )
+    matches = Matches(torch.tensor([[0, 1, -1], [-1, -2, -1]]), torch.ones(2, 3))
+    check_matches(matches, *two_images(), my_matcher)
 
 
 def test_predictions_with_other_tensors():

@@ -1,6 +1,6 @@
 from detectron2.config import LazyCall as L
 
-from gfocal.backbone import DeepStem, make_res2net_stages
+from gfocal.backbones import DeepStem, make_res2net_stages
 
 from .gflv2_R_50_FPN_ms_2x import dataloader, lr_multiplier, model, optimizer, train
 

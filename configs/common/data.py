@@ -4,7 +4,8 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader
 
-from gfocal.data.coco import coco_evaluator, detection_dataset_dicts
+from gfocal.data.coco import detection_dataset_dicts
+from gfocal.data.coco_evaluation import coco_evaluator
 from gfocal.data.loader import build_train_loader
 from gfocal.data.mapper import DetectionMapper
 

@@ -9,7 +9,8 @@ about 12 epochs of 6000 images. Set train.max_iter for yours; the schedule follo
 
 from detectron2.config import LazyCall as L
 
-from gfocal.data.coco import coco_num_classes, register_coco_json
+from gfocal.data.coco import register_coco_json
+from gfocal.data.coco_json import coco_num_classes
 
 from ..common.data import dataloader
 from ..common.models.gfl import model

@@ -10,16 +10,17 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from gfocal import model_zoo
+from gfocal.inspect import ablations
 from gfocal.matchers import ATSSMatcher, FCOSMatcher
 from gfocal.quality import NoQuality, QualityBranch, centerness, localization_iou
 from gfocal.representations import DiracDistance, GaussianDistance, GeneralDistribution
 from gfocal.terms import DistributionFocalLoss, FocalLoss, QualityFocalLoss
-from tests.tiny import make_input
-from tests.tools.loading import load_tool
+from tests.helpers.tiny import make_input
 
-ablate = load_tool("ablate")
 ROWS = {
-    f"{table}/{ablate.label(row)}": row for table in ablate.TABLES for row in ablate.rows(table)
+    f"{table}/{ablations.label(row)}": row
+    for table in ablations.TABLES
+    for row in ablations.rows(table)
 }
 DENSE = [row for row in ROWS.values() if "/table1b/" not in row]
 
@@ -36,7 +37,7 @@ def small(row):
 
 
 def test_all_rows_are_there():
-    counts = {table: len(ablate.rows(table)) for table in ablate.TABLES}
+    counts = {table: len(ablations.rows(table)) for table in ablations.TABLES}
     assert counts == {"1a": 12, "1b": 2, "1c": 5, "2a": 8, "2b": 4, "2c": 4, "3": 4}
     for row in ROWS.values():
         paper = model_zoo.get_config(row).paper

@@ -18,7 +18,7 @@ from gfocal import model_zoo
 from gfocal.config import TrainOptions, apply_overrides, check_config
 from gfocal.engine import LazyTrainer
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
-from tests.data.coco_files import valid_document, write_dataset
+from tests.helpers.coco_files import valid_document, write_dataset
 
 ROOT = Path(model_zoo.get_config_file("COCO-Detection/gflv2_R_50_FPN_1x.py")).parents[1]
 SHIPPED = sorted(

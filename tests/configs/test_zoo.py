@@ -7,7 +7,7 @@ from detectron2.config import instantiate
 
 from gfocal import model_zoo
 from gfocal.quality import DistributionGuidedQualityPredictor, NoQuality
-from tests.tiny import make_input
+from tests.helpers.tiny import make_input
 
 PLAIN, C3_C5, C4_C5 = [0, 0, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]
 # name: depth, groups (or scales), width of a group (or part) in res2, deformable stages

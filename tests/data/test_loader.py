@@ -12,7 +12,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
 from gfocal.data import build_train_loader
-from gfocal.rng import preserved_rng, rng_state, set_rng_state, temporarily_seeded
+from gfocal.process.rng import rng_state
 
 SIZES = [(4, 3), (3, 4), (4, 3), (5, 3), (3, 3), (2, 9), (9, 2)]
 DATASET = [
@@ -154,26 +154,3 @@ def test_what_cannot_be_loaded_from_is_refused():
     finite = loader(sampler=range(5), aspect_ratio_grouping=False)
     with pytest.raises(ValueError, match="range, came to an end after 2 batches"):
         take(finite, 3)
-
-
-def test_random_states_are_saved_restored_and_preserved():
-    def draw():
-        return random.random(), np.random.rand(), np.random.randn(), torch.rand(1).item()
-
-    np.random.randn()  # NumPy keeps the second of a pair of normal numbers
-    state = rng_state()
-    first = draw()
-    assert draw() != first
-    set_rng_state(state)
-    assert draw() == first
-    set_rng_state(state)
-    with pytest.raises(KeyError), preserved_rng():
-        draw()
-        raise KeyError
-    with temporarily_seeded(1, 2):
-        seeded = draw()
-    assert draw() == first
-    with temporarily_seeded(1, 2):
-        assert draw() == seeded
-    with temporarily_seeded(1, 3):
-        assert draw() != seeded

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gfocal.data import shapes
-from gfocal.data.coco import coco_evaluator, detection_dataset_dicts, read_coco_json
+from gfocal.data import coco_evaluator, detection_dataset_dicts, read_coco_json, shapes
 from gfocal.data.shapes import CLASSES, MIN_VISIBLE, draw, generate_shapes, register_shapes
 
 

@@ -1,6 +1,5 @@
 """Fixtures of the engine's tests."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from omegaconf import DictConfig
 
 from gfocal.config import load_config
 
-TOY_CONFIG = os.path.join(os.path.dirname(__file__), "toy_config.py")
+TOY_CONFIG = str(Path(__file__).parents[1] / "helpers/toy_config.py")
 
 
 @pytest.fixture

@@ -11,22 +11,19 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from gfocal.checkpoint import load_weights_only
 from gfocal.engine import LazyTrainer, load_config
-from gfocal.engine.checkpointing import StrictCheckpointer
-from gfocal.engine.hooks import (
-    BestMetric,
-    EMAHook,
-    ValidationBatches,
-    evaluation_leaves_no_trace,
-    validation_losses,
-)
-from gfocal.rng import rng_state
-from tests.resume_config import MeanScore
-from tests.trainings import records
+from gfocal.engine.best import BestMetric
+from gfocal.engine.ema import EMAHook
+from gfocal.engine.evaluation import evaluation_leaves_no_trace
+from gfocal.engine.hooks import at_last_iteration
+from gfocal.engine.validation import ValidationBatches, validation_losses
+from gfocal.process.rng import rng_state
+from gfocal.weights import StrictCheckpointer, load_weights_only
+from tests.helpers.resume_config import MeanScore
+from tests.helpers.trainings import records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIG = str(Path(__file__).parents[1] / "resume_config.py")
+CONFIG = str(Path(__file__).parents[1] / "helpers/resume_config.py")
 OFF = ["train.ema_decay=0", "train.best_metric=", "train.validation_loss=False"]
 QUICK = [
     "dataloader.train.num_workers=0",
@@ -38,7 +35,7 @@ QUICK = [
 
 @pytest.fixture
 def config(tmp_path):
-    """A function that loads tests/resume_config.py with all that is optional switched off."""
+    """A function that loads resume_config.py with all that is optional switched off."""
 
     def load(*overrides: str):
         paths = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/run"]
@@ -308,6 +305,53 @@ def test_an_early_stop_that_a_resume_asks_for(config, tmp_path):
     # From there to the evaluation after 8 iterations, and no checkpoint in between.
     assert resumed(2).train() == {"bbox": {"AP": 4.9}}
     assert load_weights_only(final)["iteration"] == 7
+
+
+@pytest.mark.usefixtures("_from_the_start")
+def test_a_stop_says_where_and_whether_at_a_resume(config, tmp_path):
+    options = ["train.max_iter=12", "train.best_metric=bbox/AP", "train.early_stop_patience=1"]
+    stops, seen = [], []
+
+    class Stopped(ScriptedTrainer):
+        def _end_early(self, stop):
+            stops.append((stop.iteration, stop.at_resume, stop.reason))
+            super()._end_early(stop)
+
+        def after_train(self):
+            seen.append((self.iter, self.start_iter))
+            super().after_train()
+
+    Stopped(config(*options)).train()  # 3, 5 and 4 after iterations 2, 4 and 6
+    resumed = Stopped(config(*options))
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    reason = "bbox/AP has not become better than 5 in 1 evaluations"
+    assert stops == [(5, False, reason), (5, True, reason)]
+    assert seen == [(5, 0), (5, 6)]
+    assert resumed.iter == resumed.storage.iter == 5
+
+    # A finished training, whose last evaluation is no better, is asked for more iterations.
+    Scripted.count = 0
+    for name in ("model_final.pth", "last_checkpoint"):
+        (tmp_path / "run" / name).unlink()
+    Stopped(config(*options, "train.max_iter=6")).train()
+    before = (tmp_path / "run/model_final.pth").read_bytes()
+    Scripted.count = 2
+    longer = Stopped(config(*options))
+    longer.resume_or_load(resume=True)
+    longer.train()
+    assert stops[2:] == [(5, True, reason)]  # the evaluation that is made up for
+    assert (tmp_path / "run/model_final.pth").read_bytes() == before
+
+
+def test_time_is_set_forward_again_after_a_failure(config):
+    trainer = LazyTrainer(config())
+    trainer.start_iter = trainer.iter = 4
+    trainer.storage = EventStorage(4)
+    with pytest.raises(OSError, match="in between"), at_last_iteration(trainer):
+        assert trainer.iter == trainer.storage.iter == 3
+        raise OSError("in between")
+    assert trainer.iter == trainer.storage.iter == 4
 
 
 def test_validation_loss_by_hand(config):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg, instantiate
 from detectron2.engine import AMPTrainer, DefaultTrainer, hooks
 from detectron2.solver import LRMultiplier
@@ -12,8 +13,9 @@ from fvcore.common.param_scheduler import ConstantParamScheduler
 from omegaconf import OmegaConf
 
 from gfocal.engine import LazyTrainer
-from tests.engine.toy import ToyDetector, ToyEvaluator
-from tests.trainings import records
+from gfocal.export import fast_dtype
+from tests.helpers.toy import ToyDetector, ToyEvaluator
+from tests.helpers.trainings import records
 
 
 def weights(trainer: LazyTrainer) -> torch.Tensor:
@@ -360,5 +362,37 @@ def test_evaluate_loads_strictly_and_adds_to_the_metrics(toy_config, tmp_path):
     assert LazyTrainer.evaluate(toy_config(path)) == results
     with pytest.raises(ValueError, match=r"fast is for GFL; the config's model is a "):
         LazyTrainer.evaluate(toy_config(path), fast=True)
+
+    class Fast(LazyTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            model = super().build_model(cfg)
+            model.networks = lambda: (model.linear,)
+            model.cast_networks = lambda dtype: casts.append(dtype)
+            return model
+
+    casts = []
+    assert Fast.evaluate(toy_config(path), fast=True) == results
+    assert casts == [fast_dtype("cpu")] * (fast_dtype("cpu") is not None)
     with pytest.raises(ValueError, match=r"linear.weight: \(6, 192\) in the file, \(7, 192\)"):
         LazyTrainer.evaluate(toy_config(path, "data.num_classes=3"))
+
+
+def test_another_class_can_load_the_initial_weights(toy_config, tmp_path):
+    class Halved(DetectionCheckpointer):
+        def _load_file(self, filename):
+            weights = super()._load_file(filename)["model"]
+            return {"model": {name: value / 2 for name, value in weights.items()}}
+
+    class Mine(LazyTrainer):
+        initial_checkpointer = Halved
+
+    first = LazyTrainer(toy_config("train.max_iter=1"))
+    first.train()
+    mine = Mine(toy_config(f"train.init_checkpoint={tmp_path}/output/model_final.pth"))
+    mine.resume_or_load(resume=False)
+    assert torch.equal(mine.model.linear.weight, first.model.linear.weight / 2)
+    mine.train()
+    resumed = Mine(toy_config())
+    resumed.resume_or_load(resume=True)  # all of a checkpoint, as it is
+    assert torch.equal(resumed.model.linear.weight, mine.model.linear.weight)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from omegaconf import DictConfig
 
 from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
-from tests.engine.toy import ToyDetector, toy_dataset
+from tests.helpers.toy import ToyDetector, toy_dataset
 
 YACS = """
 MODEL: {META_ARCHITECTURE: ToyDetector, DEVICE: cpu, RETINANET: {NUM_CLASSES: 2}}
@@ -170,6 +171,11 @@ def test_the_number_of_classes_is_the_datasets(config):
     cfg.MODEL.GFL.NUM_CLASSES = 2
     assert len(Trainer.build_test_loader(cfg, "toy_yacs")) == 1
     cfg.MODEL.GFL.NUM_CLASSES = 7
+    cfg.MODEL.META_ARCHITECTURE = "ToyDetector"  # which has no node of its name
+    assert len(Trainer.build_test_loader(cfg, "toy_yacs")) == 1
+    cfg.MODEL.ToyDetector = CfgNode({"NUM_CLASSES": 3})
+    with pytest.raises(ValueError, match=r"MODEL\.ToyDetector\.NUM_CLASSES is 3, but dataset"):
+        Trainer.build_test_loader(cfg, "toy_yacs")
     del MetadataCatalog.get("toy_yacs").thing_classes  # nothing to compare with
     assert len(Trainer.build_test_loader(cfg, "toy_yacs")) == 1
 

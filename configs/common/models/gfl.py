@@ -5,7 +5,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
-from gfocal.backbone import LinearP6P7, make_resnet_stages
+from gfocal.backbones import LinearP6P7, make_resnet_stages
 from gfocal.criterion import GFLCriterion
 from gfocal.head import GFLHead
 from gfocal.matchers import ATSSMatcher

@@ -9,6 +9,6 @@ except ImportError as error:
     ) from error
 
 from .config import model_zoo
-from .optimize import optimize_for_inference
+from .export import optimize_for_inference
 
 __all__ = ["model_zoo", "optimize_for_inference"]

@@ -7,16 +7,17 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq
 """
 
 import copy
-from collections.abc import Callable
 
 import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from .contracts import Head, Measure
 from .numerics import at_least_float32
+from .process.sums import each_on_its_own, sum_over_workers
 from .quality import NoQuality, max_class_score
+from .representations import BoxRepresentation
 from .structures import DenseAnchors, DensePredictions, DenseTargets, LossInputs
-from .workers import each_on_its_own, sum_over_workers
 
 __all__ = ["GFLCriterion"]
 
@@ -44,7 +45,7 @@ class GFLCriterion(nn.Module):
         box_loss: nn.Module,
         dist_loss: nn.Module | None = None,
         quality_loss: nn.Module | None = None,
-        box_weight: Callable[[LossInputs], Tensor] = max_class_score,
+        box_weight: Measure = max_class_score,
     ):
         super().__init__()
         self.cls_loss = cls_loss
@@ -64,7 +65,7 @@ class GFLCriterion(nn.Module):
         }
         return {name: term for name, term in terms.items() if term is not None}
 
-    def check_head(self, head: nn.Module) -> None:
+    def check_head(self, head: Head) -> None:
         """Tries the terms on a made-up image, so that parts that do not fit are refused now.
 
         Args:
@@ -74,10 +75,12 @@ class GFLCriterion(nn.Module):
             ValueError: if a term needs what the head does not have, or answers no scalar.
         """
         for term in self.terms.values():
-            if hasattr(term, "check_head"):
-                term.check_head(head)
+            check_head = getattr(term, "check_head", None)
+            if check_head is not None:
+                check_head(head)
         representation = head.box_representation
-        tensors = (x for m in (self, representation) for x in [*m.parameters(), *m.buffers()])
+        modules = [x for x in (self, representation) if isinstance(x, nn.Module)]
+        tensors = (x for module in modules for x in [*module.parameters(), *module.buffers()])
         if any(x.device.type != "cpu" for x in tensors):
             return  # on "meta" there are no numbers to try
         has_quality = not isinstance(getattr(head, "quality_predictor", None), NoQuality)
@@ -156,7 +159,7 @@ class GFLCriterion(nn.Module):
 
 
 def _made_up(
-    num_classes: int, representation: nn.Module, has_quality: bool
+    num_classes: int, representation: BoxRepresentation, has_quality: bool
 ) -> tuple[DenseAnchors, DensePredictions, DenseTargets]:
     """An image of two locations of stride 8, the first of them with a box of 16 x 16 pixels."""
     anchors = DenseAnchors(

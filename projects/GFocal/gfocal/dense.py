@@ -6,14 +6,15 @@ structures.py flow over the seam. Exports, proposal generators and teachers cut 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .matchers import ignore_background_inside
-from .structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth, Matches
+from .contracts import Head, Matcher, PostProcess
+from .matchers import check_matches, ignore_background_inside
+from .structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 
 __all__ = ["DenseCore", "DenseStep"]
 
@@ -54,9 +55,9 @@ class DenseCore(nn.Module):
         self,
         *,
         anchor_generator: nn.Module,
-        matcher: Callable[..., Matches],
+        matcher: Matcher,
         criterion: nn.Module,
-        postprocess: Callable[..., list[Instances]],
+        postprocess: PostProcess,
         num_classes: int,
         observers: Sequence[Observer] = (),
     ):
@@ -66,6 +67,7 @@ class DenseCore(nn.Module):
         for anchors in anchor_generator.children():
             for name, buffer in list(anchors.named_buffers()):
                 anchors.register_buffer(name, buffer, persistent=False)
+        self.strides = list(cast("Any", anchor_generator).strides)
         self.matcher = matcher
         self.criterion = criterion
         self.postprocess = postprocess
@@ -80,8 +82,8 @@ class DenseCore(nn.Module):
         """
         return DenseAnchors.from_levels(
             self.anchor_generator(features),
-            [f.shape[-2:] for f in features],
-            self.anchor_generator.strides,
+            [(f.shape[-2], f.shape[-1]) for f in features],
+            self.strides,
         )
 
     @torch.no_grad()
@@ -94,15 +96,10 @@ class DenseCore(nn.Module):
         that no box claims.
 
         Raises:
-            TypeError, ValueError: if the matcher's answer is none, see ``Matches.check``.
+            TypeError, ValueError: if the matcher's answer is none, see :func:`check_matches`.
         """
         matches = self.matcher(anchors, truth, predictions.detach())
-        if not isinstance(matches, Matches):
-            raise TypeError(
-                f"matcher {type(self.matcher).__name__} answered a {type(matches).__name__}; "
-                "expected gfocal.structures.Matches(idxs, quality=None)"
-            )
-        matches.check(anchors, truth, self.matcher)
+        check_matches(matches, anchors, truth, self.matcher)
         idxs = ignore_background_inside(matches.idxs, anchors, truth.ignore_regions)
         return DenseTargets.from_matches(matches._replace(idxs=idxs), truth, self.num_classes)
 
@@ -142,7 +139,7 @@ class DenseCore(nn.Module):
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             return self.postprocess(anchors, predictions, image_sizes)
 
-    def check_head(self, head: nn.Module) -> None:
+    def check_head(self, head: Head) -> None:
         """Refuses a head that these parts do not fit.
 
         Raises:
@@ -160,5 +157,6 @@ class DenseCore(nn.Module):
             raise ValueError(
                 f"the head has {head.num_classes} classes, the detector {self.num_classes}"
             )
-        if hasattr(self.criterion, "check_head"):
-            self.criterion.check_head(head)
+        check_head = getattr(self.criterion, "check_head", None)
+        if check_head is not None:
+            check_head(head)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .numerics import at_least_float32
+from .quality import QualityPredictor
+from .representations import BoxRepresentation
 from .structures import DensePredictions
 
 __all__ = ["GFLHead"]
@@ -46,8 +48,8 @@ class GFLHead(nn.Module):
         num_levels: int,
         num_classes: int,
         conv_dims: Sequence[int],
-        box_representation: nn.Module,
-        quality_predictor: nn.Module,
+        box_representation: BoxRepresentation,
+        quality_predictor: QualityPredictor,
         norm: str = "GN",
         prior_prob: float = 0.01,
     ):
@@ -60,8 +62,9 @@ class GFLHead(nn.Module):
             raise ValueError("conv_dims is empty; expected the width of at least one convolution")
         if not 0.0 < prior_prob < 1.0:
             raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
-        if hasattr(quality_predictor, "check_num_channels"):
-            quality_predictor.check_num_channels(box_representation.num_channels)
+        check_num_channels = getattr(quality_predictor, "check_num_channels", None)
+        if check_num_channels is not None:
+            check_num_channels(box_representation.num_channels)
         self.num_levels = num_levels
         self.num_classes = num_classes
         self.box_representation = box_representation
@@ -74,13 +77,16 @@ class GFLHead(nn.Module):
             conv_dims[-1], 4 * box_representation.num_channels, 3, padding=1
         )
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
-        for layer in [*self.cls_tower, *self.box_tower, self.cls_logits, self.box_logits]:
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.cls_logits.bias, math.log(prior_prob / (1 - prior_prob)))
+        for part in (self.cls_tower, self.box_tower, self.cls_logits, self.box_logits):
+            for layer in part.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.normal_(layer.weight, std=0.01)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
+        prior = math.log(prior_prob / (1 - prior_prob))
+        nn.init.constant_(self.cls_logits.get_parameter("bias"), prior)
 
-    def forward(self, features: list[Tensor]) -> DensePredictions:
+    def forward(self, features: Sequence[Tensor]) -> DensePredictions:
         """
         Args:
             features: ``num_levels`` maps (N, in_channels, H_i, W_i), finest first.
@@ -92,18 +98,21 @@ class GFLHead(nn.Module):
             raise ValueError(
                 f"got {len(features)} feature maps; this head has {self.num_levels} levels"
             )
-        cls_logits, box_logits, quality_logits = [], [], []
+        cls_logits: list[Tensor] = []
+        box_logits: list[Tensor] = []
+        quality_logits: list[Tensor] = []
         for feature, scale in zip(features, self.scales):
             box_features = self.box_tower(feature)
             boxes = _flatten(scale * self.box_logits(box_features)).unflatten(-1, (4, -1))
             cls_logits.append(_flatten(self.cls_logits(self.cls_tower(feature))))
             box_logits.append(boxes)
             quality = self.quality_predictor(box_features, boxes)
-            quality_logits.append(None if quality is None else at_least_float32(quality))
+            if quality is not None:
+                quality_logits.append(at_least_float32(quality))
         return DensePredictions(
             cls_logits=torch.cat(cls_logits, dim=1),
             box_logits=torch.cat(box_logits, dim=1),
-            quality_logits=None if quality_logits[0] is None else torch.cat(quality_logits, dim=1),
+            quality_logits=torch.cat(quality_logits, dim=1) if quality_logits else None,
             box_representation=self.box_representation,
         )
 

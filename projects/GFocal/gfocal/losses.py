@@ -91,12 +91,14 @@ def sparse_quality_focal_loss(
             and ``valid`` are not of these shapes.
     """
     check_beta(beta)
-    shapes = [None if x is None else tuple(x.shape) for x in (cls_logits, quality_logits, valid)]
-    rows = shapes[0][:1]
-    if len(shapes[0]) != 2 or shapes[1] not in (None, (*rows, 1)) or shapes[2] != rows:
+    shape, quality_shape = tuple(cls_logits.shape), None
+    if quality_logits is not None:
+        quality_shape = tuple(quality_logits.shape)
+    rows = shape[:1]
+    if len(shape) != 2 or quality_shape not in (None, (*rows, 1)) or tuple(valid.shape) != rows:
         raise ValueError(
-            f"cls_logits, quality_logits and valid have shapes {shapes[0]}, {shapes[1]} and "
-            f"{shapes[2]}; expected (L, K), (L, 1) or None, and (L,)"
+            f"cls_logits, quality_logits and valid have shapes {shape}, {quality_shape} and "
+            f"{tuple(valid.shape)}; expected (L, K), (L, 1) or None, and (L,)"
         )
     cls_logits = at_least_float32(cls_logits)
     if quality_logits is not None:

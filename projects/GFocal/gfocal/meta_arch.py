@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, detector_postprocess
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import nn
 
 from . import recipes
+from .contracts import Head, Matcher, PostProcess
 from .dense import DenseCore, Observer
 from .ground_truth import ground_truth_of
 from .head import GFLHead
 from .observers import TrainingPictures
 from .postprocess import NMSPostProcess
 from .statistics import TargetStatistics
-from .structures import DenseAnchors, DensePredictions, GroundTruth, Matches
+from .structures import DenseAnchors, DensePredictions, GroundTruth
 
 __all__ = ["GFL"]
 
@@ -74,26 +75,29 @@ class GFL(DenseCore):
             levels; or if numbers are given beside a ``postprocess`` that has its own.
     """
 
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
     @configurable
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        head: nn.Module,
+        backbone: Backbone,
+        head: Head,
         head_in_features: Sequence[str],
         anchor_generator: nn.Module,
-        matcher: Callable[..., Matches],
+        matcher: Matcher,
         criterion: nn.Module,
         num_classes: int,
         test_score_thresh: float = 0.05,
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.6,
         max_detections_per_image: int = 100,
-        postprocess: Callable[..., list[Instances]] | None = None,
+        postprocess: PostProcess | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         vis_period: int = 0,
-        draw_training: Callable[..., np.ndarray] | str = "gfocal.visualization.draw_training_image",
+        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
         statistics_period: int = 20,
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
@@ -181,6 +185,16 @@ class GFL(DenseCore):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Returns backbone and head, the parts that have weights."""
+        return self.backbone, self.head
+
+    def cast_networks(self, dtype: torch.dtype) -> None:
+        """Lets backbone and head compute in a precision; boxes and scores stay in float32."""
+        for network in self.networks():
+            network.to(dtype)
+        self.head.box_representation.float()  # its bins are no weights
+
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """
         Args:
@@ -253,15 +267,15 @@ class GFL(DenseCore):
         missing = [name for name in names if name not in shapes]
         if missing:
             raise ValueError(f"head_in_features {missing} are not among {sorted(shapes)}")
-        strides, expected = list(self.anchor_generator.strides), [shapes[x].stride for x in names]
-        if strides != expected:
+        expected = [shapes[x].stride for x in names]
+        if self.strides != expected:
             raise ValueError(
-                f"anchor_generator has strides {strides}; expected those of "
+                f"anchor_generator has strides {self.strides}; expected those of "
                 f"head_in_features {names}: {expected}"
             )
 
 
-def _postprocess(given: Callable[..., list[Instances]] | None, **numbers: Any):
+def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:
     """The part that was given, or NMSPostProcess of the numbers."""
     if given is None:
         return NMSPostProcess(**numbers)

@@ -1,13 +1,11 @@
 """How good is a box? Measures of it and predictors of it.
 
-A quality *predictor* is a module
-
-    forward(box_features (N, F, H, W), box_logits (N, H*W, 4, C)) -> (N, H*W, 1) logits, or None
-
-of one pyramid level; a *measure* turns what the criterion knows of the foreground, its
-``LossInputs``, into one detached number in [0, 1] a location. References: Generalized Focal Loss
-(https://arxiv.org/abs/2006.04388) and Generalized Focal Loss V2 (https://arxiv.org/abs/2011.12885).
+A quality *predictor* is a part of the head. A *measure* turns ``LossInputs``, what the criterion
+knows of the foreground, into one detached number in [0, 1] a location. References: Generalized
+Focal Loss (https://arxiv.org/abs/2006.04388), V2 (https://arxiv.org/abs/2011.12885).
 """
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ __all__ = [
     "DistributionGuidedQualityPredictor",
     "NoQuality",
     "QualityBranch",
+    "QualityPredictor",
     "centerness",
     "localization_iou",
     "matched_quality",
@@ -65,6 +64,14 @@ def uniform(inputs: LossInputs) -> Tensor:
     return torch.ones_like(inputs.fg_boxes[:, 0])
 
 
+class QualityPredictor(Protocol):
+    """A module that estimates the quality of the boxes of one pyramid level. One that cannot read
+    every number of channels has ``check_num_channels(num_channels)``, which raises ValueError."""
+
+    def __call__(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
+        """(N, F, H, W), (N, H*W, 4, C) -> (N, H*W, 1) logits, or None."""
+
+
 class NoQuality(nn.Module):
     """GFLV1: the class score alone is the joint representation; nothing more is predicted."""
 
@@ -86,7 +93,7 @@ class QualityBranch(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1)
         nn.init.normal_(self.conv.weight, std=0.01)
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.conv.get_parameter("bias"))
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor:
         """(N, F, H, W) features -> (N, H*W, 1) quality logits; box_logits are not read."""
@@ -164,5 +171,5 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 stats.append(probs.mean(dim=-1, keepdim=True))
             if self.add_var:
                 stats.append(probs.var(dim=-1, correction=0, keepdim=True))
-            stats = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
-            return self.fc2(self.fc1(stats).relu())
+            inputs = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
+            return self.fc2(self.fc1(inputs).relu())

@@ -4,33 +4,61 @@ Units: a *distance* is in strides of the location's level; a *bin coordinate* co
 k-th bin, k + 0.5 lies halfway to the next one.
 
 A box representation turns raw channels (..., 4, C) into distances (..., 4). It is chosen by passing
-another one to the head, and has
-
-    num_channels    C
-    __call__(box_logits) -> distances in strides
-
-One that reads a distribution also has
-
-    bins (C,)       distance of each bin, strides, increasing
-    probabilities(box_logits) -> (..., 4, C)
-    to_bins(distances) -> bin coordinates
-    std(box_logits) -> standard deviations, strides
-
-``bins`` is what everybody reads: the expectation, DFL, the statistics, the pictures. Reference:
-Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
+another one to the head. Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388),
+Sec. 3.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .numerics import at_least_float32
 
-__all__ = ["DiracDistance", "GaussianDistance", "GeneralDistribution"]
+__all__ = [
+    "BinnedRepresentation",
+    "BoxRepresentation",
+    "DiracDistance",
+    "GaussianDistance",
+    "GeneralDistribution",
+]
 
 # No side is further than this many strides: keeps exp finite whatever a network says.
 _MAX_DISTANCE = 1024.0
+
+
+class BoxRepresentation(Protocol):
+    """A module that reads the channels of a side.
+
+    Attributes:
+        num_channels: C.
+    """
+
+    num_channels: int
+
+    def __call__(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, C) -> (..., 4) distances, strides."""
+
+
+class BinnedRepresentation(BoxRepresentation, Protocol):
+    """One that reads a distribution over bins.
+
+    Attributes:
+        bins: (C,) distance of each bin, strides, increasing. The one source of the expectation, of
+            DFL, of the statistics and of the pictures.
+    """
+
+    bins: Tensor
+
+    def probabilities(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, C) -> (..., 4, C) probability of each bin."""
+
+    def to_bins(self, distances: Tensor) -> Tensor:
+        """(...) strides -> (...) bin coordinates."""
+
+    def std(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, C) -> (..., 4) standard deviations, strides."""
 
 
 class DiracDistance(nn.Module):
@@ -77,6 +105,8 @@ class GeneralDistribution(nn.Module):
     Raises:
         ValueError: if ``reg_max`` is not a positive integer or ``bin_width`` is not positive.
     """
+
+    bins: Tensor
 
     def __init__(self, reg_max: int = 16, bin_width: float = 1.0):
         super().__init__()

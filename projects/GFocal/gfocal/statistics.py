@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from detectron2.utils.events import get_event_storage
-from torch import nn
+from torch import Tensor
 
 from .boxes import aligned_iou
 from .dense import DenseCore, DenseStep
 from .numerics import to_device
 from .observers import is_due
-from .workers import sum_over_workers
+from .process.sums import sum_over_workers
+from .representations import BinnedRepresentation
 
 __all__ = ["TargetStatistics"]
 
@@ -23,8 +25,8 @@ class TargetStatistics:
     Each look puts into the event storage, and so into metrics.json and TensorBoard:
 
     - ``positives_per_image``: foreground locations of an image, on average.
-    - ``boxes_without_positive``: the share of the true boxes that no location learns. Small boxes
-      can have none (https://github.com/sfzhang15/ATSS/issues/90), see
+    - ``boxes_without_positive``: the share of the true boxes without a positive location. Small
+      boxes can have none (https://github.com/sfzhang15/ATSS/issues/90), see
       ``ATSSMatcher(match_every_box=True)``.
     - ``mean_iou_of_positives``: of predicted and true box; QFL's labels.
     - ``clipped_dfl_targets/LEVEL``: the share of the sides whose true distance the bins of that
@@ -41,53 +43,30 @@ class TargetStatistics:
     def __init__(self, period: int, level_names: Sequence[str]):
         self.period = period
         self.level_names = list(level_names)
-        self._clipped = self._sides = 0
+        self._clipped = self._sides = 0.0
         self._warned = False
 
     @torch.no_grad()
     def __call__(self, core: DenseCore, step: DenseStep) -> None:
         if not is_due(self.period):
             return
-        anchors, predictions, truth, targets, _ = step
-        matched, representation = targets.matched_idxs, predictions.box_representation
-        images, locations = (matched >= 0).nonzero(as_tuple=True)
-        true_boxes = targets.boxes[images, locations]
-        distances = predictions.distances_of(predictions.box_logits[images, locations])
-        boxes = anchors.decode(distances, locations)
-
-        num_boxes = truth.counts
-        counts = to_device(num_boxes, matched)
-        learned = matched.new_zeros(sum(num_boxes))
-        learned[matched[images, locations] + (counts.cumsum(0) - counts)[images]] = 1
-        numbers = [learned.sum(), aligned_iou(boxes, true_boxes).sum()]
-        has_bins = hasattr(representation, "to_bins")
-        if has_bins:
-            bins = representation.to_bins(anchors.encode(true_boxes, locations))
-            clipped = ((bins < 0) | (bins > representation.num_channels - 1)).sum(dim=1)
-            levels = torch.bucketize(
-                locations, to_device(anchors.level_sizes, matched).cumsum(0), right=True
-            )
-            for values in (clipped, torch.full_like(clipped, 4)):
-                per_level = values.new_zeros(len(anchors.level_sizes))
-                numbers += per_level.index_add(0, levels, values)
-        counted = to_device([len(num_boxes), sum(num_boxes), len(locations)], numbers[0])
-        sums, _ = sum_over_workers(torch.stack([x.double() for x in [*counted, *numbers]]))
-        images, boxes, positives, learned, ious, *sides = sums.tolist()
-
+        sums, _ = sum_over_workers(torch.stack([x.double() for x in _counts(step)]))
+        images, boxes, positives, matched, ious, *sides = sums.tolist()
         storage = get_event_storage()
         storage.put_scalar("positives_per_image", positives / images)
         if boxes:
-            storage.put_scalar("boxes_without_positive", 1 - learned / boxes)
+            storage.put_scalar("boxes_without_positive", 1 - matched / boxes)
         if positives:
             storage.put_scalar("mean_iou_of_positives", ious / positives)
-        if has_bins:
+        if sides:
             levels = len(self.level_names)
             for name, clipped, total in zip(self.level_names, sides[:levels], sides[levels:]):
                 if total:
                     storage.put_scalar(f"clipped_dfl_targets/{name}", clipped / total)
+            representation = cast("BinnedRepresentation", step.predictions.box_representation)
             self._warn(sum(sides[:levels]), sum(sides[levels:]), representation)
 
-    def _warn(self, clipped: float, sides: float, representation: nn.Module) -> None:
+    def _warn(self, clipped: float, sides: float, representation: BinnedRepresentation) -> None:
         self._clipped += clipped
         self._sides += sides
         share = self._clipped / max(self._sides, 1)
@@ -98,6 +77,36 @@ class TargetStatistics:
         logging.getLogger(__name__).warning(
             f"{share:.1%} of the sides lie beyond what {last} bins can express: "
             f"boxes exceed reg_max = {last} ({reach:g} strides) from a location "
-            "that learns them, and are learned smaller than they are. See clipped_dfl_targets for "
-            "the levels; a larger reg_max or bin_width, or a coarser level, helps."
+            "that is positive for them, and are learned smaller than they are. See "
+            "clipped_dfl_targets for the levels; a larger reg_max or bin_width, or a coarser "
+            "level, helps."
         )
+
+
+def _counts(step: DenseStep) -> list[Tensor]:
+    """Of this process: images, boxes, positives, boxes with a positive, sum of the positives' IoUs;
+    and, with bins, the clipped sides of each level and then all sides of each. Scalars."""
+    anchors, predictions, truth, targets, _ = step
+    matched = cast("Tensor", targets.matched_idxs)
+    images, locations = (matched >= 0).nonzero(as_tuple=True)
+    true_boxes = targets.boxes[images, locations]
+    distances = predictions.distances_of(predictions.box_logits[images, locations])
+    ious = aligned_iou(anchors.decode(distances, locations), true_boxes)
+
+    num_boxes = truth.counts
+    counts = to_device(num_boxes, matched)
+    has_positive = matched.new_zeros(sum(num_boxes))
+    has_positive[matched[images, locations] + (counts.cumsum(0) - counts)[images]] = 1
+    numbers = [*to_device([len(num_boxes), sum(num_boxes), len(locations)], matched)]
+    numbers += [has_positive.sum(), ious.sum()]
+    representation = predictions.box_representation
+    if hasattr(representation, "to_bins"):
+        representation = cast("BinnedRepresentation", representation)
+        bins = representation.to_bins(anchors.encode(true_boxes, locations))
+        clipped = ((bins < 0) | (bins > representation.num_channels - 1)).sum(dim=1)
+        ends = to_device(anchors.level_sizes, matched).cumsum(0)
+        levels = torch.bucketize(locations, ends, right=True)
+        for values in (clipped, torch.full_like(clipped, 4)):
+            per_level = values.new_zeros(len(anchors.level_sizes))
+            numbers += per_level.index_add(0, levels, values)
+    return numbers

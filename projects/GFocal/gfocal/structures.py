@@ -18,14 +18,15 @@ a *bin* is a point of the support of a general distribution.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from detectron2.structures import Boxes
-from torch import Tensor, nn
+from torch import Tensor
 
 from .boxes import boxes_to_distances, distances_to_boxes
 from .numerics import joint_logits, to_device
+from .representations import BoxRepresentation
 
 __all__ = [
     "BACKGROUND",
@@ -105,27 +106,28 @@ class DenseAnchors(NamedTuple):
         """Number of locations of each level."""
         return [h * w for h, w in self.level_shapes]
 
-    def decode(self, distances: Tensor, idxs: Tensor) -> Tensor:
+    def decode(self, distances: Tensor, idxs: Tensor | slice = slice(None)) -> Tensor:
         """Boxes of distances, as seen from locations. The inverse of :meth:`encode`.
 
         Args:
             distances: (M, 4) left, top, right, bottom, in strides of each location's level.
-            idxs: (M,) locations in 0..R-1.
+            idxs: (M,) locations in 0..R-1. By default all, and ``distances`` are (..., R, 4).
 
         Returns:
-            (M, 4) boxes, XYXY pixels.
+            Boxes of the shape of ``distances``, XYXY pixels.
         """
         return distances_to_boxes(self.centers[idxs], distances * self.strides[idxs, None])
 
-    def encode(self, boxes: Tensor, idxs: Tensor) -> Tensor:
+    def encode(self, boxes: Tensor, idxs: Tensor | slice = slice(None)) -> Tensor:
         """Distances of boxes' sides, as seen from locations. The inverse of :meth:`decode`.
 
         Args:
             boxes: (M, 4) XYXY pixels.
-            idxs: (M,) locations in 0..R-1.
+            idxs: (M,) locations in 0..R-1. By default all, and ``boxes`` are (..., R, 4).
 
         Returns:
-            (M, 4) left, top, right, bottom, in strides; negative where a centre is outside.
+            Left, top, right, bottom of the shape of ``boxes``, in strides; negative where a centre
+            is outside.
         """
         return boxes_to_distances(self.centers[idxs], boxes) / self.strides[idxs, None]
 
@@ -182,40 +184,6 @@ class Matches(NamedTuple):
     idxs: Tensor
     quality: Tensor | None = None
 
-    def check(self, anchors: "DenseAnchors", truth: GroundTruth, matcher: Any) -> None:
-        """Refuses what would train on wrong boxes. Waits for no GPU: there, an index out of range
-        is an assertion of the device.
-
-        Args:
-            anchors, truth: what the matcher was asked about.
-            matcher: for the message.
-
-        Raises:
-            TypeError: if ``idxs`` are not int64.
-            ValueError: if they have another shape, or are neither a box of their image nor a code.
-        """
-        name = getattr(matcher, "__name__", None) or type(matcher).__name__
-        shape = (len(truth.boxes), len(anchors.boxes))
-        for what, value in (("idxs", self.idxs), ("quality", self.quality)):
-            if value is not None and tuple(value.shape) != shape:
-                raise ValueError(
-                    f"the {what} of matcher {name} have shape {tuple(value.shape)}; expected "
-                    f"(images, locations) {shape}"
-                )
-        if self.idxs.dtype != torch.int64:
-            raise TypeError(f"the idxs of matcher {name} are {self.idxs.dtype}; expected int64")
-        counts = to_device(truth.counts, self.idxs)[:, None]
-        good = (self.idxs >= IGNORED) & (self.idxs < counts)
-        try:  # on a GPU it is seen later, by the device
-            torch._assert_async(good.all())
-        except RuntimeError as error:
-            image, location = (~good).nonzero()[0].tolist()
-            raise ValueError(
-                f"matcher {name} gave location {location} of image {image} of the batch the index "
-                f"{self.idxs[image, location]}; expected that of one of the image's "
-                f"{truth.counts[image]} boxes, {BACKGROUND} (background) or {IGNORED} (ignored)"
-            ) from error
-
 
 class DensePredictions(NamedTuple):
     """What a head says about every location of every image.
@@ -230,7 +198,7 @@ class DensePredictions(NamedTuple):
     cls_logits: Tensor
     box_logits: Tensor
     quality_logits: Tensor | None = None
-    box_representation: nn.Module | None = None
+    box_representation: BoxRepresentation | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -240,10 +208,9 @@ class DensePredictions(NamedTuple):
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "DensePredictions":
         """The same with other logits, in the order of :attr:`tensors`."""
+        cls_logits, box_logits, *quality = tensors
         return DensePredictions(
-            *tensors[:2],
-            quality_logits=None if self.quality_logits is None else tensors[2],
-            box_representation=self.box_representation,
+            cls_logits, box_logits, quality[0] if quality else None, self.box_representation
         )
 
     def detach(self) -> "DensePredictions":
@@ -303,7 +270,7 @@ class DenseTargets(NamedTuple):
 
     @classmethod
     def from_matches(cls, matches: Matches, truth: GroundTruth, num_classes: int) -> "DenseTargets":
-        """Turn a matcher's answer, see :meth:`Matches.check`, into labels and boxes.
+        """Turn a matcher's answer, once it is checked, into labels and boxes.
 
         Args:
             matches: of the batch.

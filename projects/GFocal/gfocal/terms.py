@@ -7,13 +7,14 @@ may say so in ``check_head(head)``, which is asked when the detector is built.
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
 """
 
-from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
 
+from .contracts import Head, Measure
 from .losses import (
     check_beta,
     distribution_focal_loss,
@@ -21,6 +22,7 @@ from .losses import (
     sparse_quality_focal_loss,
 )
 from .quality import NoQuality, localization_iou
+from .representations import BinnedRepresentation
 from .structures import LossInputs
 
 __all__ = [
@@ -31,8 +33,6 @@ __all__ = [
     "QualityBranchLoss",
     "QualityFocalLoss",
 ]
-
-Measure = Callable[[LossInputs], Tensor]  # see quality.py
 
 
 class QualityFocalLoss(nn.Module):
@@ -128,7 +128,7 @@ class QualityBranchLoss(nn.Module):
         "e.g. QualityBranch"
     )
 
-    def check_head(self, head: nn.Module) -> None:
+    def check_head(self, head: Head) -> None:
         """Raises ValueError if the head has no quality predictor."""
         has_none = isinstance(getattr(head, "quality_predictor", None), NoQuality)
         if has_none:
@@ -173,12 +173,13 @@ class DistributionFocalLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def check_head(self, head: nn.Module) -> None:
+    def check_head(self, head: Head) -> None:
         """Raises ValueError if the head's boxes are not read from bins."""
         _check_can(head, "to_bins", self, "GeneralDistribution")
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        targets = inputs.predictions.box_representation.to_bins(inputs.fg_target_distances)
+        representation = cast("BinnedRepresentation", inputs.predictions.box_representation)
+        targets = representation.to_bins(inputs.fg_target_distances)
         targets = targets.clamp(min=0, max=inputs.fg_box_logits.shape[-1] - 1 - 0.1)
         loss = distribution_focal_loss(inputs.fg_box_logits.flatten(0, 1), targets.flatten())
         loss = loss.view_as(targets).mean(dim=1)
@@ -197,19 +198,19 @@ class GaussianNLLLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def check_head(self, head: nn.Module) -> None:
+    def check_head(self, head: Head) -> None:
         """Raises ValueError if the head's boxes have no standard deviation."""
         _check_can(head, "std", self, "GaussianDistance")
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        std = inputs.predictions.box_representation.std(inputs.fg_box_logits)
+        std = cast("Any", inputs.predictions.box_representation).std(inputs.fg_box_logits)
         loss = gaussian_nll_loss(
             inputs.fg_distances, inputs.fg_target_distances, std.square(), reduction="none"
         )
         return self.weight * inputs.weighted_mean(loss.mean(dim=1))
 
 
-def _check_can(head: nn.Module, method: str, term: nn.Module, example: str) -> None:
+def _check_can(head: Head, method: str, term: nn.Module, example: str) -> None:
     if not hasattr(head.box_representation, method):
         raise ValueError(
             f"{type(term).__name__} needs a box representation with {method}, which "

@@ -5,7 +5,7 @@ from typing import Any
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from .. import backbone, meta_arch, retinanet  # noqa: F401
+from .. import backbones, meta_arch, retinanet  # noqa: F401
 from ..recipes import NUMBERS
 from .options import OPTIONS
 

@@ -19,7 +19,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..rng import temporarily_seeded
+from ..process.rng import temporarily_seeded
 
 __all__ = ["TrainLoader", "build_train_loader"]
 

@@ -4,7 +4,6 @@ Units: boxes are XYXY, in pixels of the image after the augmentations.
 """
 
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +14,16 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 
-__all__ = ["DetectionMapper", "read_image", "without_empty_resize"]
+from .images import read_pixels
+
+__all__ = ["DetectionMapper", "without_empty_resize"]
 
 
 class DetectionMapper(DatasetMapper):
     """Detectron2's DatasetMapper for detectors of boxes: the same images and instances, and besides
 
-    - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`read_image`;
+    - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`.read_image`;
     - an image whose shorter side ResizeShortestEdge would round to 0 pixels keeps one;
     - crowds can be told to the model, as regions that are no background;
     - whatever goes wrong is one error that names the image.
@@ -32,7 +31,7 @@ class DetectionMapper(DatasetMapper):
     Args:
         is_train: keep the annotations.
         augmentations: augmentations or deterministic transforms.
-        image_format: order of the channels, see :func:`read_image`.
+        image_format: order of the channels, see :func:`.read_image`.
         crowds: "drop": annotations with iscrowd=1 are left out. "ignore": their boxes become the
             image's "ignore_regions", in which :class:`gfocal.meta_arch.GFL` has no background. (A
             validation loss reads the test mapper's.) In yacs INPUT.CROWDS.
@@ -97,7 +96,7 @@ class DetectionMapper(DatasetMapper):
 
     def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         result = {k: v for k, v in dataset_dict.items() if k != "annotations"}
-        image = _read(dataset_dict["file_name"], self.image_format)
+        image = read_pixels(dataset_dict["file_name"], self.image_format)
         utils.check_image_size(result, image)
         aug_input = T.AugInput(image)
         transforms = self.augmentations(aug_input)
@@ -119,32 +118,6 @@ class DetectionMapper(DatasetMapper):
             regions = _transformed_boxes(crowds, transforms, size)
             result["ignore_regions"] = regions[regions.nonempty()]
         return result
-
-
-def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray:
-    """Detectron2's ``read_image``, which for 16-bit grey clips all that is brighter than 255.
-
-    Such an image is divided by 257 and rounded, so that 65535 becomes 255. (A file that uses 12 of
-    its bits is dark then: it does not say what its white is.) Turned as its EXIF orientation says.
-
-    Args:
-        path: an image file.
-        format: "BGR", "RGB", "L", "YUV-BT.601" or another mode of PIL; None leaves it as it is.
-
-    Returns:
-        (H, W, C) uint8; (H, W, 3) float for YUV.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no image, or one whose pixels have no faithful value in 8 bits: floating-point
-            ones, and integers beyond 16 bits.
-    """
-    try:
-        return _read(os.fspath(path), format)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image file {os.fspath(path)!r}") from None
-    except Exception as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def without_empty_resize(
@@ -184,25 +157,6 @@ def check_crowds(crowds: str) -> None:
         raise ValueError(
             f'crowds (INPUT.CROWDS in a yacs config) is {crowds!r}; expected "drop" or "ignore"'
         )
-
-
-def _read(path: str, format: str | None) -> np.ndarray:
-    with PathManager.open(path, "rb") as f:
-        image = Image.open(f)
-        image = _to_8_bits(utils._apply_exif_orientation(image))
-        return utils.convert_PIL_to_numpy(image, format)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is unknown; expected at most 16 bits")
-    if not image.mode.startswith("I"):
-        return image
-    pixels = np.asarray(image)  # older PIL opens a 16-bit PNG as 32 bits, mode "I"
-    low, high = int(pixels.min()), int(pixels.max())
-    if low < 0 or high > 65535:
-        raise ValueError(f"integer pixels from {low} to {high}; expected 16 bits, 0 to 65535")
-    return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _transformed_boxes(

@@ -9,10 +9,11 @@ from ..config import (
     resolve_device,
     set_device,
 )
-from .base import AutocastTrainer, BaseTrainer
+from .base import BaseTrainer
 from .launch import launch
 from .lazy_trainer import LazyTrainer
 from .predictor import Predictor
+from .steps import AutocastTrainer
 from .trainer import Trainer, trainer_class
 
 __all__ = [

@@ -1,85 +1,27 @@
-"""What the LazyConfig and the yacs trainer share, and the training step for AMP on a CPU."""
+"""What the LazyConfig and the yacs trainer share."""
 
-import contextlib
+import functools
 import itertools
 import logging
-import os
-import time
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers, hooks
-from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.engine import DefaultTrainer, TrainerBase, default_writers, hooks
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
+from detectron2.utils.events import EventWriter
 from detectron2.utils.file_io import PathManager
+from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from ..checkpoint import GFLCheckpointer
-from ..config import Config, config_settings, train_options
+from ..config import Config, TrainOptions, config_settings, train_options
 from ..config.options import check_best_metric
-from ..meta_arch import GFL
-from ..optimize import fast_dtype, optimize_for_inference
-from ..rng import rng_state, set_rng_state
-from .checkpointing import CheckpointHook, StrictCheckpointer, check_weights, plain
-from .hooks import (
-    BestMetric,
-    EMAHook,
-    EvaluationHook,
-    MetricsHook,
-    StopTraining,
-    ValidationBatches,
-    WriterHook,
-    evaluation_leaves_no_trace,
-    validation_losses,
-)
-
-
-class AutocastTrainer(SimpleTrainer):
-    """The step of automatic mixed precision on a CPU: the forward pass in bfloat16 autocast.
-
-    bfloat16 has the exponent range of float32, so no gradient is scaled. On CUDA use Detectron2's
-    AMPTrainer.
-    """
-
-    def run_step(self) -> None:
-        assert self.model.training, "model was changed to eval mode during training"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss_dict = self.model(data)
-            if isinstance(loss_dict, torch.Tensor):
-                loss_dict = {"total_loss": loss_dict}
-            losses = sum(loss_dict.values())
-        self.optimizer.zero_grad()
-        losses.backward()
-        self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
-
-
-def set_seed(seed: int, deterministic: bool) -> None:
-    """Seeds all generators, and asks PyTorch for algorithms that repeat.
-
-    Args:
-        seed: from 0 on; below 0 the generators are left alone.
-        deterministic: the same inputs then give the same bits on the same machine, on a CPU with
-            the same number of threads. Where an operator has no such algorithm, PyTorch warns.
-    """
-    if seed >= 0:
-        seed_all_rng(seed + comm.get_rank())
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-_ANEW = (
-    "To start from its weights, name it in train.init_checkpoint (MODEL.WEIGHTS), with another "
-    "output folder"
-)
+from ..weights.checkpointers import GFLCheckpointer, check_weights
+from .best import BestMetric
+from .ema import EMAHook
+from .evaluation import evaluate, evaluation_leaves_no_trace
+from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
+from .resume import ANEW, RandomStates, load_training_state, training_state
+from .saving import CheckpointHook, TrainingCheckpointer, plain
+from .validation import ValidationBatches, validation_losses
 
 
 class BaseTrainer(DefaultTrainer):
@@ -90,72 +32,29 @@ class BaseTrainer(DefaultTrainer):
     a loader of :func:`gfocal.data.build_train_loader`.
     """
 
-    _rng_states: list[dict[str, Any]] | None = None  # of all processes
-    _resumed_rng_state: dict[str, Any] | None = None
+    # Loads the weights that a training starts from; not those of a resume.
+    initial_checkpointer: type[Checkpointer] = GFLCheckpointer
+
     _ema: EMAHook | None = None
     _best: BestMetric | None = None
     _resumed = False
 
+    @functools.cached_property
+    def _random_states(self) -> RandomStates:
+        return RandomStates()
+
     def state_dict(self) -> dict[str, Any]:
-        state = {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
-        state["optimizer_class"] = _optimizer_class(self._trainer.optimizer)
-        state["rng"] = [rng_state()] if comm.get_world_size() == 1 else self._rng_states
-        loader = self._trainer.data_loader
-        state["data"] = loader.state_dict() if hasattr(loader, "state_dict") else None
-        return state
+        state = training_state(self._trainer, self._random_states)
+        return {**TrainerBase.state_dict(self), **state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
         Raises:
             ValueError: the checkpoint is not one of this trainer.
         """
-        if not {"_trainer", "optimizer_class"} <= state_dict.keys():
-            raise ValueError(
-                "the checkpoint to resume from was not written by gfocal's trainer, or by that of "
-                f"an earlier version, and cannot be taken up exactly. {_ANEW}"
-            )
-        optimizer = self._trainer.optimizer
-        now, before = _optimizer_class(optimizer), state_dict["optimizer_class"]
-        if now != before:
-            raise ValueError(
-                f"the checkpoint to resume from is of the optimizer {before}, the config's is "
-                f"{now}. {_ANEW}"
-            )
-        settings = _settings(optimizer)
+        load_training_state(self._trainer, self._random_states, state_dict)
         TrainerBase.load_state_dict(self, state_dict)
-        # A gradient scaler is new where the run before had none.
-        self._trainer.load_state_dict({**self._trainer.state_dict(), **state_dict["_trainer"]})
         self._resumed = True
-        logger = logging.getLogger(__name__)
-        resumed = _settings(optimizer)
-        for name in sorted(settings.keys() & resumed.keys()):
-            pairs = zip(settings[name], resumed[name], strict=True)
-            if changed := [(new, old) for new, old in pairs if new != old]:
-                new, old = changed[0]
-                logger.warning(
-                    f"The optimizer's {name} is {new} in the config and {old} in the checkpoint, "
-                    f"and the resumed training keeps the latter. {_ANEW}"
-                )
-        loader, place = self._trainer.data_loader, state_dict.get("data")
-        if place is not None and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(place)
-        else:
-            logger.warning("The place in the training data is not known; its order starts anew")
-        states = state_dict.get("rng") or []
-        if len(states) == comm.get_world_size():
-            self._resumed_rng_state = states[comm.get_rank()]
-        else:
-            logger.warning(
-                f"The checkpoint has random states of {len(states)} processes, this training has "
-                f"{comm.get_world_size()}: it goes on, but not exactly as it would have"
-            )
-
-    @contextlib.contextmanager
-    def gathered_rng_states(self) -> Iterator[None]:
-        """Inside, checkpoints have the random states of all processes, which all must go in."""
-        self._rng_states = comm.gather(rng_state())
-        yield
-        self._rng_states = None  # soon they are others
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continues from the last checkpoint in the output folder, or loads the initial weights.
@@ -163,8 +62,8 @@ class BaseTrainer(DefaultTrainer):
         Args:
             resume: with True and a checkpoint in the output folder: load all that it holds and go
                 on after it. Otherwise only the weights that the config names, if any, and start at
-                iteration 0. They may be those of a whole detector or a backbone's, see
-                :class:`gfocal.checkpoint.GFLCheckpointer`.
+                iteration 0. ``initial_checkpointer`` says what they may be: a whole
+                detector's, or a backbone's.
 
         Raises:
             FileNotFoundError: the weight file does not exist.
@@ -177,7 +76,7 @@ class BaseTrainer(DefaultTrainer):
             if not self._resumed:
                 raise ValueError(
                     f"{checkpointer.get_checkpoint_file()} holds weights alone, of which no "
-                    f"training can be resumed. {_ANEW}"
+                    f"training can be resumed. {ANEW}"
                 )
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that it finished
             if self.start_iter > self.max_iter:
@@ -189,24 +88,17 @@ class BaseTrainer(DefaultTrainer):
             if resume:
                 checkpointer.warn_of_checkpoints_not_resumed()
             weights = check_weights(config_settings(self.cfg).weights)
-            GFLCheckpointer(self.checkpointer.model).load(weights, checkpointables=[])
+            self.initial_checkpointer(self.checkpointer.model).load(weights, checkpointables=[])
 
     def build_hooks(self) -> list[hooks.HookBase | None]:
         """Returns the default hooks: timing, learning rate, averaged weights, checkpoints,
-        evaluation, writers."""
+        evaluation, writers. README.md beside this file says why in this order."""
         options = train_options(self.cfg)
-        model = self.checkpointer.model  # without DistributedDataParallel
-        if options.ema_decay:
-            self._ema = EMAHook(model, options.ema_decay)
-        if options.best_metric or options.early_stop_patience:
-            check_best_metric(options)
-            self._best = BestMetric(
-                options.best_metric, options.best_mode, options.early_stop_patience, self._save_best
-            )
-        self._checkpoint_hook = CheckpointHook(self.checkpointer, **vars(options.checkpointer))
-        self._evaluation_hook = EvaluationHook(
-            options.eval_period, self._evaluate, self._best and self._best.should_stop
+        self._build_ema_and_best(options)
+        self._checkpoint_hook = CheckpointHook(
+            self.checkpointer, self._random_states, **vars(options.checkpointer)
         )
+        evaluation = EvaluationHook(options.eval_period, self._evaluate, self._best)
         ret = [
             *self._first_hooks(),
             self._ema,
@@ -214,12 +106,25 @@ class BaseTrainer(DefaultTrainer):
             self._checkpoint_hook,
             MetricsHook(),
             self._best,
-            self._evaluation_hook,
+            evaluation,
         ]
         if comm.is_main_process():  # last, so that the evaluation's metrics are written too
-            writers = self.build_writers()
-            ret.append(WriterHook(writers, options.log_period, self._evaluation_hook))
+            ret.append(WriterHook(self.build_writers(), options.log_period, evaluation))
         return ret
+
+    def _build_ema_and_best(self, options: TrainOptions) -> None:
+        model = self.checkpointer.model  # without DistributedDataParallel
+        if options.ema_decay:
+            self._ema = EMAHook(model, options.ema_decay)
+        if options.best_metric or options.early_stop_patience:
+            check_best_metric(options)
+            source = self._ema.model if options.best_metric.startswith("ema/") else model
+            self._best = BestMetric(
+                options.best_metric,
+                options.best_mode,
+                options.early_stop_patience,
+                functools.partial(_write_weights, self.checkpointer, source),
+            )
 
     def _first_hooks(self) -> list[hooks.HookBase | None]:
         return [hooks.IterationTimer(), hooks.LRScheduler()]
@@ -236,9 +141,6 @@ class BaseTrainer(DefaultTrainer):
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))
                 results["validation"] = validation_losses(model, batches)
         self._last_eval_results = results
-        again = self._evaluation_hook.last == self.iter  # as that of a run that had ended
-        if self._best is not None and comm.is_main_process() and not again:
-            self._best.update(results, self.iter)
         return results
 
     @classmethod
@@ -250,33 +152,30 @@ class BaseTrainer(DefaultTrainer):
         """
         raise NotImplementedError
 
-    def _save_best(self, name: str, extra: dict[str, Any]) -> None:
-        averaged = self._best.metric.startswith("ema/")
-        model = self._ema.model if averaged else self.checkpointer.model
-        self.checkpointer.write(name, {"model": model.state_dict(), **extra})
-
     def before_train(self) -> None:
         if self.start_iter == 0 and comm.is_main_process():
             self.checkpointer.forget_last_checkpoint()
-        resumed = self._resumed_rng_state
-        if resumed is not None:  # for the checkpoint of a stop that comes before the first step
-            set_rng_state(resumed)
-        super().before_train()
+        self._random_states.restore()  # for the checkpoint of a stop before the first step
+        try:
+            super().before_train()
+        except StopTraining as stop:
+            self.iter = stop.iteration  # where the hooks' after_train and the last files belong
+            raise
         plain(self.state_dict(), "trainer")  # says now what no checkpoint could be resumed with
-        if resumed is not None:
-            set_rng_state(resumed)
-            self._resumed_rng_state = None
+        self._random_states.restore()
+        self._random_states.forget()
 
     def after_train(self) -> None:
         # One more than that when a finished run was resumed.
         self.iter = min(self.iter, self.max_iter)
         super().after_train()
-        if self._ema is not None and comm.is_main_process() and self.iter >= self.max_iter:
+        if self.iter >= self.max_iter:
             self._save_ema(self.max_iter - 1)
 
     def _save_ema(self, iteration: int) -> None:
-        state = {"model": self._ema.model.state_dict(), "iteration": iteration}
-        self.checkpointer.write("model_final_ema", state)
+        if self._ema is not None and comm.is_main_process():
+            extra = {"iteration": iteration}
+            _write_weights(self.checkpointer, self._ema.model, "model_final_ema", extra)
 
     def build_writers(self) -> list[EventWriter]:
         """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
@@ -294,19 +193,16 @@ class BaseTrainer(DefaultTrainer):
         """
         try:
             self._run()
-        except StopTraining:
-            logging.getLogger(__name__).info(
-                f"Stopped after iteration {self.iter}: {self._best.metric} has not become better "
-                f"than {self._best.best:g} in {self._best.count_since} evaluations"
-            )
-            # The final checkpoint is there where it is what was resumed.
-            final = f"{self._checkpoint_hook.file_prefix}_final.pth"
-            last = self.checkpointer.get_checkpoint_file()
-            if self.iter >= self.start_iter or not last.endswith(final):
-                self._checkpoint_hook.save_final(self.iter)
-            if self._ema is not None and comm.is_main_process():
-                self._save_ema(self.iter)
+        except StopTraining as stop:
+            self._end_early(stop)
         return getattr(self, "_last_eval_results", None)
+
+    def _end_early(self, stop: StopTraining) -> None:
+        logging.getLogger(__name__).info(f"Stopped after iteration {stop.iteration}: {stop.reason}")
+        # The final checkpoint is there where it is what was resumed.
+        if not (stop.at_resume and self._checkpoint_hook.final_is_last()):
+            self._checkpoint_hook.save_final(stop.iteration)
+        self._save_ema(stop.iteration)
 
     def _run(self) -> None:
         super().train()
@@ -327,51 +223,13 @@ class BaseTrainer(DefaultTrainer):
 
         Raises:
             ValueError: no weights to evaluate, or weights of another model; ``fast`` and a model
-                other than GFL.
+                that does not offer it (:class:`gfocal.export.Optimizable`).
             FileNotFoundError: the weight file does not exist.
         """
-        output_dir, weights, _ = config_settings(cfg)
-        model = cls.build_model(cfg)
-        checkpointer = StrictCheckpointer(model, output_dir)
-        resume = resume and checkpointer.has_checkpoint()
-        if not resume and not check_weights(weights):
-            raise ValueError(
-                "no weights to evaluate: set train.init_checkpoint (LazyConfig) or MODEL.WEIGHTS "
-                f"(yacs), or resume where {output_dir!r} has a checkpoint"
-            )
-        if fast and not isinstance(model, GFL):
-            raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
-        state = checkpointer.resume_or_load(weights, resume=resume)
-        if fast:
-            optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
-        results = cls.test(cfg, model)
-        if results and comm.is_main_process():
-            PathManager.mkdirs(output_dir)
-            with EventStorage(int(state.get("iteration", 0))) as storage:
-                storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)
-                writer = JSONWriter(os.path.join(output_dir, "metrics.json"))
-                writer.write()
-                writer.close()
-        return results
+        return evaluate(cls, cfg, resume=resume, fast=fast)
 
 
-def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
-    """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
-    classes = type(optimizer).__mro__
-    return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
-
-
-def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
-    """What a config says of an optimizer, for each group of parameters; the learning rate before
-    the schedule."""
-    ret: dict[str, list] = {}
-    for group in optimizer.param_groups:
-        for name, value in {**group, "lr": group.get("initial_lr", group["lr"])}.items():
-            value = list(value) if isinstance(value, Sequence) else value
-            ret.setdefault(name, []).append(value)
-    return {name: values for name, values in ret.items() if name not in ("params", "initial_lr")}
-
-
-def is_cpu(model: nn.Module) -> bool:
-    """Whether a model's parameters are on the CPU."""
-    return next(model.parameters()).device.type == "cpu"
+def _write_weights(
+    checkpointer: TrainingCheckpointer, model: nn.Module, name: str, extra: dict[str, Any]
+) -> None:
+    checkpointer.write(name, {"model": model.state_dict(), **extra})

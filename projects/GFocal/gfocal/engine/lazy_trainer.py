@@ -14,11 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
-    TrainerBase,
-)
+from detectron2.engine import TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.solver import LRMultiplier
@@ -27,16 +23,12 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ..config import (
-    TrainOptions,
-    check_train,
-    config_settings,
-    resolve_device,
-    train_options,
-)
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
-from .checkpointing import TrainingCheckpointer
-from .hooks import ValidationBatches
+from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from .base import BaseTrainer
+from .saving import TrainingCheckpointer
+from .seed import set_seed
+from .steps import is_cpu, step_class
+from .validation import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
 
@@ -84,14 +76,11 @@ class LazyTrainer(BaseTrainer):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away
                 if self.build_evaluator(cfg, name) is not None:
                     self.build_test_loader(cfg, name)
-        on_cpu = is_cpu(model)
-        ddp = {"broadcast_buffers": False, **({"device_ids": None} if on_cpu else {})}
+        step = step_class(model, amp=options.amp.enabled)
+        ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(options.ddp)
         model = create_ddp_model(model, **ddp)
-        loop = SimpleTrainer
-        if options.amp.enabled:
-            loop = AutocastTrainer if on_cpu else AMPTrainer
-        self._trainer = loop(model, data_loader, optimizer)
+        self._trainer = step(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = TrainingCheckpointer(

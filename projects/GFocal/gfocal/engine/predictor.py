@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import Config, config_settings, resolve_device
 from ..data.mapper import without_empty_resize
-from ..optimize import fast_dtype, optimize_for_inference
-from .base import StrictCheckpointer, check_weights
+from ..export import fast_dtype, optimize_for_inference
+from ..weights.checkpointers import StrictCheckpointer, check_weights
 
 
 class Predictor:

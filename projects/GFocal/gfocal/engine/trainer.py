@@ -16,13 +16,16 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..config import Config, check_config, resolve_device
-from ..data.coco import check_dataset_files, coco_evaluator, detection_dataset_dicts
+from ..data.coco import check_dataset_files, detection_dataset_dicts
+from ..data.coco_evaluation import coco_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
-from .base import AutocastTrainer, BaseTrainer, is_cpu, set_seed
-from .checkpointing import TrainingCheckpointer
-from .hooks import ValidationBatches
+from .base import BaseTrainer
 from .lazy_trainer import LazyTrainer
+from .saving import TrainingCheckpointer
+from .seed import set_seed
+from .steps import AutocastTrainer, is_cpu
+from .validation import ValidationBatches
 
 
 class Trainer(BaseTrainer):
@@ -129,14 +132,16 @@ def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:
 
 def _check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
     check_dataset_files(names)
-    if cfg.MODEL.META_ARCHITECTURE != "GFL":  # other architectures have keys of their own
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    # Detectron2's architectures have their keys in nodes of other names, and may have more classes.
+    num_classes = cfg.MODEL.get(architecture, {}).get("NUM_CLASSES")
+    if num_classes is None:
         return
-    num_classes = cfg.MODEL.GFL.NUM_CLASSES
     for name in names:
         classes = MetadataCatalog.get(name).get("thing_classes", None)
         if classes is not None and len(classes) != num_classes:
             raise ValueError(
-                f"MODEL.GFL.NUM_CLASSES is {num_classes}, but dataset {name!r} has "
+                f"MODEL.{architecture}.NUM_CLASSES is {num_classes}, but dataset {name!r} has "
                 f"{len(classes)} classes"
             )
 

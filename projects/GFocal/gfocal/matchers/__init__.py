@@ -10,7 +10,7 @@ positive location, which the measure :func:`gfocal.quality.matched_quality` read
 
 from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
-from .common import ignore_background_inside, nothing_matched
+from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "IGNORED",
     "ATSSMatcher",
     "FCOSMatcher",
+    "check_matches",
     "ignore_background_inside",
     "nothing_matched",
 ]

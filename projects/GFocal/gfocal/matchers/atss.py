@@ -156,18 +156,19 @@ def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor
     negative where there is none; ``firsts`` (G,) is the index of the first box of a box's image.
     """
     values, order = ious.sort(dim=1, descending=True, stable=True)
-    ranked = [
+    ranked: list[list[int]] = [
         row[: sum(value >= 0 for value in of_row)]
         for row, of_row in zip(slots.gather(1, order).tolist(), values.tolist())
     ]
-    best, firsts, result = values[:, 0].tolist(), firsts.tolist(), matched.flatten().tolist()
+    best, result = values[:, 0].tolist(), matched.flatten().tolist()
+    first_of: list[int] = firsts.tolist()
     held = [
         sum(result[slot] == box - first for slot in row)
-        for box, (row, first) in enumerate(zip(ranked, firsts))
+        for box, (row, first) in enumerate(zip(ranked, first_of))
     ]
     rest = [box for box, count in enumerate(held) if count == 0]
     for box in sorted(rest, key=lambda box: -best[box]):
-        first = firsts[box]
+        first = first_of[box]
         for slot in ranked[box]:
             taken = result[slot] >= 0
             if taken and held[first + result[slot]] == 1:

@@ -1,14 +1,16 @@
-"""What matchers share: padding, and regions without background."""
+"""What matchers share: padding, regions without background, and the check of an answer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from ..structures import BACKGROUND, IGNORED, DenseAnchors, GroundTruth
+from ..numerics import to_device
+from ..structures import BACKGROUND, IGNORED, DenseAnchors, GroundTruth, Matches
 
-__all__ = ["ignore_background_inside", "nothing_matched"]
+__all__ = ["check_matches", "ignore_background_inside", "nothing_matched"]
 
 
 def nothing_matched(anchors: DenseAnchors, truth: GroundTruth) -> Tensor:
@@ -55,3 +57,43 @@ def ignore_background_inside(
             row = torch.where(inside & (row == BACKGROUND), IGNORED, row)
         rows.append(row)
     return torch.stack(rows)
+
+
+def check_matches(matches: Any, anchors: DenseAnchors, truth: GroundTruth, matcher: Any) -> None:
+    """Refuses an answer that would train on wrong boxes. Waits for no GPU: there, an index out of
+    range is an assertion of the device.
+
+    Args:
+        matches: what the matcher answered.
+        anchors, truth: what it was asked about.
+        matcher: for the message.
+
+    Raises:
+        TypeError: if the answer is no ``Matches``, or its ``idxs`` are not int64.
+        ValueError: if they have another shape, or are neither a box of their image nor a code.
+    """
+    name = getattr(matcher, "__name__", None) or type(matcher).__name__
+    if not isinstance(matches, Matches):
+        raise TypeError(
+            f"matcher {name} answered a {type(matches).__name__}; expected "
+            "gfocal.structures.Matches(idxs, quality=None)"
+        )
+    idxs, shape = matches.idxs, (len(truth.boxes), len(anchors.boxes))
+    for what, value in (("idxs", idxs), ("quality", matches.quality)):
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(
+                f"the {what} of matcher {name} have shape {tuple(value.shape)}; expected "
+                f"(images, locations) {shape}"
+            )
+    if idxs.dtype != torch.int64:
+        raise TypeError(f"the idxs of matcher {name} are {idxs.dtype}; expected int64")
+    good = (idxs >= IGNORED) & (idxs < to_device(truth.counts, idxs)[:, None])
+    try:  # on a GPU it is seen later, by the device
+        torch._assert_async(good.all())
+    except RuntimeError as error:
+        image, location = (~good).nonzero()[0].tolist()
+        raise ValueError(
+            f"matcher {name} gave location {location} of image {image} of the batch the index "
+            f"{idxs[image, location]}; expected that of one of the image's "
+            f"{truth.counts[image]} boxes, {BACKGROUND} (background) or {IGNORED} (ignored)"
+        ) from error

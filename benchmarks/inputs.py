@@ -1,0 +1,88 @@
+"""What the tasks run on: images of 800 x 1344 px with 80 classes, networks with ResNet-50.
+
+Boxes are XYXY, in pixels.
+"""
+
+import torch
+from detectron2.config import instantiate
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import Boxes, Instances
+
+from gfocal import model_zoo
+from gfocal.representations import GeneralDistribution
+from gfocal.structures import DenseAnchors, DensePredictions
+
+__all__ = [
+    "make_anchors",
+    "make_boxes",
+    "make_inputs",
+    "make_model",
+    "make_predictions",
+]
+
+HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80
+STRIDES = [8, 16, 32, 64, 128]
+
+
+def make_anchors(device: torch.device) -> DenseAnchors:
+    """Of one image, as the released models have them."""
+    shapes = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
+    generator = DefaultAnchorGenerator(
+        sizes=[[8 * s] for s in STRIDES], aspect_ratios=[1.0], strides=STRIDES, offset=0.0
+    ).to(device)
+    anchors = generator([torch.zeros(1, 1, *shape, device=device) for shape in shapes])
+    return DenseAnchors.from_levels(anchors, shapes, STRIDES)
+
+
+def make_boxes(num_boxes: int, device: torch.device, seed: int = 0) -> Boxes:
+    """Sides from 8 to 400 px, evenly in their logarithm, anywhere in the image."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.tensor([WIDTH, HEIGHT])
+    centers = torch.rand(num_boxes, 2, generator=generator) * size
+    sides = 8 * 50 ** torch.rand(num_boxes, 2, generator=generator)
+    boxes = Boxes(torch.cat([centers - sides / 2, centers + sides / 2], dim=1))
+    boxes.clip((HEIGHT, WIDTH))
+    return boxes.to(device)
+
+
+def make_predictions(
+    anchors: DenseAnchors, batch: int, with_quality: bool, num_objects: int = 20
+) -> DensePredictions:
+    """Logits as a trained detector has them: nearly all scores are low; around each of some objects
+    a few dozen locations score high for its class and agree about its box."""
+    device = anchors.boxes.device
+    torch.manual_seed(0)
+    num_locations = len(anchors.boxes)
+    cls = torch.randn(batch, num_locations, NUM_CLASSES, device=device) - 7
+    box = torch.randn(batch, num_locations, 4, 17, device=device)
+    for image in range(batch):
+        boxes = make_boxes(num_objects, device, seed=image).tensor
+        distances = (anchors.boxes[:, :2] + anchors.boxes[:, 2:])[:, None] / 2 - (
+            boxes[:, :2] + boxes[:, 2:]
+        ) / 2
+        fit = distances.square().sum(dim=-1).sqrt() / anchors.strides[:, None]
+        locations, objects = (fit < 1.5).nonzero(as_tuple=True)
+        cls[image, locations, objects % NUM_CLASSES] += 5.5
+        box[image, locations, :, 4] += 5
+    quality = torch.randn(batch, num_locations, 1, device=device) + 2 if with_quality else None
+    return DensePredictions(cls, box, quality, GeneralDistribution().to(device))
+
+
+def make_model(name: str, device: torch.device) -> torch.nn.Module:
+    """A published R-50 model, untrained."""
+    torch.manual_seed(0)
+    return instantiate(model_zoo.get_config(f"COCO-Detection/{name}_R_50_FPN_1x.py").model).to(
+        device
+    )
+
+
+def make_inputs(batch: int, num_boxes: int = 30) -> list[dict]:
+    """A batch of noise with boxes, as a loader gives it."""
+    inputs = []
+    for seed in range(batch):
+        instances = Instances((HEIGHT, WIDTH))
+        instances.gt_boxes = make_boxes(num_boxes, torch.device("cpu"), seed)
+        instances.gt_classes = torch.arange(num_boxes)
+        image = torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8)
+        inputs.append({"image": image, "instances": instances})
+    return inputs

@@ -1,0 +1,117 @@
+"""GFL as its papers write it down: every box with every anchor, dense labels, everything decoded.
+
+What the package does in another way (:mod:`gfocal.benchmarks.ours`) is compared with this: in the
+tests for the result, in tools/benchmark.py for time and memory.
+"""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
+
+from gfocal.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
+from gfocal.losses import distribution_focal_loss, quality_focal_loss
+
+
+@torch.no_grad()
+def atss(anchors, gt_boxes, topk=9):
+    """ATSS (Alg. 1) with the (R, G) matrices of IoUs and distances, image after image.
+
+    gt_boxes: N ``Boxes`` -> (N, R) index of the box, -1 background. In the dtype of the boxes; of
+    equally near anchors it takes any.
+    """
+    return torch.stack([_atss_of_image(anchors, boxes.tensor, topk) for boxes in gt_boxes])
+
+
+def _atss_of_image(anchors, boxes, topk):
+    anchor_boxes = anchors.boxes.to(boxes.dtype)
+    matched = torch.full((len(anchor_boxes),), -1, device=boxes.device)
+    if len(boxes) == 0:
+        return matched
+    ious = box_iou(anchor_boxes, boxes)
+    centers = (anchor_boxes[:, :2] + anchor_boxes[:, 2:]) / 2
+    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distances = (centers[:, None] - box_centers).square().sum(dim=-1).sqrt()
+    candidates, start = [], 0
+    for size in anchors.level_sizes:
+        level = distances[start : start + size]
+        candidates.append(level.topk(min(topk, size), dim=0, largest=False).indices + start)
+        start += size
+    candidates = torch.cat(candidates)  # (T, G)
+    values = ious.gather(0, candidates)
+    sides = boxes_to_distances(centers[candidates], boxes)
+    positive = (values >= values.mean(dim=0) + values.std(dim=0)) & (sides.amin(dim=-1) > 0.01)
+    claims = torch.full_like(ious, -1)
+    claims.scatter_(0, candidates, torch.where(positive, values, -1))
+    best, winner = claims.max(dim=1)
+    return torch.where(best > -1, winner, matched)
+
+
+def losses(anchors, predictions, targets):
+    """QFL, GIoU and DFL (v1 Eq. 2 and 6, v2 Eq. 3) of one worker, with dense labels."""
+    logits = predictions.joint_logits()
+    num_classes = logits.shape[-1]
+    foreground = (targets.labels >= 0) & (targets.labels < num_classes)
+    images, locations = foreground.nonzero(as_tuple=True)
+    classes = targets.labels[images, locations]
+    centers, strides = anchors.centers[locations], anchors.strides[locations, None]
+    box_logits = predictions.box_logits[images, locations]
+    representation = predictions.box_representation
+    boxes = distances_to_boxes(centers, representation(box_logits) * strides)
+    target_boxes = targets.boxes[images, locations]
+
+    labels = torch.zeros_like(logits)
+    labels[images, locations, classes] = aligned_iou(boxes.detach(), target_boxes)
+    valid = (targets.labels >= 0)[..., None]
+    loss_cls = (quality_focal_loss(logits, labels) * valid).sum()
+    loss_cls = loss_cls / foreground.sum(dim=1).clamp(min=1).sum()
+
+    weights = logits.detach().sigmoid().amax(dim=-1)[images, locations]
+    giou = generalized_box_iou_loss(boxes, target_boxes)
+    distances = boxes_to_distances(centers, target_boxes) / strides
+    bins = (distances / representation.bin_width).clamp(0, representation.reg_max - 0.1)
+    dfl = distribution_focal_loss(box_logits.flatten(0, 1), bins.flatten()).view_as(bins).mean(1)
+    return {
+        "loss_cls": loss_cls,
+        "loss_box_reg": 2 * (giou * weights).sum() / weights.sum(),
+        "loss_dfl": 0.25 * (dfl * weights).sum() / weights.sum(),
+    }
+
+
+def detections(
+    anchors,
+    predictions,
+    image_sizes,
+    *,
+    score_thresh,
+    topk_candidates,
+    nms_thresh,
+    max_detections,
+):
+    """Scores and boxes of all locations; then threshold, top-k of each level, and NMS."""
+    scores = predictions.joint_logits().sigmoid()
+    distances = predictions.box_representation(predictions.box_logits) * anchors.strides[:, None]
+    boxes = distances_to_boxes(anchors.centers, distances)
+    results = []
+    for image_scores, image_boxes, image_size in zip(scores, boxes, image_sizes):
+        image_boxes = clip_boxes_to_image(image_boxes, image_size)
+        kept, start = [], 0
+        for level in image_scores.split(anchors.level_sizes):
+            values, order = level.flatten().topk(min(topk_candidates, level.numel()))
+            order = order[values > score_thresh]
+            kept.append(order + start * level.shape[1])
+            start += len(level)
+        kept = torch.cat(kept)
+        num_classes = image_scores.shape[1]
+        locations, classes = kept // num_classes, kept % num_classes
+        values = image_scores[locations, classes]
+        keep = batched_nms(image_boxes[locations], values, classes, nms_thresh)[:max_detections]
+        results.append(
+            Instances(
+                image_size,
+                pred_boxes=Boxes(image_boxes[locations[keep]]),
+                scores=values[keep],
+                pred_classes=classes[keep],
+                anchor_idxs=locations[keep],
+            )
+        )
+    return results

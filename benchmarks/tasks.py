@@ -1,0 +1,170 @@
+"""What is timed: a function a task, which hands its rows to the benchmark."""
+
+import copy
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gfocal import optimize_for_inference
+from gfocal.export import fast_dtype
+from gfocal.structures import DenseTargets, GroundTruth, Matches
+
+from . import inputs as make
+from . import ours, straightforward
+from .harness import Benchmark
+
+__all__ = ["TASKS", "TEST", "Settings"]
+
+TEST = {
+    "score_thresh": 0.05,
+    "topk_candidates": 1000,
+    "nms_thresh": 0.6,
+    "max_detections": 100,
+}
+
+
+class Settings(NamedTuple):
+    """
+    Args:
+        batch: images; None: 1 for inference, 2 for train-step. Other tasks have their own.
+        amp: train-step in mixed precision.
+        compile: inference with torch.compile too.
+    """
+
+    batch: int | None = None
+    amp: bool = False
+    compile: bool = False
+
+
+def matcher(bench: Benchmark, settings: Settings) -> None:
+    anchors = make.make_anchors(bench.device)
+    for num_boxes in (100, 300, 1000, 3000):
+        boxes = [make.make_boxes(num_boxes, bench.device)]
+        bench.compare(
+            f"ATSS, {num_boxes} boxes",
+            lambda boxes=boxes: ours.atss(anchors, boxes),
+            lambda boxes=boxes: straightforward.atss(anchors, boxes),
+        )
+
+
+def losses(bench: Benchmark, settings: Settings) -> None:
+    anchors = make.make_anchors(bench.device)
+    gt_boxes = [make.make_boxes(30, bench.device, seed) for seed in range(2)]
+    truth = GroundTruth(gt_boxes, [torch.arange(30, device=bench.device) for _ in range(2)])
+    for name, with_quality in (("GFLV1", False), ("GFLV2", True)):
+        predictions = make.make_predictions(anchors, 2, with_quality)
+        inputs = [x.requires_grad_() for x in predictions.tensors]
+
+        def step(formulation, predictions=predictions, inputs=inputs):
+            matches = Matches(formulation.atss(anchors, gt_boxes))
+            targets = DenseTargets.from_matches(matches, truth, make.NUM_CLASSES)
+            values = formulation.losses(anchors, predictions, targets)
+            return torch.autograd.grad(sum(values.values()), inputs)
+
+        bench.compare(
+            f"targets, losses and backward, batch 2 x 30 boxes, {name}",
+            lambda step=step: step(ours),
+            lambda step=step: step(straightforward),
+        )
+
+
+def postprocess(bench: Benchmark, settings: Settings) -> None:
+    anchors = make.make_anchors(bench.device)
+    sizes = [(make.HEIGHT, make.WIDTH)]
+    for name, with_quality in (("GFLV1", False), ("GFLV2", True)):
+        predictions = make.make_predictions(anchors, 1, with_quality)
+        arguments = (anchors, predictions, sizes)
+        with torch.no_grad():
+            bench.compare(
+                f"post-processing, {name}",
+                lambda arguments=arguments: ours.detections(*arguments, **TEST),
+                lambda arguments=arguments: straightforward.detections(*arguments, **TEST),
+            )
+
+
+@torch.no_grad()
+def inference(bench: Benchmark, settings: Settings) -> None:
+    inputs = make.make_inputs(settings.batch or 1)
+    models = {}
+    for name in ("gfl", "gflv2"):
+        plain = make.make_model(name, bench.device).eval()
+        models[f"{name} R-50, float32"] = plain
+        for dtype in dict.fromkeys([None, fast_dtype(bench.device)]):
+            kind = f"{name} R-50, {'float32' if dtype is None else str(dtype)[6:]}"
+            for compiled in (False, True)[: 1 + settings.compile]:
+                model = optimize_for_inference(copy.deepcopy(plain), dtype, compile=compiled)
+                models[f"{kind}, {'compiled' if compiled else 'optimized'}"] = model
+    rows = bench.race({what: lambda m=model: m(inputs) for what, model in models.items()})
+    for what, row in rows.items():
+        if what.startswith("gflv2"):
+            row["GFLV2 / GFLV1"] = round(row["ms"] / rows[what.replace("v2", "")]["ms"], 3)
+            row["times faster"] = round(rows["gflv2 R-50, float32"]["ms"] / row["ms"], 2)
+            bench.report(
+                f"{what}: {row['times faster']} x as fast as float32, "
+                f"takes {row['GFLV2 / GFLV1']} of GFLV1's time"
+            )
+
+
+def train_step(bench: Benchmark, settings: Settings) -> None:
+    """A step of GFLV2, cut where the network's answer is, so that each part can be timed."""
+    model = make.make_model("gflv2", bench.device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    inputs = make.make_inputs(settings.batch or 2)
+    dtype = None
+    if settings.amp:
+        dtype = torch.bfloat16 if bench.device.type == "cpu" else torch.float16
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, function: Callable):
+        result, milliseconds = bench.timed(function)
+        times.setdefault(name, []).append(milliseconds)
+        return result
+
+    def network():
+        with torch.autocast(bench.device.type, dtype=dtype, enabled=dtype is not None):
+            return model.forward_dense(inputs)
+
+    for _ in range(bench.repeat + 1):
+        images, anchors, predictions = timed("backbone and head, forward", network)
+        answers: list[Tensor] = list(predictions.tensors)
+        leaves = [x.detach().requires_grad_() for x in answers]
+
+        def supervise(images=images, anchors=anchors, predictions=predictions, leaves=leaves):
+            truth = model.ground_truth(inputs, images.image_sizes)
+            losses = model.losses(anchors, predictions.with_tensors(leaves), truth)
+            return torch.autograd.grad(sum(losses.values()), leaves)
+
+        grads = timed("targets, losses and their backward", supervise)
+        optimizer.zero_grad()
+        timed(
+            "backbone and head, backward",
+            lambda a=answers, g=grads: torch.autograd.backward(a, g),
+        )
+        timed("optimizer", optimizer.step)
+    _report_shares(bench, times)
+
+
+def _report_shares(bench: Benchmark, times: dict[str, list[float]]) -> None:
+    """A row for each part of a step, the median without its first run, and one for all parts
+    outside the network."""
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    total = sum(medians.values())
+    for name, value in medians.items():
+        row = {"what": name, "ms": round(value, 1), "share": round(value / total, 4)}
+        bench.rows.append(row)
+        bench.report(f"{name:70} {value:10.1f} ms {100 * row['share']:8.2f} %")
+    outside = sum(value for name, value in medians.items() if "backbone" not in name) / total
+    bench.rows.append({"what": "outside backbone and head", "share": round(outside, 4)})
+    bench.report(f"outside backbone and head: {100 * outside:.2f} % of {total:.0f} ms")
+
+
+TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
+    "matcher": matcher,
+    "losses": losses,
+    "postprocess": postprocess,
+    "inference": inference,
+    "train-step": train_step,
+}

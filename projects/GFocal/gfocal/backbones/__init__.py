@@ -1,0 +1,20 @@
+"""Backbones and necks that the released models need and Detectron2 does not have."""
+
+from .builders import build_gfl_res2net_fpn_backbone, build_gfl_resnet_fpn_backbone
+from .deformable import DeformBottleneckBlock, DeformConv2d
+from .necks import LinearP6P7
+from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
+from .resnet import make_resnet_stages
+
+__all__ = [
+    "DeepStem",
+    "DeformBottleneckBlock",
+    "DeformConv2d",
+    "DeformRes2NetBlock",
+    "LinearP6P7",
+    "Res2NetBlock",
+    "build_gfl_res2net_fpn_backbone",
+    "build_gfl_resnet_fpn_backbone",
+    "make_res2net_stages",
+    "make_resnet_stages",
+]

@@ -1,0 +1,80 @@
+"""The backbones of yacs configs: MODEL.BACKBONE.NAME."""
+
+from detectron2.layers import CNNBlockBase, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone.fpn import FPN
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+
+from .necks import LinearP6P7
+from .res2net import DeepStem, make_res2net_stages
+from .resnet import make_resnet_stages
+
+__all__ = ["build_gfl_res2net_fpn_backbone", "build_gfl_resnet_fpn_backbone"]
+
+
+@BACKBONE_REGISTRY.register()
+def build_gfl_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNet(XT) + FPN + P6/P7 as the released GFL models have it: MODEL.RESNETS, MODEL.FPN (yacs).
+
+    Raises:
+        ValueError: for a depth, width or dilation in MODEL.RESNETS that there is none of.
+    """
+    resnets = cfg.MODEL.RESNETS
+    stages = make_resnet_stages(
+        depth=resnets.DEPTH,
+        norm=resnets.NORM,
+        num_groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        deform_on_per_stage=resnets.DEFORM_ON_PER_STAGE,
+        deform_modulated=resnets.DEFORM_MODULATED,
+        deform_num_groups=resnets.DEFORM_NUM_GROUPS,
+    )
+    return _fpn(cfg, BasicStem, stages, input_shape)
+
+
+@BACKBONE_REGISTRY.register()
+def build_gfl_res2net_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """Res2Net v1d + FPN + P6/P7: MODEL.RESNETS, MODEL.RES2NET, MODEL.FPN (yacs).
+
+    Raises:
+        ValueError: for a depth or dilation in MODEL.RESNETS that there is none of.
+    """
+    resnets = cfg.MODEL.RESNETS
+    stages = make_res2net_stages(
+        depth=resnets.DEPTH,
+        norm=resnets.NORM,
+        scales=cfg.MODEL.RES2NET.SCALES,
+        base_width=cfg.MODEL.RES2NET.BASE_WIDTH,
+        deform_on_per_stage=resnets.DEFORM_ON_PER_STAGE,
+        deform_modulated=resnets.DEFORM_MODULATED,
+        deform_num_groups=resnets.DEFORM_NUM_GROUPS,
+    )
+    return _fpn(cfg, DeepStem, stages, input_shape)
+
+
+def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
+    resnets, fpn = cfg.MODEL.RESNETS, cfg.MODEL.FPN
+    if resnets.RES5_DILATION != 1:
+        raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}; expected 1")
+    widths = {"STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": stages[0][-1].out_channels}
+    for key, expected in widths.items():
+        if resnets[key] != expected:
+            raise ValueError(
+                f"MODEL.RESNETS.{key} is {resnets[key]}; expected {expected} for depth "
+                f"{resnets.DEPTH}"
+            )
+    bottom_up = ResNet(
+        stem(in_channels=input_shape.channels, norm=resnets.NORM),
+        stages,
+        out_features=resnets.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=fpn.IN_FEATURES,
+        out_channels=fpn.OUT_CHANNELS,
+        norm=fpn.NORM,
+        top_block=LinearP6P7(fpn.OUT_CHANNELS, fpn.OUT_CHANNELS),
+        fuse_type=fpn.FUSE_TYPE,
+    )

@@ -1,0 +1,1 @@
+"""The commands: a file for each, with ``parse_args(argv)`` and ``main(argv) -> exit status``."""

@@ -1,0 +1,98 @@
+"""Trains the rows of one of the paper's ablation tables under one budget, and writes the table.
+
+    python tools/ablate.py --table 3 --dataset shapes --seeds 3 --max-iter 1200
+    python tools/ablate.py --index > configs/ablations/README.md
+
+A row is a config of configs/ablations. With --dataset shapes its quality predictor, box
+representation, matcher, anchors' offset and criterion go into the small detector of
+configs/quick_start/shapes_gflv2.py; with --dataset coco it is trained as it stands. The same
+command again goes on where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run,
+table.md, table.json and table.png; a row that failed is named there.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from ..inspect.ablations import (
+    ON_SHAPES,
+    TABLES,
+    index,
+    label,
+    make_config,
+    plot,
+    rows,
+    save_config,
+    table_lines,
+    train,
+)
+from .common import exit_on_mistake, make_parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--table", choices=TABLES)
+    parser.add_argument("--dataset", choices=["shapes", "coco"], default="shapes")
+    parser.add_argument("--max-iter", type=int, help="of each run (default: the config's)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row (default 3)")
+    parser.add_argument("--output", default="output/ablations", metavar="OUT")
+    parser.add_argument("--num-gpus", type=int, help="as of train_net.py")
+    parser.add_argument("--index", action="store_true", help="print configs/ablations/README.md")
+    args = parser.parse_args(argv)
+    if (args.table is None) != args.index:
+        parser.error("expected either --table or --index")
+    if args.seeds < 1 or (args.max_iter is not None and args.max_iter < 1):
+        parser.error("--seeds and --max-iter: expected at least 1")
+    if args.dataset == "shapes" and args.table not in (*ON_SHAPES, None):
+        parser.error(f"--dataset shapes has a small model for tables {', '.join(ON_SHAPES)} only")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains the table's rows; returns the number of runs that failed."""
+    configs, root = _configs(args)
+    results: dict[str, list[dict]] = {row: [] for row, _ in configs}
+    command = [sys.executable, "-m", "gfocal.cli.train"]
+    command += [] if args.num_gpus is None else ["--num-gpus", str(args.num_gpus)]
+    total = sum(cfg.train.max_iter for cfg in configs.values())
+    with tqdm(total=total, unit="it", smoothing=0.05) as bar:
+        for (row, seed), cfg in configs.items():
+            bar.set_description(f"{label(row)}, seed {seed}")
+            before = bar.n
+            result = train(cfg, command, lambda done, n=before: bar.update(n + done - bar.n))
+            bar.update(before + cfg.train.max_iter - bar.n)
+            results[row].append({"seed": seed, **result})
+            tqdm.write(f"{label(row)}, seed {seed}: {result}")
+            lines = table_lines(args.table, results)
+            (root / "table.md").write_text("\n".join(lines) + "\n")
+            (root / "table.json").write_text(json.dumps(results, indent=1) + "\n")
+            plot(args.table, args.dataset, results, root / "table.png")
+    print("\n".join(lines))
+    print(f"\nin {root}: table.md, table.json, table.png")
+    return sum("error" in result for runs in results.values() for result in runs)
+
+
+def _configs(args: argparse.Namespace) -> tuple[dict[tuple[str, int], DictConfig], Path]:
+    """The saved config of each row and seed, and the folder of the table."""
+    configs, root = {}, None
+    for seed in range(args.seeds):
+        for row in rows(args.table):
+            cfg = make_config(row, args.dataset, args.max_iter, seed, Path())
+            root = Path(args.output) / f"{args.table}_{args.dataset}_{cfg.train.max_iter}"
+            cfg.train.output_dir = str(root / label(row) / f"seed{seed}")
+            save_config(cfg)
+            configs[row, seed] = cfg
+    return configs, root
+
+
+@exit_on_mistake()
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.index:
+        print(index())
+        return 0
+    return min(run(args), 1)

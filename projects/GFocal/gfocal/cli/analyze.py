@@ -1,0 +1,77 @@
+"""Counts the parameters and FLOPs of models; prints a markdown table.
+
+    python tools/analyze_model.py
+    python tools/analyze_model.py COCO-Detection/gfl_R_50_FPN_1x.py mine.yaml --input-size 640 640
+
+A CONFIG is a file or a name of the zoo; without one, all LazyConfigs of the zoo, which takes some
+minutes on a CPU. Counted is the network, backbone and head, on one image, padded as in inference. A
+FLOP is one multiply-add, as fvcore counts. No weights are loaded.
+"""
+
+import argparse
+import os
+from collections import Counter
+
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import build_model
+
+from .. import model_zoo
+from ..engine import check_model, load_config, set_device
+from ..inspect.complexity import count_flops, count_parameters
+from ..meta_arch import GFL
+from .common import exit_on_mistake, make_parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", help="file or name of the zoo")
+    parser.add_argument(
+        "--input-size",
+        metavar=("HEIGHT", "WIDTH"),
+        nargs=2,
+        type=int,
+        default=(800, 1333),
+        help="of the image, pixels (default 800 1333)",
+    )
+    args = parser.parse_args(argv)
+    if min(args.input_size) < 1:
+        parser.error(f"--input-size is {args.input_size}; expected at least 1 pixel")
+    args.configs = args.configs or [n for n in model_zoo.list_configs() if n.endswith(".py")]
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    height, width = args.input_size
+    header = f"| config | parameters (M) | GFLOPs at {height} x {width} |\n|---|---|---|"
+    uncounted: Counter = Counter()
+    for config in args.configs:
+        model = build(config)
+        if header:
+            print(header)
+            header = ""
+        parameters = count_parameters(model)
+        flops, others = count_flops(model, (height, width))
+        uncounted += others
+        print(f"| {config} | {parameters / 1e6:.2f} | {flops / 1e9:.1f} |", flush=True)
+    if uncounted:
+        print(f"\nNot counted: {', '.join(f'{op} ({n})' for op, n in uncounted.items())}")
+
+
+def build(config: str) -> GFL:
+    """The model of a config file or a name of the zoo, on the CPU, without weights."""
+    cfg = load_config(config if os.path.isfile(config) else model_zoo.get_config_file(config))
+    check_model(cfg)
+    if isinstance(cfg, CfgNode):
+        set_device(cfg, "cpu")
+        model = build_model(cfg)
+    else:
+        model = instantiate(cfg.model)
+    if not isinstance(model, GFL):
+        raise TypeError(f"the model of {config} is a {type(model).__name__}; expected GFL")
+    return model
+
+
+@exit_on_mistake()
+def main(argv: list[str] | None = None) -> int:
+    run(parse_args(argv))
+    return 0

@@ -1,0 +1,91 @@
+"""Converts a checkpoint of GFocalV2 or mmdetection 2.x/3.x (GFL, v1 or v2) into one of ours.
+
+    python tools/convert_mmdet.py gfl_r50_fpn_1x_coco.pth gfl_R_50_FPN_1x.pth
+    python tools/convert_mmdet.py --to-mmdet model_final.pth for_mmdet.pth
+
+The file is read without running code of it. A key without a counterpart, a missing one or one of
+another shape is an error, and then nothing is written.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from ..engine import load_config
+from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
+from ..weights.writing import write_checkpoint
+from .common import exit_on_mistake, make_parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("out", metavar="OUT", help="the .pth file to write")
+    parser.add_argument(
+        "--num-classes",
+        metavar="K",
+        type=int,
+        help="class rows to keep; by default all of v1 and all but the last of v2",
+    )
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="the LazyConfig whose model it is, if it is none of the published models",
+    )
+    parser.add_argument(
+        "--to-mmdet", action="store_true", help="the other way: a checkpoint of ours to mmdetection"
+    )
+    args = parser.parse_args(argv)
+    if not args.out.endswith(".pth"):
+        parser.error(f"OUT is {args.out!r}; it must end in .pth, by which Detectron2 knows it")
+    if args.num_classes is not None and args.num_classes < 1:
+        parser.error(f"--num-classes is {args.num_classes}; expected at least 1")
+    if args.to_mmdet and args.num_classes is not None:
+        parser.error("--num-classes is for the way from mmdetection, not for --to-mmdet")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    model, usual_classes = None, 80
+    if args.config_file:
+        model = _model_config(args.config_file)
+        usual_classes = model.get("num_classes")
+        if args.num_classes is not None:
+            model.num_classes = args.num_classes
+    if args.to_mmdet:
+        state_dict, names = convert_checkpoint_to_mmdet(args.checkpoint, model)
+        write_checkpoint({"state_dict": state_dict, "meta": {}}, args.out)
+    else:
+        state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model)
+        write_checkpoint({"model": state_dict}, args.out)
+    print(f"wrote {args.out}: {len(state_dict)} tensors")
+    if names:
+        print(f"It is the model of {' and '.join(names)}.")
+    if not args.to_mmdet:
+        classes = len(state_dict["head.cls_logits.bias"])
+        print(_how_to_evaluate(args, names, None if classes == usual_classes else classes))
+
+
+def _model_config(file: str) -> DictConfig:
+    cfg = load_config(file)
+    if "model" not in cfg:
+        raise ValueError(f"{file} has no model; expected a LazyConfig")
+    return cfg.model
+
+
+def _how_to_evaluate(
+    args: argparse.Namespace, names: Sequence[str], num_classes: int | None
+) -> str:
+    """The command; ``num_classes`` where they are others than the config's."""
+    config = args.config_file or f"configs/{names[0]}"
+    return (
+        f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "
+        f"train.init_checkpoint={args.out}"
+    ) + ("" if num_classes is None else f" model.num_classes={num_classes}")
+
+
+@exit_on_mistake()
+def main(argv: list[str] | None = None) -> int:
+    run(parse_args(argv))
+    return 0

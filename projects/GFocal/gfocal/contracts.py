@@ -1,0 +1,75 @@
+"""What a detector asks of its parts, for whoever writes another one. Types only, nothing is derived
+from them.
+
+The contracts of box representations are in representations.py; what flows between the parts is in
+structures.py.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from detectron2.structures import Instances
+from torch import Tensor
+
+from .representations import BoxRepresentation
+from .structures import (
+    DenseAnchors,
+    DensePredictions,
+    GroundTruth,
+    LossInputs,
+    Matches,
+)
+
+__all__ = ["Head", "LossTerm", "Matcher", "Measure", "PostProcess"]
+
+
+class Head(Protocol):
+    """A module that answers for every location of ``num_levels`` feature maps.
+
+    Attributes:
+        num_classes: K.
+        num_levels: number of feature maps.
+        box_representation: how the box channels are read.
+    """
+
+    num_classes: int
+    num_levels: int
+    box_representation: BoxRepresentation
+
+    def __call__(self, features: Sequence[Tensor]) -> DensePredictions:
+        """``num_levels`` maps (N, F, H, W), finest first -> predictions of all locations."""
+
+
+class Matcher(Protocol):
+    """Which locations are positive for which box; see matchers."""
+
+    def __call__(
+        self, anchors: DenseAnchors, truth: GroundTruth, predictions: DensePredictions
+    ) -> Matches:
+        """``predictions`` are detached."""
+
+
+class LossTerm(Protocol):
+    """A loss, weighted and normalised; see terms.py."""
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        """-> ()"""
+
+
+class Measure(Protocol):
+    """How good each foreground box is, or how much it weighs; see quality.py."""
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        """-> (M,), detached"""
+
+
+class PostProcess(Protocol):
+    """From predictions to detections; see postprocess.py."""
+
+    def __call__(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """``image_sizes`` are of the first images, (height, width) without padding, pixels."""

@@ -1,0 +1,95 @@
+"""Reading image files, and finding them."""
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from detectron2.data import detection_utils as utils
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+__all__ = ["find_images", "output_names", "read_image", "read_pixels"]
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+def find_images(inputs: Iterable[str]) -> list[str]:
+    """The image files that files, folders and patterns name, without repetition.
+
+    A file is taken whatever its name; of a folder, the files with an extension of images.
+
+    Raises:
+        FileNotFoundError: one of them names no image.
+    """
+    paths: dict[str, None] = {}
+    for item in inputs:
+        if os.path.isdir(item):
+            found = sorted(os.path.join(item, name) for name in os.listdir(item))
+            found = [path for path in found if path.lower().endswith(EXTENSIONS)]
+        else:
+            found = [item] if os.path.isfile(item) else sorted(glob.glob(item, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"no image matches {item!r}")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def output_names(paths: Sequence[str]) -> list[str]:
+    """A name for what is made of each image: the image's own without folder and extension.
+
+    Raises:
+        ValueError: two images would have the same.
+    """
+    names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            same = [path for path, other in zip(paths, names) if other == name]
+            raise ValueError(f"{', '.join(same)} would be written to the same picture")
+    return names
+
+
+def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray:
+    """Detectron2's ``read_image``, which for 16-bit grey clips all that is brighter than 255.
+
+    Such an image is divided by 257 and rounded, so that 65535 becomes 255. (A file that uses 12 of
+    its bits is dark then: it does not say what its white is.) Turned as its EXIF orientation says.
+
+    Args:
+        path: an image file.
+        format: "BGR", "RGB", "L", "YUV-BT.601" or another mode of PIL; None leaves it as it is.
+
+    Returns:
+        (H, W, C) uint8; (H, W, 3) float for YUV.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no image, or one whose pixels have no faithful value in 8 bits: floating-point
+            ones, and integers beyond 16 bits.
+    """
+    try:
+        return read_pixels(os.fspath(path), format)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image file {os.fspath(path)!r}") from None
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def read_pixels(path: str, format: str | None) -> np.ndarray:
+    """:func:`read_image` for callers that name the image in their own errors."""
+    with PathManager.open(path, "rb") as f:
+        image = Image.open(f)
+        image = _to_8_bits(utils._apply_exif_orientation(image))
+        return utils.convert_PIL_to_numpy(image, format)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown; expected at most 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image)  # older PIL opens a 16-bit PNG as 32 bits, mode "I"
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"integer pixels from {low} to {high}; expected 16 bits, 0 to 65535")
+    return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))

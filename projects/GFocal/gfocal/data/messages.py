@@ -1,0 +1,25 @@
+"""What the messages about datasets have in common."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["HOW_TO_POINT", "absolute_path", "shorten"]
+
+# What an error about a missing path can tell, whichever config it comes from.
+HOW_TO_POINT = (
+    "For a dataset of your own use configs/quick_start/custom_coco.py with the overrides "
+    "data.train_json=... data.train_images=... data.val_json=... data.val_images=..."
+)
+
+
+def absolute_path(path: str) -> str:
+    """Returns a path as it can be looked for from any folder; a URL as it is."""
+    return path if "://" in path else os.path.abspath(path)
+
+
+def shorten(values: Iterable[Any], limit: int = 20) -> str:
+    """Returns the first values, and how many there are if these are not all."""
+    values = [str(value) for value in values]
+    rest = f", ... ({len(values)} in all)" if len(values) > limit else ""
+    return ", ".join(values[:limit]) + rest if values else "none"

@@ -1,0 +1,88 @@
+"""The best checkpoint and the end of a training that no longer gets better."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+__all__ = ["BestMetric"]
+
+
+class BestMetric(HookBase):
+    """Remembers the best value of a metric, saves the weights that gave it, and tells when it has
+    not improved for long.
+
+    Args:
+        metric: name in the flattened results, e.g. "bbox/AP"; "ema/bbox/AP" for the averaged
+            weights; "validation/total_loss".
+        mode: "max" or "min", what is better.
+        patience: evaluations without a better value after which to stop; 0 for never. Those
+            before the first finite value do not count: the AP of a model without detections is nan.
+        save: called with ("model_best", metric's value) when there is a better one.
+
+    Raises:
+        ValueError: another mode, a negative patience, or a patience without a metric.
+    """
+
+    def __init__(
+        self, metric: str, mode: str, patience: int, save: Callable[[str, dict[str, Any]], None]
+    ):
+        if mode not in ("max", "min"):
+            raise ValueError(f'best_mode is {mode!r}; expected "max" or "min"')
+        if patience < 0:
+            raise ValueError(f"early_stop_patience is {patience}; expected 0 or more evaluations")
+        if not metric:
+            raise ValueError('early_stop_patience needs best_metric, e.g. "bbox/AP"')
+        self.metric, self.mode, self.patience, self._save = metric, mode, patience, save
+        self.best = math.nan
+        self.count_since = 0
+
+    def update(self, results: dict[str, Any], iteration: int) -> None:
+        """Compares the results of an evaluation, {task: {metric: value}}, on the main process.
+
+        Raises:
+            ValueError: the metric is not in the results.
+        """
+        results = flatten_results_dict(results)
+        if self.metric not in results:
+            raise ValueError(
+                f"best_metric is {self.metric!r}, but an evaluation gives {', '.join(results)}"
+            )
+        value = float(results[self.metric])
+        sign = 1 if self.mode == "max" else -1
+        if math.isfinite(value) and not sign * value <= sign * self.best:
+            self.best, self.count_since = value, 0
+            self._save("model_best", {"iteration": iteration, self.metric: value})
+        elif math.isfinite(self.best):
+            self.count_since += 1
+
+    def should_stop(self) -> bool:
+        """Whether the training should end. The main process decides; all must ask together."""
+        return comm.all_gather(0 < self.patience <= self.count_since)[0]
+
+    @property
+    def reason(self) -> str:
+        """Why the training should end, for the log."""
+        return (
+            f"{self.metric} has not become better than {self.best:g} in {self.count_since} "
+            "evaluations"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("metric", "mode", "best", "count_since")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before = state_dict["metric"], state_dict["mode"]
+        if before != (self.metric, self.mode):
+            logging.getLogger(__name__).warning(
+                f"The checkpoint's best value is of {before}, the config asks for "
+                f"{(self.metric, self.mode)}: the search for the best starts anew, and model_best "
+                "will be replaced"
+            )
+            return
+        self.best, self.count_since = state_dict["best"], state_dict["count_since"]

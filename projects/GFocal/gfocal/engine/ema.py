@@ -1,0 +1,58 @@
+"""Averaged weights: a hook that a config can add to a training."""
+
+from typing import Any
+
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+__all__ = ["EMAHook"]
+
+
+class EMAHook(HookBase):
+    """An exponential moving average of the weights and of the statistics of batch norm.
+
+    It starts as the weights after its first step. After n steps it keeps
+    ``min(decay, (1 + n) / (10 + n))`` of itself at each, so that its start is soon forgotten.
+
+    Args:
+        model: whose weights; without DistributedDataParallel.
+        decay: in (0, 1).
+
+    Attributes:
+        model: with the averaged weights.
+
+    Raises:
+        ValueError: ``decay`` is not in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"ema_decay is {decay}; expected a number between 0 and 1, or 0")
+        self._source = model
+
+        def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+            if not old.is_floating_point():
+                return new
+            weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
+            return old.lerp(new, weight.to(old.dtype))
+
+        self._average = AveragedModel(model, avg_fn=average, use_buffers=True)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._average.module
+
+    def before_train(self) -> None:
+        # The weights have been loaded since; a checkpoint without an average brings none either.
+        if self._average.n_averaged == 0:
+            self.model.load_state_dict(self._source.state_dict())
+
+    def after_step(self) -> None:
+        self._average.update_parameters(self._source)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._average.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._average.load_state_dict(state_dict)

@@ -1,0 +1,82 @@
+"""Evaluations: of the weights that a config names, and of a model in training."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, JSONWriter
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from ..config import Config, config_settings
+from ..export import Optimizable, fast_dtype, optimize_for_inference
+from ..process.rng import preserved_rng
+from ..weights.checkpointers import StrictCheckpointer, check_weights
+
+__all__ = ["evaluate", "evaluation_leaves_no_trace"]
+
+
+def evaluate(
+    trainer: type[DefaultTrainer], cfg: Config, *, resume: bool, fast: bool
+) -> dict[str, Any]:
+    """Evaluates the weights that a config names, see :meth:`gfocal.engine.BaseTrainer.evaluate`.
+
+    Args:
+        trainer: whose ``build_model`` and ``test`` are called.
+        cfg: the config.
+        resume: the last checkpoint in the output folder instead, if there is one.
+        fast: optimized for inference.
+    """
+    output_dir, weights, _ = config_settings(cfg)
+    model = trainer.build_model(cfg)
+    checkpointer = StrictCheckpointer(model, output_dir)
+    resume = resume and checkpointer.has_checkpoint()
+    if not resume and not check_weights(weights):
+        raise ValueError(
+            "no weights to evaluate: set train.init_checkpoint (LazyConfig) or MODEL.WEIGHTS "
+            f"(yacs), or resume where {output_dir!r} has a checkpoint"
+        )
+    if fast and not isinstance(model, Optimizable):
+        raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
+    state = checkpointer.resume_or_load(weights, resume=resume)
+    if fast:
+        optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
+    results = trainer.test(cfg, model)
+    if results and comm.is_main_process():
+        _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
+    return results
+
+
+def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) -> None:
+    PathManager.mkdirs(output_dir)
+    with EventStorage(iteration) as storage:
+        storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)
+        writer = JSONWriter(os.path.join(output_dir, "metrics.json"))
+        writer.write()
+        writer.close()
+
+
+@contextlib.contextmanager
+def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
+    """What runs inside changes neither the random states nor a module's mode. Inside, all processes
+    have the buffers of the main one, which are those that it saves: without synchronisation each
+    has its own statistics of batch norm."""
+    modes = [(module, module.training) for module in model.modules()]
+    own = []
+    if comm.get_world_size() > 1:
+        own = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        for buffer, _ in own:
+            torch.distributed.broadcast(buffer, 0)
+    with preserved_rng():
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for buffer, value in own:
+                buffer.copy_(value)

@@ -1,0 +1,150 @@
+"""What a checkpoint holds of a training beside its weights, and how it is taken up again.
+
+The law: the state after n steps, saved, resumed and trained for m steps is that after n + m steps.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+
+from ..process.rng import rng_state, set_rng_state
+
+__all__ = ["ANEW", "RandomStates", "load_training_state", "training_state"]
+
+ANEW = (
+    "To start from its weights, name it in train.init_checkpoint (MODEL.WEIGHTS), with another "
+    "output folder"
+)
+
+
+class RandomStates:
+    """The random states of all processes, for checkpoints and from the one that is resumed."""
+
+    def __init__(self):
+        self._gathered: list[dict[str, Any]] | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside, :meth:`state` answers for all processes. All of them must go in."""
+        self._gathered = comm.gather(rng_state())
+        try:
+            yield
+        finally:
+            self._gathered = None  # soon they are others
+
+    def state(self) -> list[dict[str, Any]] | None:
+        """Returns one state a process; None for several processes outside of :meth:`gathered`."""
+        return [rng_state()] if comm.get_world_size() == 1 else self._gathered
+
+    def load(self, states: list[dict[str, Any]] | None) -> None:
+        """Takes a checkpoint's states. They are in force after :meth:`restore`."""
+        states = states or []
+        if len(states) == comm.get_world_size():
+            self._resumed = states[comm.get_rank()]
+            return
+        logging.getLogger(__name__).warning(
+            f"The checkpoint has random states of {len(states)} processes, this training has "
+            f"{comm.get_world_size()}: it goes on, but not exactly as it would have"
+        )
+
+    def restore(self) -> None:
+        """Sets the generators as the checkpoint has them, if one was resumed."""
+        if self._resumed is not None:
+            set_rng_state(self._resumed)
+
+    def forget(self) -> None:
+        """Lets :meth:`restore` do nothing from now on."""
+        self._resumed = None
+
+
+def training_state(loop: SimpleTrainer, random_states: RandomStates) -> dict[str, Any]:
+    """Returns the part of a checkpoint that is neither the weights nor a hook's.
+
+    Args:
+        loop: what runs the steps, with the optimizer and the loader.
+        random_states: of all processes.
+
+    Returns:
+        "_trainer": the optimizer and the gradient scaler; "optimizer_class"; "rng"; "data": the
+        place in the training data, None where the loader does not know it.
+    """
+    loader = loop.data_loader
+    return {
+        "_trainer": loop.state_dict(),
+        "optimizer_class": _optimizer_class(loop.optimizer),
+        "rng": random_states.state(),
+        "data": loader.state_dict() if hasattr(loader, "state_dict") else None,
+    }
+
+
+def load_training_state(
+    loop: SimpleTrainer, random_states: RandomStates, state: dict[str, Any]
+) -> None:
+    """Takes up what :func:`training_state` returned. Logs what will not be exact.
+
+    Args:
+        loop: what runs the steps.
+        random_states: which get the checkpoint's.
+        state: of the checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is not of this trainer, or is of another optimizer. Nothing has
+            been changed then.
+    """
+    if not {"_trainer", "optimizer_class"} <= state.keys():
+        raise ValueError(
+            "the checkpoint to resume from was not written by gfocal's trainer, or by that of "
+            f"an earlier version, and cannot be taken up exactly. {ANEW}"
+        )
+    now, before = _optimizer_class(loop.optimizer), state["optimizer_class"]
+    if now != before:
+        raise ValueError(
+            f"the checkpoint to resume from is of the optimizer {before}, the config's is {now}. "
+            f"{ANEW}"
+        )
+    settings = _settings(loop.optimizer)
+    # A gradient scaler is new where the run before had none.
+    loop.load_state_dict({**loop.state_dict(), **state["_trainer"]})
+    _warn_of_other_settings(settings, _settings(loop.optimizer))
+    loader, place = loop.data_loader, state.get("data")
+    if place is not None and hasattr(loader, "load_state_dict"):
+        loader.load_state_dict(place)
+    else:
+        logging.getLogger(__name__).warning(
+            "The place in the training data is not known; its order starts anew"
+        )
+    random_states.load(state.get("rng"))
+
+
+def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
+    """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
+    classes = type(optimizer).__mro__
+    return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
+    """What a config says of an optimizer, for each group of parameters; the learning rate before
+    the schedule."""
+    ret: dict[str, list] = {}
+    for group in optimizer.param_groups:
+        for name, value in {**group, "lr": group.get("initial_lr", group["lr"])}.items():
+            value = list(value) if isinstance(value, Sequence) else value
+            ret.setdefault(name, []).append(value)
+    return {name: values for name, values in ret.items() if name not in ("params", "initial_lr")}
+
+
+def _warn_of_other_settings(config: dict[str, list], resumed: dict[str, list]) -> None:
+    for name in sorted(config.keys() & resumed.keys()):
+        pairs = zip(config[name], resumed[name], strict=True)
+        if changed := [(new, old) for new, old in pairs if new != old]:
+            new, old = changed[0]
+            logging.getLogger(__name__).warning(
+                f"The optimizer's {name} is {new} in the config and {old} in the checkpoint, "
+                f"and the resumed training keeps the latter. {ANEW}"
+            )

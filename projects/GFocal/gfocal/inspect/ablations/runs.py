@@ -1,0 +1,91 @@
+"""Runs of a table's rows, each a training in a process and a folder of its own.
+
+A folder holds run.yaml (the config), output.txt (what the training printed) and what the training
+itself writes.
+"""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+from .tables import METRICS
+
+__all__ = ["save_config", "train"]
+
+
+def save_config(cfg: DictConfig) -> None:
+    """Writes run.yaml, or makes sure that the folder's runs are of this config.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    folder = Path(cfg.train.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "run.yaml"
+    new = file.with_suffix(".new.yaml")
+    LazyConfig.save(cfg, str(new))
+    if file.exists() and file.read_text() != new.read_text():
+        raise ValueError(
+            f"{folder} holds a run of another config, compare run.yaml with {new.name}; "
+            "remove the folder or choose another --output"
+        )
+    new.replace(file)
+
+
+def train(
+    cfg: DictConfig, command: Sequence[str], progress: Callable[[int], None]
+) -> dict[str, float | str]:
+    """Trains a row, from its last checkpoint on, unless it is finished already.
+
+    Args:
+        cfg: of :func:`tables.make_config`, saved by :func:`save_config`.
+        command: starts a training; takes --resume and --config-file.
+        progress: is told now and then how many iterations are done.
+
+    Returns:
+        METRICS of the last iteration, or {"error": the last line of output.txt}.
+    """
+    folder, max_iter = Path(cfg.train.output_dir), cfg.train.max_iter
+    result = _measured(folder, max_iter)
+    if result is not None:
+        return result
+    arguments = ["--resume", "--config-file", str(folder / "run.yaml")]
+    with open(folder / "output.txt", "a") as log:
+        process = subprocess.Popen([*command, *arguments], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                time.sleep(1)
+                progress(min(_iterations(folder), max_iter))
+        finally:
+            process.terminate()
+    result = _measured(folder, max_iter)
+    if result is None:
+        lines = (folder / "output.txt").read_text().strip().splitlines()
+        return {"error": lines[-1] if lines else f"exit code {process.returncode}"}
+    return result
+
+
+def _measured(folder: Path, max_iter: int) -> dict[str, float] | None:
+    """What a finished run's metrics.json says of its last iteration."""
+    file = folder / "metrics.json"
+    for line in reversed(file.read_text().splitlines() if file.exists() else []):
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:  # the line that a kill cut short
+            continue
+        if "bbox/AP" in values and values["iteration"] >= max_iter - 1:
+            return {name: values[f"bbox/{name}"] for name in METRICS}
+    return None
+
+
+def _iterations(folder: Path) -> int:
+    """How many a run has done, by its metrics.json."""
+    file = folder / "metrics.json"
+    found = re.findall(r'"iteration": (\d+)', file.read_text()) if file.exists() else []
+    return int(found[-1]) + 1 if found else 0

@@ -1,0 +1,67 @@
+"""Parameters and FLOPs of a detector.
+
+Counted is the network, backbone and head, on one image, padded as in inference. A FLOP is one
+multiply-add, as fvcore counts.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_count, get_shape
+from torch import Tensor, nn
+
+from ..meta_arch import GFL
+
+__all__ = ["count_flops", "count_parameters", "deform_conv2d_flops"]
+
+# One operation an element or none, as the activations that fvcore leaves out by itself.
+NOT_COUNTED = ("add", "add_", "avg_pool2d", "max_pool2d", "mean", "mul", "softmax", "topk")
+NO_ARITHMETIC = ("unflatten",)
+
+
+class Network(nn.Module):
+    """What of a detector runs on every image whatever is on it, from tensors to tensors."""
+
+    def __init__(self, model: GFL):
+        super().__init__()
+        self.backbone, self.head, self.names = model.backbone, model.head, model.head_in_features
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.backbone(images)
+        return self.head([features[name] for name in self.names]).tensors
+
+
+def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
+    """As a convolution of the same shape; the interpolation of its samples is not counted."""
+    shapes = [get_shape(x) for x in (*inputs[:2], outputs[0])]
+    return Counter({"deform_conv": conv_flop_count(*shapes)})
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of a network; weight and bias of a frozen norm are some, if not ones to learn."""
+    frozen = (m for m in model.modules() if isinstance(m, FrozenBatchNorm2d))
+    return sum(p.numel() for p in model.parameters()) + sum(2 * m.num_features for m in frozen)
+
+
+@torch.no_grad()
+def count_flops(model: GFL, input_size: tuple[int, int]) -> tuple[int, Counter]:
+    """
+    Args:
+        model: any GFL; it is set to eval mode.
+        input_size: (height, width) of the image before padding, pixels.
+
+    Returns:
+        Multiply-adds of backbone and head, and the operators (name: how often they ran) that are
+        neither counted nor known to cost next to nothing.
+    """
+    model.eval()
+    images = model.preprocess_image([{"image": torch.zeros(3, *input_size)}]).tensor
+    analysis = FlopCountAnalysis(Network(model), images)
+    analysis.set_op_handle("torchvision::deform_conv2d", deform_conv2d_flops)
+    analysis.set_op_handle(**{f"aten::{name}": None for name in NOT_COUNTED + NO_ARITHMETIC})
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    return int(analysis.total()), analysis.unsupported_ops()

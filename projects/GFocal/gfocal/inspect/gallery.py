@@ -1,0 +1,91 @@
+"""Files of pictures: of each image by itself, or one sheet of all.
+
+Both take one image after the other by `add`, and finish with `close`.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from detectron2.structures import Instances
+from PIL import Image
+
+from .pictures import draw_box_distributions, draw_detections, draw_grid
+
+__all__ = ["PictureFiles", "PictureSheet"]
+
+ROWS, BOXES_A_ROW = 3, 3  # on a sheet of distributions
+
+
+class _Pictures:
+    """
+    Args:
+        folder: where they go; it is there already.
+        metadata: of the dataset, with the class names; None: classes are numbers.
+        confidence: lowest score that is drawn.
+        distributions: draw the distributions too; instances need `box_probs` and `bin_edges`.
+    """
+
+    def __init__(self, folder: str, metadata: Any, confidence: float, distributions: bool):
+        self.folder = folder
+        self.metadata, self.confidence = metadata, confidence
+        self.distributions = distributions
+
+    def _save(self, picture: np.ndarray, name: str) -> None:
+        Image.fromarray(picture).save(os.path.join(self.folder, name))
+
+
+class PictureFiles(_Pictures):
+    """NAME_detections.png for each image, and NAME_distributions.png where asked for."""
+
+    def add(self, name: str, image: np.ndarray, instances: Instances) -> None:
+        """
+        Args:
+            name: of the files.
+            image: (H, W, 3) uint8, RGB.
+            instances: what was found in it, boxes in its pixels.
+        """
+        drawing = (image, instances, self.metadata, self.confidence)
+        self._save(draw_detections(*drawing), f"{name}_detections.png")
+        if self.distributions:
+            self._save(draw_box_distributions(*drawing), f"{name}_distributions.png")
+
+    def close(self) -> list[str]:
+        """Returns what is missing: nothing."""
+        return []
+
+
+class PictureSheet(_Pictures):
+    """One predictions.png of all images; where asked for, a distributions.png of those images that
+    have the most boxes."""
+
+    def __init__(self, folder: str, metadata: Any, confidence: float, distributions: bool):
+        super().__init__(folder, metadata, confidence, distributions)
+        self._titles: list[str] = []
+        self._pictures: list[np.ndarray] = []
+        self._rows: list[tuple[int, tuple]] = []  # number of boxes, arguments of the drawing
+
+    def add(self, name: str, image: np.ndarray, instances: Instances) -> None:
+        """As of :class:`PictureFiles`; the name is the title."""
+        drawing = (image, instances, self.metadata, self.confidence)
+        self._titles.append(name)
+        self._pictures.append(draw_detections(*drawing))
+        found = min(int((instances.scores >= self.confidence).sum()), BOXES_A_ROW)
+        if self.distributions and found:
+            self._rows.append((found, drawing))
+
+    def close(self) -> list[str]:
+        """Writes the sheets; returns what is missing, a sentence each."""
+        if self._pictures:
+            self._save(draw_grid(self._pictures, self._titles), "predictions.png")
+        if self._rows:
+            self._rows.sort(key=lambda row: -row[0])  # stable: the first images that fill a row
+            best = [
+                draw_box_distributions(*drawing, max_boxes=BOXES_A_ROW)
+                for _, drawing in self._rows[:ROWS]
+            ]
+            sheet = draw_grid(best, columns=1, cell_width=1200)
+            self._save(sheet, "distributions.png")
+        elif self.distributions:
+            return [f"no distributions.png: nothing scores at least {self.confidence}"]
+        return []

@@ -1,0 +1,185 @@
+"""Detectron2's checkpointer with files read safely, and with what does not fit refused."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+from .convert import convert_imagenet_state_dict
+from .fit import refuse_incompatible
+from .reading import load_weights_only, named_tensors
+
+__all__ = ["GFLCheckpointer", "StrictCheckpointer", "WeightsOnlyCheckpointer", "check_weights"]
+
+_BACKBONE = "backbone.bottom_up."
+
+
+class WeightsOnlyCheckpointer(DetectionCheckpointer):
+    """A DetectionCheckpointer that runs no code of a ``.pth``, with every version of PyTorch.
+
+    (``.pkl`` is Python's own format, which Detectron2's weights are in: only for files you trust.)
+    And one that misses the statistics of a batch norm where the file has none.
+
+    Raises:
+        ValueError: on loading, if the file holds anything but named weights. It names the file, as
+            all that a subclass refuses.
+    """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Detectron2's."""
+        try:
+            return super().load(path, *args, **kwargs)
+        except ValueError as error:
+            if str(path) in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        # What Detectron2 does with a .pth beside reading it, current main's options of a URL, is
+        # kept. In 0.5 that is nothing, and torch.load cannot be replaced: it is in a base class.
+        replaced = hasattr(DetectionCheckpointer, "_torch_load")
+        theirs = replaced or filename.endswith((".pkl", ".pyth"))
+        try:
+            checkpoint = super()._load_file(filename) if theirs else self._torch_load(filename)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a pickle of whatever, or a damaged one
+            raise ValueError(
+                f"{filename} is not a dict of weights, or is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        named_tensors(filename, checkpoint, "model")
+        return checkpoint
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        """Reads a ``.pth``; current main calls it in the place of torch.load."""
+        checkpoint = load_weights_only(f)
+        weights = checkpoint.get("state_dict", checkpoint)
+        if isinstance(weights, Mapping) and any(str(k).startswith("bbox_head.") for k in weights):
+            raise ValueError(f"{f} is a detector of mmdetection; see tools/convert_mmdet.py")
+        return checkpoint if "model" in checkpoint else {"model": weights}
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        names = {name.removeprefix("module.") for name in checkpoint["model"]}
+        incompatible = super()._load_model(checkpoint)
+        # Detectron2's FrozenBatchNorm2d makes up what is missing, mean 0 and variance 1, and that
+        # is right for Caffe2's pickles only.
+        if not checkpoint.get("matching_heuristics", False):
+            missing = incompatible.missing_keys
+            missing += [
+                name
+                for name in self.model.state_dict()
+                if name.endswith((".running_mean", ".running_var"))
+                and name not in names.union(missing)
+            ]
+        return incompatible
+
+
+class StrictCheckpointer(WeightsOnlyCheckpointer):
+    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
+    model unloaded, or which has a part that the model lacks."""
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        refuse_incompatible(
+            incompatible.missing_keys, incompatible.incorrect_shapes, incompatible.unexpected_keys
+        )
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's.
+
+        Raises:
+            FileNotFoundError: last_checkpoint names a file that is not there.
+            ValueError: the checkpoint is of another model.
+        """
+        if resume and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if "://" not in last and not os.path.isfile(last):
+                raise FileNotFoundError(
+                    f"{self.save_dir}/last_checkpoint names {last!r}, which is not there; write "
+                    "another checkpoint's name into it, or remove it to start anew"
+                )
+        return super().resume_or_load(path, resume=resume)
+
+
+class GFLCheckpointer(WeightsOnlyCheckpointer):
+    """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
+
+    Beside checkpoints and Detectron2's pickles it reads the files of torchvision's ResNet and
+    ResNeXt and of the models that mmdetection starts from, known by their names. From such a file,
+    or a pickle of a backbone, all of ``backbone.bottom_up`` has to come, deformable offsets
+    excepted, which start at 0; and no block of a stage may be left over. Of a detector, what fits
+    is loaded, as for fine-tuning with other classes.
+
+    Raises:
+        ValueError: on loading, if nothing fits, if a backbone's file is of another network, if the
+            file is a detector of mmdetection, or if a ``.pth`` needs to run code to be read.
+    """
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = super()._load_file(filename)
+        model = checkpoint["model"]
+        names = {"conv1.weight", "stem.0.weight"} & set(model)
+        ours = f"{_BACKBONE}stem.conv1.weight" in self.model.state_dict()
+        if names and "layer1.0.conv1.weight" in model and ours:
+            return {"model": convert_imagenet_state_dict(model), "backbone_only": True}
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        # For _log_incompatible_keys, which is not told of the checkpoint.
+        self._backbone_only = checkpoint.pop("backbone_only", False) or checkpoint.get(
+            "matching_heuristics", False
+        )
+        return super()._load_model(checkpoint)
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        self._refuse_if_nothing_fits(incompatible)
+        if self._backbone_only:
+            self._refuse_another_backbone(incompatible)
+            self.logger.info("Loaded backbone.bottom_up; the other layers start untrained")
+        else:
+            super()._log_incompatible_keys(incompatible)
+
+    def _refuse_if_nothing_fits(self, incompatible: Any) -> None:
+        expected = {name: tuple(value.shape) for name, value in self.model.named_parameters()}
+        if expected.keys() <= set(incompatible.missing_keys):
+            shapes = {name: got for name, got, _ in incompatible.incorrect_shapes}
+            found = {**shapes, **dict.fromkeys(incompatible.unexpected_keys, "")}
+            raise ValueError(
+                f"none of the weights fits the model. They are {_first(found)}; expected "
+                + _first(expected)
+            )
+
+    def _refuse_another_backbone(self, incompatible: Any) -> None:
+        # The rest is not expected in the file, and neither are deformable offsets.
+        missing = [
+            key
+            for key in incompatible.missing_keys
+            if key.startswith(_BACKBONE) and ".conv2_offset." not in key
+        ]
+        # A deeper network's would fill this one; stages that this one ends before are left alone.
+        own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(f"{_BACKBONE}res")}
+        unexpected = [
+            key
+            for key in incompatible.unexpected_keys
+            if key.removeprefix(_BACKBONE).split(".")[0] in own
+        ]
+        refuse_incompatible(missing, incompatible.incorrect_shapes, unexpected)
+
+
+def check_weights(path: str) -> str:
+    """Returns the path of a weight file if it is a URL or exists.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
+        raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
+    return path
+
+
+def _first(weights: Mapping[str, Any], limit: int = 5) -> str:
+    """Names of weights, and their shapes."""
+    names = [f"{name} {shape}".rstrip() for name, shape in weights.items()]
+    more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

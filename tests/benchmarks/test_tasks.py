@@ -1,0 +1,60 @@
+"""Every task of the benchmark runs, on a small image, and says what it should."""
+
+import json
+
+import pytest
+
+from gfocal.benchmarks import inputs
+from gfocal.cli import benchmark as tool
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(inputs, "HEIGHT", 96)
+    monkeypatch.setattr(inputs, "WIDTH", 128)
+
+    def main(*argv):
+        file = tmp_path / "rows.json"
+        rows = tool.run(tool.parse_args([*argv, "--repeat", "1", "--json", str(file)]))
+        content = json.loads(file.read_text())
+        assert content["rows"] == rows and content["task"] == argv[0] and content["machine"]
+        return rows, capsys.readouterr().out
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("task", "num_rows"), [("matcher", 8), ("losses", 4), ("postprocess", 4), ("inference", None)]
+)
+def test_comparisons(run, task, num_rows):
+    rows, out = run(task)
+    assert num_rows is None or len(rows) == num_rows
+    assert all(row["ms"] > 0 for row in rows)
+    if task == "inference":
+        assert {"gfl R-50, float32", "gflv2 R-50, float32, optimized"} <= {r["what"] for r in rows}
+        by_name = {row["what"]: row for row in rows}
+        row = by_name["gflv2 R-50, float32, optimized"]
+        ours = by_name["gfl R-50, float32, optimized"]["ms"]
+        assert row["GFLV2 / GFLV1"] == pytest.approx(row["ms"] / ours, rel=0.01)
+    else:
+        for ours, theirs in zip(rows[::2], rows[1::2]):
+            assert ours["times faster"] == pytest.approx(theirs["ms"] / ours["ms"], abs=0.06)
+            assert ours["what"].replace("ours", "straightforward") == theirs["what"]
+    assert "threads, torch" in out
+
+
+@pytest.mark.parametrize("amp", [[], ["--amp"]])
+def test_train_step(run, amp):
+    rows, _ = run("train-step", "--batch", "1", *amp)
+    shares = {row["what"]: row["share"] for row in rows}
+    outside = shares.pop("outside backbone and head")
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    inside = sum(share for what, share in shares.items() if "backbone" in what)
+    assert outside == pytest.approx(1 - inside, abs=1e-3)
+
+
+def test_arguments(capsys):
+    for option in ("--repeat", "--batch"):
+        with pytest.raises(SystemExit):
+            tool.parse_args(["inference", option, "0"])
+        assert "expected at least 1" in capsys.readouterr().err

@@ -1,0 +1,38 @@
+"""gfocal.cli.analyze: the table, and what it refuses."""
+
+import pytest
+
+from gfocal import model_zoo
+from gfocal.cli import analyze as tool
+
+R50 = "COCO-Detection/gfl_R_50_FPN_1x"
+
+
+def test_table_of_both_kinds_of_config(capsys):
+    path = model_zoo.get_config_file(f"{R50}.yaml")
+    tool.run(tool.parse_args([f"{R50}.py", path, "--input-size", "64", "64"]))
+    head, rule, lazy, yacs = capsys.readouterr().out.splitlines()
+    assert head == "| config | parameters (M) | GFLOPs at 64 x 64 |" and rule == "|---|---|---|"
+    assert lazy.startswith(f"| {R50}.py | 32.44 | ")
+    assert yacs == lazy.replace(f"{R50}.py", path)
+
+
+def test_without_a_config_it_is_the_zoo():
+    args = tool.parse_args([])
+    assert len(args.configs) == 12 and args.configs[0].endswith(".py")
+    assert tuple(args.input_size) == (800, 1333)
+
+
+def test_errors(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"did you mean .*gfl_R_50_FPN_1x\.py"):
+        tool.build("COCO-Detection/gfl_R_50_FPN_1.py")
+    other = tmp_path / "other.yaml"
+    other.write_text('MODEL:\n  META_ARCHITECTURE: "GeneralizedRCNN"\n')
+    with pytest.raises(TypeError, match="is a GeneralizedRCNN; expected GFL"):
+        tool.build(str(other))
+    other.write_text('MODEL:\n  META_ARCHITECTURE: "GFLX"\n')
+    with pytest.raises(ValueError, match="META_ARCHITECTURE is 'GFLX'"):
+        tool.build(str(other))
+    with pytest.raises(SystemExit):
+        tool.parse_args(["--input-size", "0", "10"])
+    assert "--input-size is [0, 10]; expected at least 1 pixel" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""What is no COCO json is named."""
+
+import pytest
+
+from gfocal.data import coco_num_classes, read_coco_json
+from tests.helpers.coco_files import valid_document, write_dataset
+
+
+def test_a_changed_json_is_read_again(dataset, tmp_path):
+    assert coco_num_classes(dataset[0]) == 3
+    document = valid_document()
+    document["categories"].append({"id": 2, "name": "bicycle"})
+    write_dataset(tmp_path, document)
+    assert coco_num_classes(dataset[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON: .*line 1"),
+        ("[" * 10**5, "not valid JSON: maximum recursion depth exceeded"),
+        ("[]", "is a JSON list; a COCO instances json is an object"),
+        ('{"images": {}, "categories": []}', "no list of objects 'images'"),
+        ('{"images": [3], "categories": []}', "no list of objects 'images'"),
+        ('{"images": []}', "no list of objects 'categories'"),
+        ('{"images": [], "categories": []}', "has no categories"),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "category ids are not unique",
+        ),
+        ('{"images": [], "categories": [{"id": 1}]}', r"categories\[0\] \(id 1.*has no name"),
+    ],
+)
+def test_not_a_coco_json(tmp_path, content, message):
+    file = tmp_path / "bad.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"bad.json.*{message}"):
+        coco_num_classes(str(file))
+
+
+def test_a_json_without_images(tmp_path):
+    document = {**valid_document(), "images": [], "annotations": []}
+    with pytest.raises(ValueError, match=r"train\.json has no usable image"):
+        read_coco_json(*write_dataset(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "message"),
+    [
+        ("images", "height", r"images\[0\] \(id 7, image id -\) has no height"),
+        ("annotations", "bbox", r"annotations\[0\] \(id 1, image id 7\) has no bbox"),
+        ("annotations", "image_id", r"annotations\[0\] \(id 1, image id -\) has no image_id"),
+    ],
+)
+def test_missing_fields(tmp_path, kind, key, message):
+    document = valid_document()
+    del document[kind][0][key]
+    for on_invalid in ("error", "drop"):  # no COCO json, rather than one with invalid entries
+        with pytest.raises(ValueError, match=message):
+            read_coco_json(*write_dataset(tmp_path, document), on_invalid)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("images", "id", [7]),
+        ("images", "id", None),
+        ("images", "file_name", 5),
+        ("annotations", "image_id", {"a": 1}),
+        ("annotations", "category_id", [1]),
+        ("annotations", "id", [1]),
+        ("annotations", "area", "large"),
+        ("annotations", "iscrowd", "yes"),
+        ("categories", "id", [1]),
+        ("categories", "name", ["dog"]),
+    ],
+)
+def test_fields_of_a_wrong_type(tmp_path, kind, key, value):
+    document = valid_document()
+    document[kind][0][key] = value
+    paths = write_dataset(tmp_path, document)
+    message = rf"train\.json: {kind}\[0\] \(id .*has a {key} of type {type(value).__name__}"
+    with pytest.raises(ValueError, match=message):
+        read_coco_json(*paths, on_invalid="drop")
+
+
+@pytest.mark.parametrize("kind", ["images", "categories"])
+def test_ids_that_have_no_order(tmp_path, kind):
+    document = valid_document()
+    document[kind][0]["id"] = "7"
+    with pytest.raises(ValueError, match=rf"the ids of the {kind} are numbers and strings"):
+        read_coco_json(*write_dataset(tmp_path, document), on_invalid="drop")
+
+
+def test_iscrowd_may_be_a_truth_value(tmp_path):
+    document = valid_document()
+    for annotation, value in zip(document["annotations"], (True, False, 1.0, None)):
+        annotation["iscrowd"] = value
+    data = read_coco_json(*write_dataset(tmp_path, document))
+    assert [annotation["iscrowd"] for annotation in data.annotations] == [1, 0, 1, 0]

@@ -1,0 +1,203 @@
+"""Ideas of later papers and other uses, each from outside of the package and in a few lines."""
+
+import io
+import math
+import tokenize
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
+
+from gfocal.criterion import GFLCriterion
+from gfocal.matchers import ATSSMatcher
+from gfocal.postprocess import NMSPostProcess
+from gfocal.quality import DistributionGuidedQualityPredictor, matched_quality
+from gfocal.representations import GeneralDistribution
+from gfocal.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
+from gfocal.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
+from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
+
+from .decoupled import DecoupledHead
+from .geometric import GeometricDistribution
+from .proposals import DenseProposals
+from .task_aligned import TaskAlignedMatcher
+from .varifocal import VarifocalLoss
+
+BOX = [3.0, 2.0, 63.0, 58.0]
+LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25, "proposals": 40}
+
+
+def code_lines(path):
+    """Lines with code on them: no docstrings, comments, empty lines."""
+    source, lines = path.read_text(), set()
+    previous = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        layout = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        docstring = token.type == tokenize.STRING and previous in (*layout, tokenize.COMMENT)
+        if token.type not in (*layout, tokenize.COMMENT, tokenize.ENDMARKER) and not docstring:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+        previous = token.type
+    return len(lines)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_it_is_short(name):
+    assert 5 < code_lines(Path(__file__).with_name(f"{name}.py")) <= LIMITS[name]
+
+
+def train(model, steps=3):
+    """A few steps, and an inference."""
+    batch = [make_input(64, 96, [BOX, [60.0, 5, 90, 60]]), make_input(80, 48)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses = model(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        assert len(model.eval()(batch)) == 2
+
+
+def criterion_of(**terms):
+    defaults = {
+        "cls_loss": QualityFocalLoss(),
+        "box_loss": GIoULoss(),
+        "dist_loss": DistributionFocalLoss(),
+    }
+    return GFLCriterion(**{**defaults, **terms})
+
+
+def test_varifocal_loss():
+    """Two locations, one class, scores 1/2; the first has a box of IoU 3/4 with its own, which is
+    [0, 0, 16, 16] seen from (8, 8): 3/4 ln 2, and 3/4 (1/2)^2 ln 2 of the other."""
+    anchors = DenseAnchors(
+        torch.tensor([[0.0, 0, 16, 16], [8, 0, 24, 16]]), torch.tensor([8.0, 8.0]), [(1, 2)]
+    )
+    predictions = DensePredictions(
+        torch.zeros(1, 2, 1), torch.zeros(1, 2, 4, 3), None, GeneralDistribution(reg_max=2)
+    )
+    targets = DenseTargets(torch.tensor([[0, 1]]), torch.tensor([[[4.0, 0, 16, 16], [0, 0, 0, 0]]]))
+    losses = criterion_of(cls_loss=VarifocalLoss())(anchors, predictions, targets)
+    assert losses["loss_cls"].item() == pytest.approx((3 / 4 + 3 / 16) * math.log(2))
+    train(make_gfl(criterion=criterion_of(cls_loss=VarifocalLoss())))
+
+
+def test_task_aligned_matcher():
+    """By hand: a box of 4 locations inside; two of them predict it, the surer one better."""
+    anchors = DenseAnchors(
+        torch.tensor([[x - 4.0, 4, x + 4, 12] for x in (4, 12, 20, 28)]),
+        torch.full((4,), 8.0),
+        [(1, 4)],
+    )
+    # Distances by bins of one stride: from x = 12 exactly the box [4, 0, 28, 16], from x = 20 one
+    # that reaches to 36: IoU 24 / 32.
+    bins = torch.tensor([[0, 0, 0, 0], [1, 1, 2, 1], [2, 1, 2, 1], [0, 0, 0, 0]])
+    box_logits = torch.nn.functional.one_hot(bins, 3).float() * 1e4
+    predictions = DensePredictions(
+        torch.logit(torch.tensor([[[0.9], [0.4], [0.8], [0.9]]])),
+        box_logits[None],
+        None,
+        GeneralDistribution(reg_max=2),
+    )
+    truth = GroundTruth([Boxes(torch.tensor([[4.0, 0, 28, 16]]))], [torch.tensor([0])])
+    matches = TaskAlignedMatcher(topk=2)(anchors, truth, predictions)
+    assert matches.idxs.tolist() == [[-1, 0, 0, -1]]
+    # alignment 0.4 and 0.8 * (3/4)^6 = 0.142; the largest IoU is 1
+    expected = [0, 1.0, 0.8 * 0.75**6 / 0.4, 0]
+    assert matches.quality[0].tolist() == pytest.approx(expected)
+    criterion = criterion_of(cls_loss=QualityFocalLoss(measure=matched_quality))
+    train(make_gfl(matcher=TaskAlignedMatcher(), criterion=criterion))
+
+
+def test_geometric_bins():
+    representation = GeometricDistribution(reg_max=5, first=1.0, last=16.0)
+    assert representation.bins.tolist() == pytest.approx([0, 1, 2, 4, 8, 16])
+    assert representation.to_bins(torch.tensor([3.0, 12.0])).tolist() == pytest.approx([2.5, 4.5])
+    train(make_gfl(head=make_head(box_representation=GeometricDistribution())))
+
+
+def test_decoupled_levels():
+    """With the weights of a shared head on both levels it answers as that does."""
+    shared = make_head()
+    head = DecoupledHead(
+        num_levels=2,
+        quality_predictor=DistributionGuidedQualityPredictor(),
+        box_representation=GeneralDistribution(),
+        in_channels=8,
+        num_classes=3,
+        conv_dims=[8],
+        norm="",
+    )
+    for level in head.levels:
+        level.load_state_dict(shared.state_dict(), strict=False)
+    features = [torch.randn(2, 8, 6, 5), torch.randn(2, 8, 3, 3)]
+    for a, b in zip(head(features).tensors, shared(features).tensors):
+        torch.testing.assert_close(a, b)
+    train(make_gfl(head=head))
+
+
+def make_rcnn():
+    head = make_head(num_classes=1)
+    proposals = DenseProposals(
+        head=head,
+        in_features=["p3", "p4"],
+        anchor_generator=DefaultAnchorGenerator(
+            sizes=[[64], [128]], aspect_ratios=[1.0], strides=[8, 16], offset=0.0
+        ),
+        matcher=ATSSMatcher(),
+        criterion=criterion_of(),
+        postprocess=NMSPostProcess(score_thresh=0.0, max_detections=20),
+    )
+    box_head = FastRCNNConvFCHead(
+        ShapeSpec(channels=8, height=3, width=3), conv_dims=[], fc_dims=[8]
+    )
+    roi_heads = StandardROIHeads(
+        num_classes=3,
+        batch_size_per_image=16,
+        positive_fraction=0.25,
+        proposal_matcher=Matcher([0.5], [0, 1]),
+        box_in_features=["p3"],
+        box_pooler=ROIPooler(3, [1 / 8], 0, "ROIAlignV2"),
+        box_head=box_head,
+        box_predictor=FastRCNNOutputLayers(
+            box_head.output_shape,
+            box2box_transform=Box2BoxTransform((10, 10, 5, 5)),
+            num_classes=3,
+        ),
+    )
+    return GeneralizedRCNN(
+        backbone=TinyBackbone(),
+        proposal_generator=proposals,
+        roi_heads=roi_heads,
+        pixel_mean=[123.675, 116.28, 103.53],
+        pixel_std=[58.395, 57.12, 57.375],
+    )
+
+
+def test_proposal_generator():
+    model = make_rcnn()
+    batch = [make_input(64, 96, [BOX], [2]), make_input(80, 48, [[4.0, 4, 40, 70]], [1])]
+    with EventStorage():
+        losses = model(batch)
+    expected = {"loss_cls", "loss_box_reg"}
+    expected |= {f"loss_{name}_proposals" for name in ("cls", "box_reg", "dfl")}
+    assert losses.keys() == expected
+    sum(losses[name] for name in ("loss_cls", "loss_box_reg")).backward(retain_graph=True)
+    head = model.proposal_generator.head
+    assert all(p.grad is None for p in head.parameters())  # no gradient through proposals
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert head.box_logits.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert len(model.eval()(batch)) == 2

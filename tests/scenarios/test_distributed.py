@@ -1,0 +1,132 @@
+"""Two workers with one image each give the gradients of one worker with both."""
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+from gfocal.process.sums import sum_over_workers
+from tests.helpers.tiny import make_gfl, make_input
+from tests.helpers.trainings import ROOT, environment, lines, results
+
+BATCHES = {
+    "both have boxes": [[[3.0, 2, 63, 58]], [[10.0, 5, 90, 60], [0.0, 0, 50, 62]]],
+    "one has none": [[[3.0, 2, 63, 58]], []],
+}
+
+
+def _model_and_batch(boxes):
+    torch.manual_seed(0)
+    model = make_gfl().double()
+    return model, [make_input(64, 96, x) for x in boxes]
+
+
+def _worker(rank, boxes, file):
+    dist.init_process_group("gloo", init_method=f"file://{file}.init", rank=rank, world_size=2)
+    assert comm.get_world_size() == 2
+    own = torch.tensor([1.0, rank])
+    assert sum_over_workers(own)[0].tolist() == [2, 1] and own.tolist() == [1, rank]
+    model, batch = _model_and_batch(boxes)
+    model = torch.nn.parallel.DistributedDataParallel(model)
+    sum(model(batch[rank : rank + 1]).values()).backward()
+    if rank == 0:
+        torch.save({k: p.grad for k, p in model.module.named_parameters()}, file)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("boxes", BATCHES.values(), ids=BATCHES.keys())
+def test_two_workers_equal_one(boxes, tmp_path):
+    file = os.path.join(tmp_path, "gradients")
+    mp.spawn(_worker, args=(boxes, file), nprocs=2)
+    together = torch.load(file)
+
+    model, batch = _model_and_batch(boxes)
+    sum(model(batch).values()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(together[name], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+# The whole training, from the command line, on gloo.
+LAUNCHED = """
+import sys
+from detectron2.engine import launch
+from gfocal.cli import train
+
+def main(argv):
+    train.run(train.parse_args(argv))
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1:],))
+"""
+
+
+def start(tmp_path, how, config, name, *more):
+    """One process; two, by torchrun or by Detectron2's launch."""
+    (tmp_path / "launched.py").write_text(LAUNCHED)
+    script = {
+        "one": ["tools/train_net.py"],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                     "tools/train_net.py"],
+        "launch": [f"{tmp_path}/launched.py"],
+    }[how]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, *script, "--config-file", f"tests/helpers/{config}.py", "--num-gpus", "0",
+         "--resume", *more, f"data.folder={tmp_path}/images",
+         f"train.output_dir={tmp_path}/{name}"],
+        env=environment(), cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("w"),
+        start_new_session=True,  # so that all of it can be killed
+    )  # fmt: skip
+
+
+def finish(tmp_path, *args):
+    assert start(tmp_path, *args).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["torchrun", "launch"])
+def test_a_training_of_two_processes_equals_that_of_one(how, tmp_path):
+    if how == "launch" and "GLOO" not in inspect.getsource(sys.modules[launch.__module__]):
+        pytest.skip("the launch of this Detectron2 needs a GPU for each process")
+    finish(tmp_path, "one", "distributed_config", "one")
+    finish(tmp_path, how, "distributed_config", "two")
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert one.keys() == two.keys() == {*range(9)}
+    for iteration, values in one.items():
+        assert two[iteration] == pytest.approx(values, rel=1e-4, abs=1e-5)
+    assert "validation/total_loss" in one[8]
+    assert "ema/bbox/score" in one[8]
+    assert {one[i]["positives_per_image"] for i in range(8)} != {0}
+    weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(tmp_path):
+    """With dropout, so the random states of both are needed. The second has no validation image,
+    for which the first must not wait."""
+    options = ["dataloader.test.dataset.count=1"]
+    options += ["train.max_iter=30", "train.checkpointer.period=3", "train.eval_period=6"]
+    finish(tmp_path, "torchrun", "resume_config", "whole", *options)
+    process = start(tmp_path, "torchrun", "resume_config", "killed", *options)
+    while process.poll() is None and len(lines(tmp_path / "killed")) <= 7:
+        time.sleep(0.01)
+    assert process.poll() is None, (tmp_path / "stderr").read_text()
+    os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its processes, which are sessions
+    process.wait(timeout=60)
+    assert (tmp_path / "killed/last_checkpoint").read_text() != "model_final.pth"
+    finish(tmp_path, "torchrun", "resume_config", "killed", *options)
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("whole", "killed")]
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name

@@ -1,0 +1,69 @@
+"""What makes a GPU's queue run empty: a step of training reads one number from it, a call of
+inference three times. (On a CPU the same operators run, so they can be counted here.)"""
+
+import pytest
+import torch
+
+from tests.helpers.synchronisations import Synchronisations
+from tests.helpers.tiny import make_gfl, make_input
+
+
+def make_step(device="cpu"):
+    """Targets, losses and their backward, of the full model's parts."""
+    model = make_gfl().to(device).train()
+    inputs = [
+        make_input(64, 96, [[0, 0, 60, 60], [8, 8, 60, 64]], [0, 1]),
+        make_input(80, 64, [[0, 0, 64, 80]], [2]),
+    ]
+    with torch.no_grad():
+        _, anchors, predictions = model.forward_dense(inputs)
+    for logits in predictions.tensors:
+        logits.requires_grad_()
+    truth = model.ground_truth(inputs, [(64, 96), (80, 64)])
+
+    def match():
+        return model.label_anchors(anchors, predictions, truth)
+
+    def losses(targets):
+        return sum(model.criterion(anchors, predictions, targets).values())
+
+    return match, losses
+
+
+def test_training():
+    match, losses = make_step()
+    with Synchronisations() as matching:
+        targets = match()
+    assert matching.found == []
+    assert (targets.matched_idxs >= 0).sum() > 2
+    with Synchronisations() as losing:
+        loss = losses(targets)
+    assert losing.found == [("nonzero", "criterion.py")]  # which locations are foreground
+    with Synchronisations() as backward:
+        loss.backward()
+    assert {file for _, file in backward.found} <= {"losses.py"}  # on a CPU only: is it times 1?
+
+
+def test_inference():
+    """How many locations pass the threshold, how many scores, and how many boxes NMS keeps."""
+    model = make_gfl(test_score_thresh=0.0).eval()
+    with torch.no_grad():
+        _, anchors, predictions = model.forward_dense([make_input(64, 96)])
+        with Synchronisations() as inference:
+            model.inference(anchors, predictions, [(64, 96)])
+    assert [x for x in inference.found if x[0] == "nonzero"] == [("nonzero", "postprocess.py")] * 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_training_on_cuda():
+    match, losses = make_step("cuda")
+    losses(match()).backward()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        targets = match()
+        torch.cuda.set_sync_debug_mode("warn")
+        with pytest.warns(UserWarning, match="synchronizing") as warnings:
+            losses(targets).backward()
+        assert len(warnings) == 1  # which locations are foreground
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
