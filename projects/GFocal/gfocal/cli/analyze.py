@@ -15,7 +15,7 @@ from collections import Counter
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 
-from .. import model_zoo
+from ..config import model_zoo
 from ..detectors.gfl import GFL
 from ..engine import (
     check_model,

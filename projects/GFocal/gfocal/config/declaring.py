@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Kind", "Option", "about", "declared", "table"]
+__all__ = ["Kind", "Option", "about", "declared", "option", "table"]
 
 
 class Kind(NamedTuple):
@@ -61,6 +61,11 @@ def about(
         more: `yacs`, `added`, `short`, see :class:`Option`.
     """
     return {"bounds": {"least": least, "below": below, "choices": choices}, "help": help, **more}
+
+
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A field with that default and the metadata of :func:`about`."""
+    return dataclasses.field(default=default, metadata=about(help, **more))
 
 
 def declared(declaration: type, prefix: str = "") -> tuple[Option, ...]:

@@ -15,14 +15,8 @@ from typing import Any, Optional
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
 
-from .declaring import (
-    about,
-    declared,
-)
-from .keys import (
-    Config,
-    all_keys,
-)
+from .declaring import about, declared, option
+from .keys import Config, all_keys
 
 __all__ = [
     "OPTIONS",
@@ -40,11 +34,8 @@ __all__ = [
 class Amp:
     """`train.amp`."""
 
-    enabled: bool = field(
-        default=False,
-        metadata=about(
-            "mixed precision: float16 on CUDA, bfloat16 on a CPU", yacs="SOLVER.AMP.ENABLED"
-        ),
+    enabled: bool = option(
+        False, "mixed precision: float16 on CUDA, bfloat16 on a CPU", yacs="SOLVER.AMP.ENABLED"
     )
 
 
@@ -52,56 +43,42 @@ class Amp:
 class Checkpointer:
     """`train.checkpointer`, the arguments of fvcore's PeriodicCheckpointer."""
 
-    period: int = field(
-        default=5000,
-        metadata=about("iterations between checkpoints", least=1, yacs="SOLVER.CHECKPOINT_PERIOD"),
+    period: int = option(
+        5000, "iterations between checkpoints", least=1, yacs="SOLVER.CHECKPOINT_PERIOD"
     )
-    max_to_keep: Optional[int] = field(  # noqa: UP045
-        default=None, metadata=about("the newest so many are kept; null: all", least=1)
+    max_to_keep: Optional[int] = option(  # noqa: UP045
+        None, "the newest so many are kept; null: all", least=1
     )
-    file_prefix: str = field(default="model", metadata=about("how the names of the files begin"))
+    file_prefix: str = option("model", "how the names of the files begin")
 
 
 @dataclass
 class TrainOptions:
     """`train` of a LazyConfig."""
 
-    output_dir: str = field(
-        default="./output",
-        metadata=about("folder of all that a training writes", yacs="OUTPUT_DIR"),
+    output_dir: str = option("./output", "folder of all that a training writes", yacs="OUTPUT_DIR")
+    init_checkpoint: Optional[str] = option(  # noqa: UP045
+        "", "weights to start from, or to evaluate", yacs="MODEL.WEIGHTS"
     )
-    init_checkpoint: Optional[str] = field(  # noqa: UP045
-        default="", metadata=about("weights to start from, or to evaluate", yacs="MODEL.WEIGHTS")
+    device: Optional[str] = option(  # noqa: UP045
+        None, "cpu, cuda, cuda:0, ...; null: cuda where there is one, else cpu", yacs="MODEL.DEVICE"
     )
-    device: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata=about(
-            "cpu, cuda, cuda:0, ...; null: cuda where there is one, else cpu", yacs="MODEL.DEVICE"
-        ),
+    max_iter: int = option(90000, "iterations", least=1, yacs="SOLVER.MAX_ITER")
+    seed: int = option(
+        -1,
+        "from 0 on: initial weights, order of images and augmentations repeat, with any number "
+        "of workers",
+        yacs="SEED",
     )
-    max_iter: int = field(
-        default=90000, metadata=about("iterations", least=1, yacs="SOLVER.MAX_ITER")
-    )
-    seed: int = field(
-        default=-1,
-        metadata=about(
-            "from 0 on: initial weights, order of images and augmentations repeat, with any number "
-            "of workers",
-            yacs="SEED",
-        ),
-    )
-    deterministic: bool = field(
-        default=False,
-        metadata=about(
-            "algorithms that give the same bits again, on the same machine",
-            yacs="DETERMINISTIC",
-            added=True,
-        ),
+    deterministic: bool = option(
+        False,
+        "algorithms that give the same bits again, on the same machine",
+        yacs="DETERMINISTIC",
+        added=True,
     )
     amp: Any = field(default_factory=Amp)
-    channels_last: bool = field(
-        default=False,
-        metadata=about("memory format of the convolutions", yacs="MODEL.CHANNELS_LAST", added=True),
+    channels_last: bool = option(
+        False, "memory format of the convolutions", yacs="MODEL.CHANNELS_LAST", added=True
     )
     ddp: Any = field(
         default_factory=lambda: {
@@ -112,82 +89,60 @@ class TrainOptions:
         metadata=about("arguments of DistributedDataParallel, for several processes"),
     )
     checkpointer: Any = field(default_factory=Checkpointer)
-    eval_period: int = field(
-        default=0,
-        metadata=about(
-            "iterations between evaluations; 0: only at the end", yacs="TEST.EVAL_PERIOD"
-        ),
+    eval_period: int = option(
+        0, "iterations between evaluations; 0: only at the end", yacs="TEST.EVAL_PERIOD"
     )
-    log_period: int = field(
-        default=20, metadata=about("iterations between lines of metrics.json", least=1)
+    log_period: int = option(20, "iterations between lines of metrics.json", least=1)
+    ema_decay: float = option(
+        0.0,
+        "e.g. 0.9998: averaged weights, evaluated as `ema/bbox/AP`, saved as `model_final_ema.pth`",
+        least=0,
+        below=1,
+        yacs="SOLVER.EMA_DECAY",
+        added=True,
+        short="ema",
     )
-    ema_decay: float = field(
-        default=0.0,
-        metadata=about(
-            "e.g. 0.9998: averaged weights, evaluated as `ema/bbox/AP`, saved as "
-            "`model_final_ema.pth`",
-            least=0,
-            below=1,
-            yacs="SOLVER.EMA_DECAY",
-            added=True,
-            short="ema",
-        ),
+    validation_loss: bool = option(
+        False,
+        "the losses on the test images at each evaluation, `validation/total_loss`; leaves no "
+        "trace in the training",
+        yacs="TEST.VALIDATION_LOSS",
+        added=True,
     )
-    validation_loss: bool = field(
-        default=False,
-        metadata=about(
-            "the losses on the test images at each evaluation, `validation/total_loss`; leaves no "
-            "trace in the training",
-            yacs="TEST.VALIDATION_LOSS",
-            added=True,
-        ),
+    best_metric: str = option(
+        "",
+        "e.g. `bbox/AP`, `ema/bbox/AP`: its best weights are kept as `model_best.pth`",
+        yacs="TEST.BEST_METRIC",
+        added=True,
+        short="best",
     )
-    best_metric: str = field(
-        default="",
-        metadata=about(
-            "e.g. `bbox/AP`, `ema/bbox/AP`: its best weights are kept as `model_best.pth`",
-            yacs="TEST.BEST_METRIC",
-            added=True,
-            short="best",
-        ),
+    best_mode: str = option(
+        "max",
+        "`min` where less is better, as for `validation/total_loss`",
+        choices=("max", "min"),
+        yacs="TEST.BEST_MODE",
+        added=True,
     )
-    best_mode: str = field(
-        default="max",
-        metadata=about(
-            "`min` where less is better, as for `validation/total_loss`",
-            choices=("max", "min"),
-            yacs="TEST.BEST_MODE",
-            added=True,
-        ),
+    early_stop_patience: int = option(
+        0,
+        "end after so many evaluations without a better `best_metric`; 0: never",
+        least=0,
+        yacs="TEST.EARLY_STOP_PATIENCE",
+        added=True,
+        short="patience",
     )
-    early_stop_patience: int = field(
-        default=0,
-        metadata=about(
-            "end after so many evaluations without a better `best_metric`; 0: never",
-            least=0,
-            yacs="TEST.EARLY_STOP_PATIENCE",
-            added=True,
-            short="patience",
-        ),
+    reference_world_size: int = option(
+        0,
+        "number of GPUs that the config is written for; with another number of them, batch "
+        "size, learning rate and iterations are scaled; 0: never",
+        least=0,
+        yacs="SOLVER.REFERENCE_WORLD_SIZE",
     )
-    reference_world_size: int = field(
-        default=0,
-        metadata=about(
-            "number of GPUs that the config is written for; with another number of them, batch "
-            "size, learning rate and iterations are scaled; 0: never",
-            least=0,
-            yacs="SOLVER.REFERENCE_WORLD_SIZE",
-        ),
-    )
-    cudnn_benchmark: bool = field(
-        default=False, metadata=about("cuDNN tries out its algorithms", yacs="CUDNN_BENCHMARK")
-    )
-    float32_precision: str = field(
-        default="",
-        metadata=about(
-            "of `torch.set_float32_matmul_precision`; read by Detectron2 after 0.5",
-            yacs="FLOAT32_PRECISION",
-        ),
+    cudnn_benchmark: bool = option(False, "cuDNN tries out its algorithms", yacs="CUDNN_BENCHMARK")
+    float32_precision: str = option(
+        "",
+        "of `torch.set_float32_matmul_precision`; read by Detectron2 after 0.5",
+        yacs="FLOAT32_PRECISION",
     )
 
 

@@ -5,10 +5,7 @@ from typing import Any
 from detectron2.config import CfgNode as CN
 
 # What registers builders by name, so that a yacs config finds them.
-from .. import backbones  # noqa: F401
-from ..detectors import (  # noqa: F401
-    gfl as meta_arch,
-)
+from .. import backbones, detectors  # noqa: F401
 from ..modeling.recipes import NUMBERS
 from .options import OPTIONS
 

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from .._moved import moved_names
 from .coco_json import (
     CocoJson,
     category_difference,
@@ -34,6 +35,8 @@ __all__ = [
     "register_coco_json",
     "register_loader",
 ]
+
+__getattr__ = moved_names(__name__)
 
 
 def register_coco_json(

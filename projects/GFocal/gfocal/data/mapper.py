@@ -15,9 +15,12 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from .._moved import moved_names
 from .images import read_pixels
 
 __all__ = ["DetectionMapper", "without_empty_resize"]
+
+__getattr__ = moved_names(__name__)
 
 
 class DetectionMapper(DatasetMapper):

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
+from .._moved import moved_names
 from ..config import (
     Config,
     TrainOptions,
@@ -50,6 +51,8 @@ from .validation import (
     ValidationBatches,
     validation_losses,
 )
+
+__getattr__ = moved_names(__name__)
 
 
 class BaseTrainer(DefaultTrainer):

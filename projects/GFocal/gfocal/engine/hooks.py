@@ -10,9 +10,12 @@ from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from .._moved import moved_names
 from .best import BestMetric
 
 __all__ = ["EvaluationHook", "MetricsHook", "StopTraining", "WriterHook", "at_last_iteration"]
+
+__getattr__ = moved_names(__name__)
 
 
 class StopTraining(BaseException):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ... import model_zoo
+from ...config import model_zoo
 
 __all__ = ["METRICS", "ON_SHAPES", "TABLES", "label", "make_config", "paper_of", "rows"]
 

@@ -1,0 +1,77 @@
+"""The rooms stand on floors: imports run downwards, and never in a circle."""
+
+from tests.helpers.import_graph import FLOORS, circle, imported, lines, read_graph, upwards, wing
+
+GRAPH = read_graph()
+
+
+def test_every_module_has_a_floor():
+    assert {wing(module) for module in GRAPH} == FLOORS.keys()
+    assert len(GRAPH) > 60
+
+
+def test_imports_run_downwards():
+    assert upwards(GRAPH) == []
+
+
+def test_there_is_no_circle():
+    assert circle(GRAPH) == []
+
+
+def test_the_paper_stands_alone():
+    """modeling/ imports nothing but process/: no engine, data, weights, config or pictures."""
+    targets = {
+        wing(target)
+        for module, found in GRAPH.items()
+        if wing(module) == "modeling"
+        for target in found
+    }
+    assert targets == {"modeling", "process"}
+
+
+def test_no_architecture_imports_another():
+    detectors = {module for module in GRAPH if module.startswith("gfocal.detectors.")}
+    assert len(detectors) >= 2
+    assert all(not GRAPH[module] & detectors for module in detectors)
+
+
+def test_the_engine_knows_no_architecture():
+    targets = {
+        wing(target)
+        for module, found in GRAPH.items()
+        if wing(module) == "engine"
+        for target in found
+    }
+    assert not targets & {"modeling", "detectors", "backbones"}
+
+
+def test_circles_and_arrows_upwards_are_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    graph = {"gfocal.modeling.x": {"gfocal.engine.y", "gfocal.data.z", "gfocal.process.w"}}
+    assert upwards(graph) == [
+        "gfocal.modeling.x -> gfocal.data.z",
+        "gfocal.modeling.x -> gfocal.engine.y",
+    ]
+    assert list(lines(graph)) == ["2 modeling (1 files) -> engine, data, process"]
+
+
+def test_every_kind_of_import_is_read():
+    source = """
+from typing import TYPE_CHECKING
+import gfocal.data.coco
+if TYPE_CHECKING:
+    from ..engine import trainer
+def f():
+    from . import boxes
+    from .matchers.atss import ATSSMatcher
+"""
+    found = imported("gfocal.modeling.x", False, source)
+    assert {
+        "gfocal.data.coco",
+        "gfocal.engine.trainer",
+        "gfocal.modeling.boxes",
+        "gfocal.modeling.matchers.atss",
+    } <= found
+    assert "gfocal.modeling.matchers.x" not in found
+    assert "gfocal.process" in imported("gfocal.modeling", True, "from ..process import sums")
