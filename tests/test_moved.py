@@ -111,6 +111,15 @@ def test_an_old_name_says_the_new_one():
         from gfocal.data.coco import coco_evaluator  # noqa: F401
 
 
+def test_the_model_zoo_is_still_public():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        import gfocal.model_zoo
+
+        assert gfocal.model_zoo is importlib.import_module("gfocal.config.model_zoo")
+        assert importlib.import_module("gfocal.model_zoo").get_config is not None
+
+
 def test_a_name_that_never_was():
     with pytest.raises(ImportError, match="cannot import name 'ATSS'"):
         from gfocal.matcher import ATSS  # noqa: F401

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from gfocal import losses
+from gfocal.modeling import losses
 from gfocal.modeling.losses import (
     distribution_focal_loss,
     generalized_focal_loss,

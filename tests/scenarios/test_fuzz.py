@@ -24,8 +24,8 @@ from torch import nn
 from torchvision.ops import box_iou
 
 import gfocal
-from gfocal import recipes
 from gfocal.detectors.gfl import GFL
+from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.head import GFLHead
 from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher

@@ -1,4 +1,4 @@
-"""Where the names of version 0.1 are now, for saved configs (``_target_``) and imports.
+"""Where the names of earlier commits are now, for saved configs (``_target_``) and imports.
 
 They work in this version, with a DeprecationWarning. An old module that is gone is made here when
 it is imported; one that is still there asks :func:`moved_names` for what it has no more.
@@ -34,7 +34,6 @@ MOVED: dict[str, tuple[str, ...]] = {
     "gfocal.losses": ("gfocal.modeling.losses",),
     "gfocal.matcher": ("gfocal.modeling.matchers",),
     "gfocal.meta_arch": ("gfocal.detectors.gfl",),
-    "gfocal.model_zoo": ("gfocal.config.model_zoo",),
     "gfocal.optimize": ("gfocal.export.optimize",),
     "gfocal.postprocess": ("gfocal.modeling.postprocess",),
     "gfocal.quality": ("gfocal.modeling.quality", "gfocal.modeling.numerics"),
@@ -64,6 +63,8 @@ MOVED: dict[str, tuple[str, ...]] = {
         "gfocal.engine.evaluation",
     ),
 }
+# Modules of a public name that stays, in another place.
+ALIASES = {"gfocal.model_zoo": "gfocal.config.model_zoo"}
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
@@ -94,11 +95,14 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Any, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in MOVED:
+        if fullname not in MOVED and fullname not in ALIASES:
             return None
         return importlib.util.spec_from_loader(fullname, self)
 
     def exec_module(self, module: types.ModuleType) -> None:
+        if module.__name__ in ALIASES:
+            sys.modules[module.__name__] = importlib.import_module(ALIASES[module.__name__])
+            return
         module.__doc__ = f"Now in {', '.join(MOVED[module.__name__])}."
         module.__dict__["__getattr__"] = moved_names(module.__name__)
 
