@@ -242,9 +242,21 @@ class GFL(DenseCore):
     ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
         """What the network says at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor.to(next(self.backbone.parameters()).dtype))
-        features = [features[name] for name in self.head_in_features]
+        features = self.features(images.tensor)
         return images, self.anchors(features), self.head(features)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The maps that the head sees, finest first. With ``head``, which takes them, this is the
+        network: tensors to tensors, whatever is on the images.
+
+        Args:
+            images: (N, C, H, W), normalized; H and W multiples of the backbone's divisibility.
+
+        Returns:
+            (N, F, H_i, W_i) for each of ``head_in_features``.
+        """
+        maps = self.backbone(images.to(next(self.backbone.parameters()).dtype))
+        return [maps[name] for name in self.head_in_features]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad to one size and batch."""

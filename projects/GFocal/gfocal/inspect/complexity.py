@@ -27,11 +27,10 @@ class Network(nn.Module):
 
     def __init__(self, model: GFL):
         super().__init__()
-        self.backbone, self.head, self.names = model.backbone, model.head, model.head_in_features
+        self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone(images)
-        return self.head([features[name] for name in self.names]).tensors
+        return self.model.head(self.model.features(images)).tensors
 
 
 def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
