@@ -1,6 +1,17 @@
 """The rooms stand on floors: imports run downwards, and never in a circle."""
 
-from tests.helpers.import_graph import FLOORS, circle, imported, lines, read_graph, upwards, wing
+import ast
+
+from tests.helpers.import_graph import (
+    FLOORS,
+    PACKAGE,
+    circle,
+    imported,
+    lines,
+    read_graph,
+    upwards,
+    wing,
+)
 
 GRAPH = read_graph()
 
@@ -75,3 +86,15 @@ def f():
     } <= found
     assert "gfocal.modeling.matchers.x" not in found
     assert "gfocal.process" in imported("gfocal.modeling", True, "from ..process import sums")
+
+
+def test_files_and_functions_are_short():
+    """350 lines a file, 50 a function without its docstring."""
+    for file in PACKAGE.rglob("*.py"):
+        source = file.read_text()
+        assert len(source.splitlines()) <= 350, file
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                documented = ast.get_docstring(node) is not None
+                start = node.body[0].end_lineno + 1 if documented else node.lineno
+                assert node.end_lineno - start < 50, f"{file}: {node.name}"
