@@ -49,6 +49,7 @@ demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in ou
 test: env  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: env  ## check style and formatting
+lint: env  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy

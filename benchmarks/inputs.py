@@ -9,6 +9,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 
 from gfocal import model_zoo
+from gfocal.detectors.gfl import GFL
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions
 
@@ -68,7 +69,7 @@ def make_predictions(
     return DensePredictions(cls, box, quality, GeneralDistribution().to(device))
 
 
-def make_model(name: str, device: torch.device) -> torch.nn.Module:
+def make_model(name: str, device: torch.device) -> GFL:
     """A published R-50 model, untrained."""
     torch.manual_seed(0)
     return instantiate(model_zoo.get_config(f"COCO-Detection/{name}_R_50_FPN_1x.py").model).to(

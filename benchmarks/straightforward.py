@@ -31,12 +31,12 @@ def _atss_of_image(anchors, boxes, topk):
     centers = (anchor_boxes[:, :2] + anchor_boxes[:, 2:]) / 2
     box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     distances = (centers[:, None] - box_centers).square().sum(dim=-1).sqrt()
-    candidates, start = [], 0
+    nearest, start = [], 0
     for size in anchors.level_sizes:
         level = distances[start : start + size]
-        candidates.append(level.topk(min(topk, size), dim=0, largest=False).indices + start)
+        nearest.append(level.topk(min(topk, size), dim=0, largest=False).indices + start)
         start += size
-    candidates = torch.cat(candidates)  # (T, G)
+    candidates = torch.cat(nearest)  # (T, G)
     values = ious.gather(0, candidates)
     sides = boxes_to_distances(centers[candidates], boxes)
     positive = (values >= values.mean(dim=0) + values.std(dim=0)) & (sides.amin(dim=-1) > 0.01)
@@ -94,13 +94,13 @@ def detections(
     results = []
     for image_scores, image_boxes, image_size in zip(scores, boxes, image_sizes):
         image_boxes = clip_boxes_to_image(image_boxes, image_size)
-        kept, start = [], 0
+        best, start = [], 0
         for level in image_scores.split(anchors.level_sizes):
             values, order = level.flatten().topk(min(topk_candidates, level.numel()))
             order = order[values > score_thresh]
-            kept.append(order + start * level.shape[1])
+            best.append(order + start * level.shape[1])
             start += len(level)
-        kept = torch.cat(kept)
+        kept = torch.cat(best)
         num_classes = image_scores.shape[1]
         locations, classes = kept // num_classes, kept % num_classes
         values = image_scores[locations, classes]

@@ -1,6 +1,7 @@
 """What is timed: a function a task, which hands its rows to the benchmark."""
 
 import copy
+import functools
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def losses(bench: Benchmark, settings: Settings) -> None:
             matches = Matches(formulation.atss(anchors, gt_boxes))
             targets = DenseTargets.from_matches(matches, truth, make.NUM_CLASSES)
             values = formulation.losses(anchors, predictions, targets)
-            return torch.autograd.grad(sum(values.values()), inputs)
+            return torch.autograd.grad(list(values.values()), inputs)  # of their sum
 
         bench.compare(
             f"targets, losses and backward, batch 2 x 30 boxes, {name}",
@@ -97,7 +98,7 @@ def inference(bench: Benchmark, settings: Settings) -> None:
             for compiled in (False, True)[: 1 + settings.compile]:
                 model = optimize_for_inference(copy.deepcopy(plain), dtype, compile=compiled)
                 models[f"{kind}, {'compiled' if compiled else 'optimized'}"] = model
-    rows = bench.race({what: lambda m=model: m(inputs) for what, model in models.items()})
+    rows = bench.race({what: functools.partial(model, inputs) for what, model in models.items()})
     for what, row in rows.items():
         if what.startswith("gflv2"):
             row["GFLV2 / GFLV1"] = round(row["ms"] / rows[what.replace("v2", "")]["ms"], 3)
@@ -135,7 +136,7 @@ def train_step(bench: Benchmark, settings: Settings) -> None:
         def supervise(images=images, anchors=anchors, predictions=predictions, leaves=leaves):
             truth = model.ground_truth(inputs, images.image_sizes)
             losses = model.losses(anchors, predictions.with_tensors(leaves), truth)
-            return torch.autograd.grad(sum(losses.values()), leaves)
+            return torch.autograd.grad(list(losses.values()), leaves)  # of their sum
 
         grads = timed("targets, losses and their backward", supervise)
         optimizer.zero_grad()
@@ -153,9 +154,9 @@ def _report_shares(bench: Benchmark, times: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     total = sum(medians.values())
     for name, value in medians.items():
-        row = {"what": name, "ms": round(value, 1), "share": round(value / total, 4)}
-        bench.rows.append(row)
-        bench.report(f"{name:70} {value:10.1f} ms {100 * row['share']:8.2f} %")
+        share = round(value / total, 4)
+        bench.rows.append({"what": name, "ms": round(value, 1), "share": share})
+        bench.report(f"{name:70} {value:10.1f} ms {100 * share:8.2f} %")
     outside = sum(value for name, value in medians.items() if "backbone" not in name) / total
     bench.rows.append({"what": "outside backbone and head", "share": round(outside, 4)})
     bench.report(f"outside backbone and head: {100 * outside:.2f} % of {total:.0f} ms")

@@ -9,7 +9,7 @@ from torch import nn
 __all__ = ["SGD", "AdamW"]
 
 
-class _Clipping:
+class _Clipping(torch.optim.Optimizer):
     """An optimizer that can clip the gradient first.
 
     Clipping inside ``step`` works with every training loop, Detectron2's own included, and under

@@ -41,17 +41,22 @@ class DeformConv2d(Conv2d):
         Returns:
             (N, C_out, H_out, W_out), of the dtype of ``x``; computed in at least float32.
         """
+        # The operator has no bfloat16 kernel, and autocast on a CPU does not know it.
+        dtype = torch.promote_types(x.dtype, torch.float32)
         weights = None
         if self.modulated:
             num_samples = offsets.shape[1] // 3
-            offsets, weights = offsets.split([2 * num_samples, num_samples], dim=1)
-            weights = weights.sigmoid()
-        # The operator has no bfloat16 kernel, and autocast on a CPU does not know it.
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        tensors = (x, offsets, self.weight, self.bias, weights)
-        inputs, offsets, weight, bias, weights = (t if t is None else t.to(dtype) for t in tensors)
+            offsets, logits = offsets.split([2 * num_samples, num_samples], dim=1)
+            weights = logits.sigmoid().to(dtype)
         out = deform_conv2d(
-            inputs, offsets, weight, bias, self.stride, self.padding, self.dilation, weights
+            x.to(dtype),
+            offsets.to(dtype),
+            self.weight.to(dtype),
+            None if self.bias is None else self.bias.to(dtype),
+            self.stride,
+            self.padding,
+            self.dilation,
+            weights,
         ).to(x.dtype)
         if self.norm is not None:
             out = self.norm(out)
@@ -66,8 +71,8 @@ def deformable_twin(
     shape["dilation"] = conv.dilation
     num_samples = num_groups * conv.kernel_size[0] * conv.kernel_size[1]
     offset = nn.Conv2d(conv.in_channels, (3 if modulated else 2) * num_samples, **shape)
-    nn.init.zeros_(offset.weight)
-    nn.init.zeros_(offset.bias)
+    for parameter in offset.parameters():
+        nn.init.zeros_(parameter)
     twin = DeformConv2d(
         conv.in_channels,
         conv.out_channels,
@@ -93,9 +98,9 @@ class DeformBottleneckBlock(BottleneckBlock):
 
     def __init__(self, *args, deform_modulated: bool = False, deform_num_groups: int = 1, **kwargs):
         super().__init__(*args, **kwargs)
-        self.conv2, self.conv2_offset = deformable_twin(
-            self.conv2, deform_modulated, deform_num_groups
-        )
+        twin, offset = deformable_twin(self.conv2, deform_modulated, deform_num_groups)
+        self.add_module("conv2", twin)  # instead of the base class's
+        self.add_module("conv2_offset", offset)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu_(self.conv1(x))

@@ -130,7 +130,9 @@ class Res2NetBlock(CNNBlockBase):
             outs.append(F.relu_(self._conv2(i, part)))
         outs.append(last if self.pool is None else self.pool(last))
         out = self.conv3(torch.cat(outs, dim=1))
-        out += x if self.shortcut is None else self.shortcut(self.shortcut_pool(x))
+        if self.shortcut is not None and self.shortcut_pool is not None:  # both or neither
+            x = self.shortcut(self.shortcut_pool(x))
+        out += x
         return F.relu_(out)
 
     def _conv2(self, i: int, part: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ table.md, table.json and table.png; a row that failed is named there.
 """
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
         for (row, seed), cfg in configs.items():
             bar.set_description(f"{label(row)}, seed {seed}")
             before = bar.n
-            result = train(cfg, command, lambda done, n=before: bar.update(n + done - bar.n))
-            bar.update(before + cfg.train.max_iter - bar.n)
+            result = train(cfg, command, functools.partial(_advance, bar, before))
+            _advance(bar, before, cfg.train.max_iter)
             results[row].append({"seed": seed, **result})
             tqdm.write(f"{label(row)}, seed {seed}: {result}")
             lines = table_lines(args.table, results)
@@ -79,9 +80,15 @@ def run(args: argparse.Namespace) -> int:
     return sum("error" in result for runs in results.values() for result in runs)
 
 
+def _advance(bar: tqdm, before: int, done: int) -> None:
+    """Moves the bar to what a run has done, and the runs before it."""
+    bar.update(before + done - bar.n)
+
+
 def _configs(args: argparse.Namespace) -> tuple[dict[tuple[str, int], DictConfig], Path]:
     """The saved config of each row and seed, and the folder of the table."""
-    configs, root = {}, None
+    configs: dict[tuple[str, int], DictConfig] = {}
+    root = Path(args.output)
     for seed in range(args.seeds):
         for row in rows(args.table):
             cfg = make_config(row, args.dataset, args.max_iter, seed, Path())

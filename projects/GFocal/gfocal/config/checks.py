@@ -52,7 +52,7 @@ def check_config(cfg: Config) -> None:
     if isinstance(cfg, CfgNode):
         keys = set(all_keys(cfg))
         for option in OPTIONS:
-            if option.yacs in keys:
+            if option.yacs in keys and option.kind is not None:
                 _check(option.yacs, attrgetter(option.yacs)(cfg), option.kind)
         check_model(cfg)
         return
@@ -203,7 +203,7 @@ def _check_call(node: DictConfig, key: str) -> None:
     arguments = arguments_of(node)
     from_cfg = hasattr(target, "from_config") and "cfg" in node  # Detectron2's @configurable
     if "**" not in arguments and not from_cfg:
-        for name in node:
+        for name in map(str, node):
             if name != "_target_" and name not in arguments:
                 where = (
                     f"the config ({getattr(target, '__qualname__', target)} has no such argument)"

@@ -83,7 +83,7 @@ def declared(declaration: type, prefix: str = "") -> tuple[Option, ...]:
     return tuple(ret)
 
 
-_KINDS = {
+_KINDS: dict[type, tuple[str, type[Any]]] = {
     int: ("an integer", numbers.Integral),
     float: ("a number", numbers.Real),
     bool: ("true or false", bool),

@@ -171,11 +171,10 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
     pairs: list[str] = []
     tokens = iter(overrides)
     for token in tokens:
-        key, equals, value = token.partition("=")
-        if not equals:
-            value = next(tokens, None)
-            if value is None:
-                raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
+        key, equals, rest = token.partition("=")
+        value = rest if equals else next(tokens, None)
+        if value is None:
+            raise ValueError(f"override {key!r} has no value: give 'KEY VALUE' or KEY=VALUE")
         if key not in all_keys(cfg):
             raise ValueError(unknown_key(key, "the command line", all_keys(cfg)))
         current = attrgetter(key)(cfg)
@@ -200,12 +199,13 @@ def _check_key(cfg: DictConfig, key: str, text: str) -> None:
     parts = key.split(".")
     for depth, part in enumerate(parts):
         prefix, last = ".".join(parts[:depth]), depth == len(parts) - 1
+        index: str | int = part
         if not OmegaConf.is_config(node):
             raise ValueError(f"override {text!r}: {prefix} is the value {node!r} and has no keys")
         if isinstance(node, ListConfig):
             if not (part.isdigit() and int(part) < len(node)):
                 raise ValueError(f"override {text!r}: {prefix} is a list of {len(node)} elements")
-            part = int(part)
+            index = int(part)
         elif part not in list(node):
             arguments = arguments_of(node)
             if last and (part in arguments or "**" in arguments):
@@ -214,4 +214,4 @@ def _check_key(cfg: DictConfig, key: str, text: str) -> None:
             hint = f" (+{text} adds a new key)"
             raise ValueError(unknown_key(key, f"override {text!r}", all_keys(cfg) + new) + hint)
         if not last:  # what is replaced need not be readable
-            node = None if OmegaConf.is_missing(node, part) else node[part]
+            node = None if OmegaConf.is_missing(node, index) else node[index]

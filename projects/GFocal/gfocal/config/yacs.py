@@ -22,7 +22,7 @@ def add_gfocal_config(cfg: CN) -> None:
     "build_gfl_resnet_fpn_backbone".
     """
     for option in OPTIONS:
-        if option.added:
+        if option.added and option.yacs is not None:
             _add(cfg, option.yacs, option.default)
 
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.

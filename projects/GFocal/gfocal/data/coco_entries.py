@@ -115,8 +115,8 @@ def valid_annotations(
     boxes = _box_array([record["bbox"] for record in records])
     bad = np.zeros(len(records), dtype=bool)
     # The first reason that applies is the one reported.
-    for reason, mask in _reasons(records, boxes, images, all_image_ids, categories).items():
-        mask = np.array(mask, dtype=bool) & ~bad
+    for reason, applies in _reasons(records, boxes, images, all_image_ids, categories).items():
+        mask = np.array(applies, dtype=bool) & ~bad
         for index in np.flatnonzero(mask):
             record = records[index]
             file = images.get(record["image_id"], {}).get("file_name", "no file")
@@ -154,7 +154,6 @@ def _reasons(
     x, y, w, h = boxes.T
     with np.errstate(invalid="ignore", over="ignore"):
         outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
-    seen: set[Any] = set()
     return {
         "of an unknown image": [r["image_id"] not in all_image_ids for r in records],
         "of a left out image": [r["image_id"] not in images for r in records],
@@ -162,13 +161,23 @@ def _reasons(
         "with a non-finite box": ~np.isfinite(boxes).all(axis=1),
         "with a degenerate box": (w <= 0) | (h <= 0),
         "with a box outside the image": outside,
-        "with the id of another": [r["id"] in seen or seen.add(r["id"]) for r in records],
+        "with the id of another": _repeated([r["id"] for r in records]),
         "with an area negative or not finite": [
             not 0 <= (r.get("area") or 0) <= _LARGEST for r in records
         ],
         "with an iscrowd not 0 or 1": [r.get("iscrowd") not in (None, 0, 1) for r in records],
         "flagged ignore": [r.get("ignore", 0) for r in records],
     }
+
+
+def _repeated(ids: list[Any]) -> list[bool]:
+    """For each of the ids whether it stands further up already."""
+    seen: set[Any] = set()
+    ret = []
+    for value in ids:
+        ret.append(value in seen)
+        seen.add(value)
+    return ret
 
 
 def _box_array(rows: list[Any]) -> np.ndarray:

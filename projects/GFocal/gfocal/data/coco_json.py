@@ -37,12 +37,13 @@ __all__ = [
 
 _NUMBER = (int, float)
 _ID = (int, float, str)
-_REQUIRED = {  # sizes and boxes: see coco_entries
+_Types = dict[str, type | tuple[type, ...]]  # of the fields of a record
+_REQUIRED: dict[str, _Types] = {  # sizes and boxes: see coco_entries
     "images": {"id": _ID, "file_name": str, "height": object, "width": object},
     "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, "bbox": object},
     "categories": {"id": _ID, "name": _ID},
 }
-_OPTIONAL = {"area": (*_NUMBER, type(None)), "iscrowd": (*_NUMBER, type(None))}
+_OPTIONAL: _Types = {"area": (*_NUMBER, type(None)), "iscrowd": (*_NUMBER, type(None))}
 
 
 class CocoJson(NamedTuple):

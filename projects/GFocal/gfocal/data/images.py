@@ -78,9 +78,8 @@ def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray
 def read_pixels(path: str, format: str | None) -> np.ndarray:
     """:func:`read_image` for callers that name the image in their own errors."""
     with PathManager.open(path, "rb") as f:
-        image = Image.open(f)
-        image = _to_8_bits(utils._apply_exif_orientation(image))
-        return utils.convert_PIL_to_numpy(image, format)
+        upright = utils._apply_exif_orientation(Image.open(f))
+        return utils.convert_PIL_to_numpy(_to_8_bits(upright), format)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -9,8 +9,8 @@ the number of workers, and going on after batch n means to skip n batches of ind
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,16 @@ __all__ = ["TrainLoader", "build_train_loader"]
 _MAX_TRIES = 100
 
 
+class Images(Protocol):
+    """A list of dataset dicts, or a map-style dataset of them."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        """Returns the dict of an image."""
+
+
 class TrainLoader:
     """Endless batches of mapped dataset dicts, see :func:`build_train_loader`.
 
@@ -35,7 +45,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: Sequence[dict[str, Any]] | Dataset,
+        dataset: Images,
         *,
         mapper: Callable[[dict[str, Any]], Any],
         sampler: Sampler,
@@ -114,7 +124,7 @@ class TrainLoader:
 
 
 def build_train_loader(
-    dataset: Sequence[dict[str, Any]] | Dataset,
+    dataset: Images,
     *,
     mapper: Callable[[dict[str, Any]], Any],
     sampler: Sampler | None = None,
@@ -168,7 +178,7 @@ def build_train_loader(
 class _Mapped(Dataset):
     """Maps the image of a (place in the stream, index), with random numbers of its own."""
 
-    def __init__(self, dataset: Any, mapper: Callable, seed: int):
+    def __init__(self, dataset: Images, mapper: Callable, seed: int):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed

@@ -108,7 +108,8 @@ class DetectionMapper(DatasetMapper):
         if not self.is_train or "annotations" not in dataset_dict:
             return result
 
-        objects, crowds = [], []
+        objects: list[dict[str, Any]] = []
+        crowds: list[dict[str, Any]] = []
         for annotation in dataset_dict["annotations"]:
             (crowds if annotation.get("iscrowd", 0) else objects).append(annotation)
         size = image.shape[:2]
@@ -173,11 +174,11 @@ def _transformed_boxes(
     """
     if not annotations:
         return Boxes(torch.zeros(0, 4))
-    boxes = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
+    rows = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
     # As floats: Detectron2's ResizeTransform truncates boxes of integers.
-    boxes = np.array(boxes, dtype=np.float64)
+    boxes = np.array(rows, dtype=np.float64)
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
-        raise ValueError(f"box {annotations[finite.argmin()]['bbox']} is not finite")
+        raise ValueError(f"box {annotations[int(finite.argmin())]['bbox']} is not finite")
     boxes = transforms.apply_box(boxes).clip(min=0)
     return Boxes(np.minimum(boxes, [*size[::-1], *size[::-1]]))

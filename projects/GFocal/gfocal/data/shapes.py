@@ -82,7 +82,7 @@ def register_shapes(
     Raises:
         ValueError: an unknown split, or a number out of range.
     """
-    num_images = SPLITS.get(split) if num_images is None else num_images
+    num_images = _num_images(split, num_images)
     folder = _folder(split, root, num_images, image_size, seed)
     loader = CocoLoader(
         json_file=os.path.join(folder, "annotations.json"),
@@ -113,18 +113,21 @@ def generate_shapes(
     Raises:
         ValueError: an unknown split, or a number out of range.
     """
-    num_images = SPLITS.get(split) if num_images is None else num_images
+    num_images = _num_images(split, num_images)
     folder = _folder(split, root, num_images, image_size, seed)
     _generate(folder, split, num_images, image_size, seed)
     return folder
 
 
-def _folder(
-    split: str, root: str | None, num_images: int | None, image_size: int, seed: int
-) -> str:
-    """The folder of a split, after a check of the arguments."""
+def _num_images(split: str, num_images: int | None) -> int:
+    """How many images a split gets, after a check of its name."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}")
+    return SPLITS[split] if num_images is None else num_images
+
+
+def _folder(split: str, root: str | None, num_images: int, image_size: int, seed: int) -> str:
+    """The folder of a split, after a check of the numbers."""
     for key, value, least in (("num_images", num_images, 1), ("image_size", image_size, 128)):
         if value < least:
             raise ValueError(f"{key} is {value}; expected at least {least}")

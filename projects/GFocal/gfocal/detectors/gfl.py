@@ -1,7 +1,7 @@
 """The detector: a backbone, a head, and the dense core that trains and reads them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -198,13 +198,14 @@ class GFL(DenseCore):
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """Returns backbone and head, the parts that have weights."""
-        return self.backbone, self.head
+        return self.backbone, cast("nn.Module", self.head)
 
     def cast_networks(self, dtype: torch.dtype) -> None:
         """Lets backbone and head compute in a precision; boxes and scores stay in float32."""
         for network in self.networks():
             network.to(dtype)
-        self.head.box_representation.float()  # its bins are no weights
+        # The bins of the representation are no weights.
+        cast("nn.Module", self.head.box_representation).float()
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """

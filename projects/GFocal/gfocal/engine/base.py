@@ -66,6 +66,9 @@ class BaseTrainer(DefaultTrainer):
     # Loads the weights that a training starts from; not those of a resume.
     initial_checkpointer: type[Checkpointer] = GFLCheckpointer
 
+    iter: int  # of Detectron2's TrainerBase, as the next two
+    start_iter: int
+    max_iter: int
     _ema: EMAHook | None = None
     _best: BestMetric | None = None
     _resumed = False
@@ -149,12 +152,13 @@ class BaseTrainer(DefaultTrainer):
             self._ema = EMAHook(model, options.ema_decay)
         if options.best_metric or options.early_stop_patience:
             check_best_metric(options)
-            source = self._ema.model if options.best_metric.startswith("ema/") else model
+            if self._ema is not None and options.best_metric.startswith("ema/"):
+                model = self._ema.model
             self._best = BestMetric(
                 options.best_metric,
                 options.best_mode,
                 options.early_stop_patience,
-                functools.partial(_write_weights, self.checkpointer, source),
+                functools.partial(_write_weights, self.checkpointer, model),
             )
 
     def _first_hooks(self) -> list[hooks.HookBase | None]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -31,10 +32,10 @@ class EMAHook(HookBase):
             raise ValueError(f"ema_decay is {decay}; expected a number between 0 and 1, or 0")
         self._source = model
 
-        def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+        def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
             if not old.is_floating_point():
                 return new
-            weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
+            weight = 1 - torch.as_tensor((1 + count) / (10 + count)).clamp(max=decay)
             return old.lerp(new, weight.to(old.dtype))
 
         self._average = AveragedModel(model, avg_fn=average, use_buffers=True)

@@ -85,7 +85,7 @@ class EvaluationHook(EvalHook):
             elif self._best is not None and self._best.should_stop():
                 self.last = start - 1  # evaluated before: now for the results only
                 self._do_eval()
-                self._stop(at_resume=True)
+                self._stop(self._best, at_resume=True)
 
     def after_step(self) -> None:
         now = self.trainer.iter
@@ -114,10 +114,10 @@ class EvaluationHook(EvalHook):
 
     def _stop_if_exhausted(self, *, at_resume: bool) -> None:
         if self._best is not None and self._best.should_stop():
-            self._stop(at_resume=at_resume)
+            self._stop(self._best, at_resume=at_resume)
 
-    def _stop(self, *, at_resume: bool) -> NoReturn:
-        raise StopTraining(self.trainer.iter, self._best.reason, at_resume=at_resume)
+    def _stop(self, best: BestMetric, *, at_resume: bool) -> NoReturn:
+        raise StopTraining(self.trainer.iter, best.reason, at_resume=at_resume)
 
 
 class MetricsHook(HookBase):

@@ -6,6 +6,7 @@ config is what Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optim
 """
 
 import copy
+import inspect
 import logging
 import weakref
 from collections import OrderedDict
@@ -81,7 +82,8 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        if self.test.__func__ is LazyTrainer.test.__func__:  # another may need none of these
+        # Another `test` may need none of these.
+        if inspect.getattr_static(self, "test") is inspect.getattr_static(LazyTrainer, "test"):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away
                 if self.build_evaluator(cfg, name) is not None:
                     self.build_test_loader(cfg, name)
@@ -198,7 +200,7 @@ class LazyTrainer(BaseTrainer):
         if evaluators is not None and len(evaluators) != len(names):
             raise ValueError(f"got {len(evaluators)} evaluators for {len(names)} test datasets")
 
-        results = OrderedDict()
+        results: OrderedDict[Any, dict[str, Any]] = OrderedDict()  # by name, which may be None
         for index, name in enumerate(names):
             evaluator = evaluators[index] if evaluators else cls.build_evaluator(cfg, name)
             if evaluator is None:

@@ -94,7 +94,9 @@ def _fold_norm(conv: nn.Conv2d) -> None:
     norm = getattr(conv, "norm", None)
     if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)):
         return
-    if norm.weight is None or norm.running_var is None:  # affine, track_running_stats
+    if norm.weight is None or norm.bias is None:  # affine
+        return
+    if norm.running_mean is None or norm.running_var is None:  # track_running_stats
         return
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
     bias = norm.bias.double() - norm.running_mean.double() * scale
@@ -103,4 +105,4 @@ def _fold_norm(conv: nn.Conv2d) -> None:
     weight = conv.weight.double() * scale[:, None, None, None]
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-    conv.norm = None
+    conv.register_module("norm", None)

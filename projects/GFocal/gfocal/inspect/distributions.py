@@ -6,12 +6,14 @@ import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Instances
 
+from ..detectors.gfl import GFL
+
 __all__ = ["detect_with_distributions"]
 
 
 @torch.no_grad()
 def detect_with_distributions(
-    model: torch.nn.Module, batched_inputs: list[dict[str, Any]]
+    model: GFL, batched_inputs: list[dict[str, Any]]
 ) -> list[dict[str, Instances]]:
     """Detects, and keeps for every detection the distributions that its four sides came from.
 
@@ -33,7 +35,7 @@ def detect_with_distributions(
     """
     if model.training:
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
-    representation = getattr(getattr(model, "head", None), "box_representation", None)
+    representation: Any = getattr(getattr(model, "head", None), "box_representation", None)
     if not hasattr(representation, "probabilities"):
         raise TypeError(
             f"{type(model).__name__} with box representation {type(representation).__name__} reads "

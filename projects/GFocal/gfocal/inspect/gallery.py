@@ -19,6 +19,8 @@ from .pictures import (
 __all__ = ["PictureFiles", "PictureSheet"]
 
 ROWS, BOXES_A_ROW = 3, 3  # on a sheet of distributions
+# Arguments of a drawing: image, instances, metadata, lowest score.
+_Drawing = tuple[np.ndarray, Instances, Any, float]
 
 
 class _Pictures:
@@ -67,7 +69,7 @@ class PictureSheet(_Pictures):
         super().__init__(folder, metadata, confidence, distributions)
         self._titles: list[str] = []
         self._pictures: list[np.ndarray] = []
-        self._rows: list[tuple[int, tuple]] = []  # number of boxes, arguments of the drawing
+        self._rows: list[tuple[int, _Drawing]] = []  # with the number of boxes
 
     def add(self, name: str, image: np.ndarray, instances: Instances) -> None:
         """As of :class:`PictureFiles`; the name is the title."""

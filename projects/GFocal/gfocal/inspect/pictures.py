@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 _DPI = 100
-_CLASS_COLORS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab10"].colors]
+_TAB10 = matplotlib.colormaps["tab10"]
+_CLASS_COLORS = [matplotlib.colors.to_hex(_TAB10(i)) for i in range(_TAB10.N)]
 # left, top, right, bottom
 _SIDE_COLORS = ("#0072B2", "#009E73", "#D55E00", "#A64D79")
 
@@ -296,8 +297,8 @@ def _draw_side(
     """A side of the box in the picture, its bins in the margin; probs and edges are (C,)."""
     color = _SIDE_COLORS[side]
     thickness = 0.9 * abs(edges[1] - edges[0])
-    bars = {"color": color, "alpha": 0.85}
-    guide = {"color": color, "linestyle": "--", "linewidth": 0.8}
+    bars: dict[str, Any] = {"color": color, "alpha": 0.85}
+    guide: dict[str, Any] = {"color": color, "linestyle": "--", "linewidth": 0.8}
     if side % 2 == 0:
         margin.bar(edges, probs, width=thickness, **bars)
         for axes in (picture, margin):

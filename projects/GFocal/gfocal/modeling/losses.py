@@ -123,7 +123,7 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
         num_locations, num_classes = cls_logits.shape
         differentiate = any(ctx.needs_input_grad[:2])
         cls_grad = torch.empty_like(cls_logits) if differentiate else None
-        quality_grad = quality = no_quality = None
+        quality_grad = None
         if quality_logits is not None:
             quality, no_quality = quality_logits.sigmoid(), (-quality_logits).sigmoid()
             quality_grad = torch.empty_like(quality_logits) if differentiate else None
@@ -137,7 +137,7 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
         for start in range(0, num_locations, step):
             rows = slice(start, start + step)
             e = cls_logits[rows].clamp(-80, 80).exp_()
-            if quality is None:
+            if quality_logits is None:
                 odds = e
             else:  # p / (1 - p) = e^a q / (1 + e^a (1 - q))
                 shared = (e * no_quality[rows]).add_(1)
@@ -151,11 +151,11 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
             factor = (score.square() if beta == 2 else score.pow(beta)).mul_(weights[rows])
             loss.mul_(factor)
             total += loss.sum()
-            if not differentiate:
+            if cls_grad is None:
                 continue
             grad = torch.mul(factor, score, out=cls_grad[rows])
             grad.addcmul_(loss, complement, value=beta)  # dQFL/dz
-            if quality is not None:
+            if quality_grad is not None:
                 grad.div_(shared)  # sigmoid(-a) / (1 - p) = 1 / shared
                 # sigmoid(-b) / (1 - p) = (1 - q) (1 + e^a) / shared
                 torch.sum(e.add_(1).mul_(grad), dim=1, keepdim=True, out=quality_grad[rows])

@@ -3,7 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ __all__ = ["preserved_rng", "rng_state", "set_rng_state", "temporarily_seeded"]
 def rng_state() -> dict[str, Any]:
     """Returns the states of this process's generators: tensors, numbers and strings only, so that a
     checkpoint with them is read without running code."""
-    kind, keys, *rest = np.random.get_state()
+    # A tuple; only legacy=False gives a dict.
+    kind, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
     state = {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),

@@ -40,7 +40,7 @@ def save_config(cfg: DictConfig) -> None:
 
 def train(
     cfg: DictConfig, command: Sequence[str], progress: Callable[[int], None]
-) -> dict[str, float | str]:
+) -> dict[str, float] | dict[str, str]:
     """Trains a row, from its last checkpoint on, unless it is finished already.
 
     Args:
