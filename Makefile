@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.ready-docs
 VERSION := import sys; print(*sys.version_info[:2])
 DEMO := output/demo
 DEMO_CONFIG := --config-file configs/quick_start/shapes_gflv2.py
 export DETECTRON2_DATASETS ?= datasets
 
-.PHONY: help env demo test lint
+.PHONY: help env demo test lint docs
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -53,3 +54,11 @@ lint: env  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DOCS_READY)  ## build the site into output/site, without a warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# On demand, so that env stays small.
+$(DOCS_READY): requirements/docs.txt $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/docs.txt
+	@touch $@

@@ -15,7 +15,7 @@ from gfocal.inspect.complexity import count_parameters
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *ROOT.glob("*.md"),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     *(ROOT / "projects").rglob("*.md"),
     *(ROOT / "configs").rglob("*.md"),
 ]

@@ -62,7 +62,7 @@ class GFL(DenseCore):
             models use side 8 * stride and offset 0.0.
         matcher: which locations are positive for which box, called as ``matcher(anchors, truth,
             predictions)``; see matchers.
-        criterion: :class:`GFLCriterion`.
+        criterion: :class:`gfocal.modeling.criterion.GFLCriterion`.
         num_classes: K.
         test_score_thresh: (location, class) pairs that score above it are candidates.
         test_topk_candidates: at most so many candidates a level.

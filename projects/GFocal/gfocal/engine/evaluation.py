@@ -34,7 +34,7 @@ __all__ = ["evaluate", "evaluation_leaves_no_trace"]
 def evaluate(
     trainer: type[DefaultTrainer], cfg: Config, *, resume: bool, fast: bool
 ) -> dict[str, Any]:
-    """Evaluates the weights that a config names, see :meth:`gfocal.engine.BaseTrainer.evaluate`.
+    """Evaluates what a config names, see :meth:`gfocal.engine.base.BaseTrainer.evaluate`.
 
     Args:
         trainer: whose ``build_model`` and ``test`` are called.

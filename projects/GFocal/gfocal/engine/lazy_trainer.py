@@ -49,11 +49,12 @@ class LazyTrainer(BaseTrainer):
     The options below `train` are those of :class:`gfocal.config.TrainOptions`.
 
     Examples:
-    ::
+        ```python
         cfg = load_config("configs/quick_start/shapes_gflv2.py", ["train.max_iter=100"])
         trainer = LazyTrainer(cfg)
         trainer.resume_or_load(resume=False)
         results = trainer.train()
+        ```
     """
 
     def __init__(self, cfg: DictConfig):
@@ -215,7 +216,7 @@ class LazyTrainer(BaseTrainer):
 
     @staticmethod
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:
-        """Adapts a config to another number of GPUs, as :meth:`DefaultTrainer.auto_scale_workers`.
+        """Adapts a config to another number of GPUs, as DefaultTrainer's does.
 
         With `train.reference_world_size` (the number of GPUs that the config was written for) set
         and different from `num_workers`, the batch size and the learning rate grow in proportion,

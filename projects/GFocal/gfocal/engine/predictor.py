@@ -37,9 +37,10 @@ class Predictor:
         metadata: of the first test dataset, with the class names; None if that is not there.
 
     Examples:
-    ::
+        ```python
         predictor = Predictor(load_config("config.py"), "output/model_final.pth")
         instances = predictor(gfocal.data.read_image("input.jpg", "BGR"))["instances"]
+        ```
     """
 
     def __init__(self, cfg: Config, weights: str | None = None, *, fast: bool = False):

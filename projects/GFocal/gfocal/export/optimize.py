@@ -20,7 +20,7 @@ class Optimizable(Protocol):
     """What a detector offers to be optimized, as GFL does."""
 
     def networks(self) -> tuple[nn.Module, ...]:
-        """Returns the modules that :func:`torch.compile` may take, each in one piece."""
+        """Returns the modules that `torch.compile` may take, each in one piece."""
 
     def cast_networks(self, dtype: torch.dtype) -> None:
         """Lets these modules compute in another precision. All else stays in float32."""

@@ -83,7 +83,7 @@ class QualityBranch(nn.Module):
     """A 3x3 convolution of the box tower: the centerness of FCOS, the IoU of IoU-Net.
 
     What it estimates is up to the loss that trains it,
-    :class:`gfocal.modeling.criterion.QualityBranchLoss`.
+    :class:`gfocal.modeling.terms.QualityBranchLoss`.
 
     Args:
         in_channels: width of the box tower.

@@ -76,7 +76,7 @@ class GaussianDistance(nn.Module):
     """A Gaussian a side: its mean is the distance, and its deviation is learned with it.
 
     Channel 0 is the logarithm of the mean, channel 1 that of the standard deviation, both in
-    strides. Trained by :class:`gfocal.modeling.criterion.GaussianNLLLoss`.
+    strides. Trained by :class:`gfocal.modeling.terms.GaussianNLLLoss`.
     """
 
     num_channels = 2
