@@ -1,5 +1,7 @@
-"""What the documents say, as far as it can be checked: links, the zoo's table."""
+"""What the documents say, as far as it can be checked: links, imports, paths, the zoo's table."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -18,6 +20,7 @@ PAGES = [
     *(ROOT / "docs").glob("*.md"),
     *(ROOT / "projects").rglob("*.md"),
     *(ROOT / "configs").rglob("*.md"),
+    ROOT / "tests/README.md",
 ]
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 
@@ -46,9 +49,32 @@ def test_names_in_paper_vs_code_exist():
         assert name in (ROOT / "docs" / path).read_text(), (path, name)
 
 
-@pytest.mark.parametrize("page", ["reliability", "errors"])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_imports_resolve(page):
+    """In each block of Python. `mine` and relative modules are the reader's own."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for node in (node for block in blocks for node in ast.walk(ast.parse(block))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "mine":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_commands_exist(page):
+    """Each config, tool and test that a command names; `mine` is the reader's own."""
+    code = re.findall(r"^```\w*\n(.*?)^```|`([^`\n]+)`", page.read_text(), re.MULTILINE | re.DOTALL)
+    pattern = r"(?<![\w/.])(?:configs|tools|tests|benchmarks)/[\w./-]*\w"
+    for path in (path for block in code for path in re.findall(pattern, " ".join(block))):
+        assert (ROOT / path).exists() or path.endswith("/mine.py"), path
+
+
+@pytest.mark.parametrize("page", ["tests/README", "docs/errors"])
 def test_the_tests_that_a_page_names_exist(page):
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"docs/{page}.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"{page}.md").read_text()))
     assert len(named) > 10
     sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     there = {
