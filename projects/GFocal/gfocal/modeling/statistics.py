@@ -1,4 +1,4 @@
-"""Statistics of the targets for the event storage. They show whether the targets are as expected."""
+"""Statistics of the targets for the event storage: are the targets as expected?"""
 
 import logging
 from collections.abc import Sequence
