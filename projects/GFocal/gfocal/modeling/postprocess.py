@@ -123,7 +123,7 @@ def _candidates(
     rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
     idxs, scores = idxs[rows], scores[rows, classes]
 
-    # Each level of each image is a run of idxs, of which the topk best stay.
+    # Each level of each image is a run of idxs. The topk best of a run stay.
     firsts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0)
     firsts = firsts + num_locations * torch.arange(len(cls_logits))[:, None]
     starts = torch.searchsorted(idxs, firsts.flatten().to(idxs.device, non_blocking=True))
