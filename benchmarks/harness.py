@@ -25,7 +25,7 @@ class Benchmark:
     Args:
         device: of everything.
         repeat: number of runs, after one to warm up.
-        report: is told each line of the table when it is there.
+        report: gets each line of the table when it is ready.
 
     Attributes:
         rows: of the table, as dictionaries.
@@ -38,8 +38,8 @@ class Benchmark:
         self.rows: list[dict] = []
 
     def race(self, functions: dict[str, Callable[[], object]]) -> dict[str, dict]:
-        """A row each: median milliseconds, and MB of memory at the peak. They run in turn, so that
-        a machine that gets slower does so for all."""
+        """One row a function: median milliseconds, and MB of memory at the peak. The functions run
+        in turn, so that a machine that gets slower does so for all."""
         times: dict[str, list[float]] = {what: [] for what in functions}
         for function in functions.values():
             function()
@@ -56,14 +56,14 @@ class Benchmark:
 
     def compare(self, what: str, ours: Callable, theirs: Callable) -> None:
         """Two rows, and how many times faster the first is."""
-        # Not in turn: what one frees (up to 2 GB) would slow the other down.
+        # Not in turn: the memory that one frees (up to 2 GB) would slow the other down.
         (a,) = self.race({f"{what}, ours": ours}).values()
         (b,) = self.race({f"{what}, straightforward": theirs}).values()
         a["times faster"] = round(b["ms"] / a["ms"], 1)
         self.report(f"{'':70} {a['times faster']:10.1f} times faster")
 
     def timed(self, function: Callable[[], T]) -> tuple[T, float]:
-        """What the function gives, and the milliseconds that it took."""
+        """The result of the function, and its time in milliseconds."""
         self._synchronize()
         start = time.perf_counter()
         result = function()

@@ -1,4 +1,4 @@
-"""What the tasks run on: images of 800 x 1344 px with 80 classes, networks with ResNet-50.
+"""The inputs of the tasks: images of 800 x 1344 px with 80 classes, networks with ResNet-50.
 
 Boxes are XYXY, in pixels.
 """
@@ -26,7 +26,7 @@ STRIDES = [8, 16, 32, 64, 128]
 
 
 def make_anchors(device: torch.device) -> DenseAnchors:
-    """Of one image, as the released models have them."""
+    """The anchors of one image, as the released models have them."""
     shapes = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
     generator = DefaultAnchorGenerator(
         sizes=[[8 * s] for s in STRIDES], aspect_ratios=[1.0], strides=STRIDES, offset=0.0
@@ -49,8 +49,8 @@ def make_boxes(num_boxes: int, device: torch.device, seed: int = 0) -> Boxes:
 def make_predictions(
     anchors: DenseAnchors, batch: int, with_quality: bool, num_objects: int = 20
 ) -> DensePredictions:
-    """Logits as a trained detector has them: nearly all scores are low; around each of some objects
-    a few dozen locations score high for its class and agree about its box."""
+    """Logits like a trained detector's: nearly all scores are low. Around each of some objects a
+    few dozen locations score high for its class and agree about its box."""
     device = anchors.boxes.device
     torch.manual_seed(0)
     num_locations = len(anchors.boxes)

@@ -1,7 +1,7 @@
 """GFL as its papers write it down: every box with every anchor, dense labels, everything decoded.
 
-What the package does in another way (:mod:`gfocal.benchmarks.ours`) is compared with this: in the
-tests for the result, in tools/benchmark.py for time and memory.
+The package's way (:mod:`gfocal.benchmarks.ours`) is compared with it: the results in the tests,
+time and memory in tools/benchmark.py.
 """
 
 import torch
@@ -16,8 +16,8 @@ from gfocal.modeling.losses import distribution_focal_loss, quality_focal_loss
 def atss(anchors, gt_boxes, topk=9):
     """ATSS (Alg. 1) with the (R, G) matrices of IoUs and distances, image after image.
 
-    gt_boxes: N ``Boxes`` -> (N, R) index of the box, -1 background. In the dtype of the boxes; of
-    equally near anchors it takes any.
+    gt_boxes: N ``Boxes`` -> (N, R) index of the box, -1 background. It computes in the dtype of the
+    boxes, and takes any of equally near anchors.
     """
     return torch.stack([_atss_of_image(anchors, boxes.tensor, topk) for boxes in gt_boxes])
 

@@ -1,4 +1,4 @@
-"""What is timed: a function a task, which hands its rows to the benchmark."""
+"""The timed tasks: one function each, which hands its rows to the benchmark."""
 
 import copy
 import functools
@@ -110,7 +110,7 @@ def inference(bench: Benchmark, settings: Settings) -> None:
 
 
 def train_step(bench: Benchmark, settings: Settings) -> None:
-    """A step of GFLV2, cut where the network's answer is, so that each part can be timed."""
+    """A step of GFLV2, cut at the network's predictions, so that each part can be timed."""
     model = make.make_model("gflv2", bench.device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     inputs = make.make_inputs(settings.batch or 2)

@@ -1,4 +1,4 @@
-"""What the documents say, as far as it can be checked: links, the zoo's table."""
+"""What the documents say, as far as it can be checked: links, paths, the zoo's table."""
 
 import re
 from pathlib import Path
@@ -18,6 +18,7 @@ PAGES = [
     *(ROOT / "docs").rglob("*.md"),
     *(ROOT / "projects").rglob("*.md"),
     *(ROOT / "configs").rglob("*.md"),
+    ROOT / "tests/README.md",
 ]
 ZOO = [name for name in model_zoo.list_configs() if name.endswith(".py")]
 
@@ -46,9 +47,19 @@ def test_names_in_paper_vs_code_exist():
         assert name in (ROOT / "docs" / path).read_text(), (path, name)
 
 
-@pytest.mark.parametrize("page", ["reliability", "errors"])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_commands_exist(page):
+    """Each config, tool and test, in blocks and in inline commands. `mine` is the reader's own."""
+    command = r"^```\w*\n(.*?)^```|`((?:python|pytest) [^`\n]+)`"
+    code = re.findall(command, page.read_text(), re.MULTILINE | re.DOTALL)
+    pattern = r"(?<![\w/.])(?:configs|tools|tests|benchmarks)/[\w./-]*\w"
+    for path in (path for block in code for path in re.findall(pattern, " ".join(block))):
+        assert (ROOT / path).exists() or path.endswith("/mine.py"), path
+
+
+@pytest.mark.parametrize("page", ["tests/README", "docs/errors"])
 def test_the_tests_that_a_page_names_exist(page):
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"docs/{page}.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"{page}.md").read_text()))
     assert len(named) > 10
     sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     there = {

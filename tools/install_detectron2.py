@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Install a pure-Python Detectron2 0.5 into the interpreter that runs this file, unless it has one.
 
-A Detectron2 from 0.5 to current main that can be imported is left alone: whoever has, or wants, the
-official build (with the compiled ops) installs that first. Otherwise this tool
+If Detectron2 0.5 or newer can be imported, it is kept. So to use the official build (with the
+compiled ops), install it first. Otherwise this tool
 
 1. downloads the source distribution of Detectron2 0.5, pinned by its sha256,
 2. applies ``REPLACEMENTS``, which carry the 2021 sources over to today's libraries,
@@ -37,7 +37,7 @@ say = functools.partial(print, flush=True)
 
 
 class InstallError(Exception):
-    """A failure the user is told about in one line."""
+    """A failure with a message of one line for the user."""
 
 
 class Replacement(NamedTuple):
@@ -45,9 +45,9 @@ class Replacement(NamedTuple):
 
     Attributes:
         file: path in the source distribution.
-        old: text to replace where it stands as whole words (``np.int`` is not in ``np.int64``).
-        new: text to put there.
-        count: how often ``old`` occurs; anything else is an error.
+        old: text to replace, as whole words only (``np.int`` is not in ``np.int64``).
+        new: the text that replaces it.
+        count: how often ``old`` occurs; another number is an error.
     """
 
     file: str
@@ -162,7 +162,7 @@ def apply_replacements(root: Path, replacements: tuple[Replacement, ...] = REPLA
     """Apply every replacement below ``root``.
 
     Raises:
-        InstallError: where a file is missing or ``old`` does not occur exactly ``count`` times.
+        InstallError: a file is missing, or ``old`` does not occur exactly ``count`` times.
     """
     for file, old, new, count in replacements:
         path = root / file
@@ -234,10 +234,10 @@ def find_detectron2() -> tuple[str, str] | None:
     """Look for Detectron2, and import it in a fresh process.
 
     Returns:
-        (version, directory), or None where there is no Detectron2.
+        (version, directory), or None if there is no Detectron2.
 
     Raises:
-        InstallError: where there is one that cannot be used. It is not ours to overwrite.
+        InstallError: there is one that cannot be used. It is not overwritten.
     """
     spec = importlib.util.find_spec("detectron2")
     if spec is None or spec.origin is None:  # no origin: just a directory of that name
@@ -259,7 +259,7 @@ def find_detectron2() -> tuple[str, str] | None:
 
 
 def check_interpreter() -> None:
-    """Raise an InstallError where this interpreter lacks what the build needs."""
+    """Raise an InstallError if this interpreter lacks anything that the build needs."""
     missing = [
         name for name in ("torch", "setuptools", "wheel") if not importlib.util.find_spec(name)
     ]

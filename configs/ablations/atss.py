@@ -1,5 +1,5 @@
-"""What the ablations of GFL (https://arxiv.org/abs/2006.04388, Sec. 4, App. D) have in common:
-ResNet-50, 1x. A row replaces parts of the model; ``paper`` is what the paper reports for it."""
+"""The common base of GFL's ablations (https://arxiv.org/abs/2006.04388, Sec. 4, App. D):
+ResNet-50, 1x. A row replaces parts of the model; ``paper`` is the paper's result for it."""
 
 from ..common.data import dataloader
 from ..common.models.gfl import model

@@ -1,4 +1,4 @@
-"""atss.py with FCOS's matching, whose locations are the centres of the cells."""
+"""atss.py with FCOS's matching: locations are the centres of the cells."""
 
 from gfocal.modeling.recipes import use
 

@@ -1,7 +1,7 @@
-"""24 epochs with multi-scale training: the shorter side drawn from 480..960, the longer at most
-1333 px.
+"""24 epochs with multi-scale training: the shorter side is drawn from 480..960, the longer is at
+most 1333 px.
 
-The official v1 configs draw it from 480..800, with which the published v1 models were trained:
+The official v1 configs and the published v1 models draw it from 480..800:
 ``dataloader.train.mapper.augmentations.0.short_edge_length=[480,800]``.
 """
 

@@ -2,9 +2,10 @@
 
     data.train_json=... data.train_images=... data.val_json=... data.val_images=...
 
-For a dataset of some thousand images: from ImageNet weights (train.init_checkpoint="" trains from
-scratch, which also needs model.backbone.bottom_up.freeze_at=0 and batch norm instead of FrozenBN),
-about 12 epochs of 6000 images. Set train.max_iter for yours; the schedule follows.
+It is made for some thousand images: it starts from ImageNet weights, and trains about 12 epochs of
+6000 images. Set train.max_iter for your number; the schedule follows. To train from scratch, set
+train.init_checkpoint="" and model.backbone.bottom_up.freeze_at=0, and use batch norm instead of
+FrozenBN.
 """
 
 from detectron2.config import LazyCall as L
@@ -25,8 +26,8 @@ data = dict(
     val_images="",
     num_classes=L(coco_num_classes)(json_file="${data.train_json}"),  # or a number
     on_invalid="error",  # or "drop": leave out what is wrong in the json, and count it
-    min_size=800,  # shorter side in pixels, unless
-    max_size=1333,  # the longer one would exceed this
+    min_size=800,  # shorter side in pixels; smaller if
+    max_size=1333,  # the longer side would exceed this
     batch_size=8,
     num_workers=2,
 )

@@ -1,6 +1,6 @@
 """GFLV2, small, on the generated shapes: from scratch to AP in minutes on 2 CPU cores.
 
-A ResNet with one block a stage and narrow FPN and head; otherwise the detector is the one of
+The ResNet has one block a stage, and FPN and head are narrow. Otherwise the detector is that of
 COCO-Detection/gflv2_R_50_FPN_1x.py.
 """
 
@@ -49,7 +49,7 @@ for _loader in (dataloader.train, dataloader.test):
     _loader.num_workers = 2
 dataloader.train.total_batch_size = 8
 
-# From scratch in few iterations: AdamW and a cosine get further here than SGD and steps.
+# From scratch in few iterations, AdamW and a cosine get further than SGD and steps.
 optimizer = L(AdamW)(
     params=L(get_default_optimizer_params)(),
     lr=0.002,

@@ -1,6 +1,6 @@
 """Detectron2's RetinaNet on the ResNet-50 and the pixels of our other models.
 
-Detectron2's own file differs between 0.5 and main. The loss of the classes is the config's.
+Detectron2's own file differs between 0.5 and main. Each config chooses the loss of the classes.
 """
 
 from detectron2.config import LazyCall as L

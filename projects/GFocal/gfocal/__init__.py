@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["model_zoo", "optimize_for_inference"]
 
 _moved.install()
-# What is imported when it is asked for, and where it is.
+# Names that are imported when they are first used, and their modules.
 _LAZY = {"model_zoo": "gfocal.config.model_zoo", "optimize_for_inference": "gfocal.export"}
 
 

@@ -1,7 +1,7 @@
 """Where the names of earlier commits are now, for saved configs (``_target_``) and imports.
 
-They work in this version, with a DeprecationWarning. An old module that is gone is made here when
-it is imported; one that is still there asks :func:`moved_names` for what it has no more.
+They work in this version, with a DeprecationWarning. If an old module is gone, it is made here when
+it is imported. If it is still there, it asks :func:`moved_names` for the names that have left it.
 """
 
 import importlib
@@ -63,7 +63,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "gfocal.engine.evaluation",
     ),
 }
-# Modules of a public name that stays, in another place.
+# Modules with a public name that stays, in another place.
 ALIASES = {"gfocal.model_zoo": "gfocal.config.model_zoo"}
 
 
@@ -90,7 +90,7 @@ def moved_names(module: str) -> Callable[[str], Any]:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Makes the old modules that are gone. It is asked after all that finds files."""
+    """Makes the old modules that are gone. It is asked after all finders of files."""
 
     def find_spec(
         self, fullname: str, path: Any, target: types.ModuleType | None = None

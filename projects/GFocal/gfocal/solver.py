@@ -1,4 +1,4 @@
-"""Optimizers that do what a config asks for by themselves, whichever training loop steps them."""
+"""Optimizers that clip the gradient themselves, in every training loop."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,14 +10,14 @@ __all__ = ["SGD", "AdamW"]
 
 
 class _Clipping(torch.optim.Optimizer):
-    """An optimizer that can clip the gradient first.
+    """An optimizer that can clip the gradient before its step.
 
-    Clipping inside ``step`` works with every training loop, Detectron2's own included, and under
-    AMP it sees the gradients after they were unscaled.
+    Clipping inside ``step`` works with every training loop, also Detectron2's own. Under AMP it
+    sees the gradients after they were unscaled.
 
     Args:
         params: see the optimizer of torch.optim.
-        max_grad_norm: the largest norm of the gradient over all parameters together; a longer one
+        max_grad_norm: largest norm of the gradient over all parameters together. A longer gradient
             is scaled down to it. None: no clipping.
         kwargs: see the optimizer of torch.optim.
 

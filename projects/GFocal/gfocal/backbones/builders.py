@@ -20,7 +20,7 @@ def build_gfl_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """ResNet(XT) + FPN + P6/P7 as the released GFL models have it: MODEL.RESNETS, MODEL.FPN (yacs).
 
     Raises:
-        ValueError: for a depth, width or dilation in MODEL.RESNETS that there is none of.
+        ValueError: for a depth, width or dilation in MODEL.RESNETS that does not exist.
     """
     resnets = cfg.MODEL.RESNETS
     stages = make_resnet_stages(
@@ -41,7 +41,7 @@ def build_gfl_res2net_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     """Res2Net v1d + FPN + P6/P7: MODEL.RESNETS, MODEL.RES2NET, MODEL.FPN (yacs).
 
     Raises:
-        ValueError: for a depth or dilation in MODEL.RESNETS that there is none of.
+        ValueError: for a depth or dilation in MODEL.RESNETS that does not exist.
     """
     resnets = cfg.MODEL.RESNETS
     stages = make_res2net_stages(

@@ -1,6 +1,6 @@
 """Deformable convolutions on torchvision's operator.
 
-It runs on CPU and GPU without Detectron2's compiled one. Parameter names are Detectron2's.
+It runs on CPU and GPU, without Detectron2's compiled operator. Parameter names are Detectron2's.
 
 Shapes: N images, C channels, H x W pixels of a feature map. Offsets are in pixels of that map.
 """
@@ -16,10 +16,10 @@ __all__ = ["DeformBottleneckBlock", "DeformConv2d", "deformable_twin"]
 
 
 class DeformConv2d(Conv2d):
-    """A convolution whose samples are moved: DCN (https://arxiv.org/abs/1703.06211, Eq. 2), or,
-    ``modulated``, also weighted: DCNv2 (https://arxiv.org/abs/1811.11168, Eq. 1).
+    """A convolution with moved samples: DCN (https://arxiv.org/abs/1703.06211, Eq. 2). If
+    ``modulated``, the samples are weighted too: DCNv2 (https://arxiv.org/abs/1811.11168, Eq. 1).
 
-    The models that GFL's authors call dcnv2 and whose weights load here are not modulated.
+    GFL's authors call models dcnv2 that are not modulated. Their weights load here.
 
     Args:
         args, kwargs: of ``detectron2.layers.Conv2d``, with ``norm`` and ``activation``.
@@ -35,11 +35,11 @@ class DeformConv2d(Conv2d):
         Args:
             x: (N, C_in, H, W).
             offsets: (N, G * 2 * kh * kw, H_out, W_out): for each of G groups of input channels and
-                each sample of the kernel dy, dx in pixels of ``x``. ``modulated``: half as many
-                channels more, the logits of the samples' weights.
+                each sample of the kernel dy, dx in pixels of ``x``. If ``modulated``, half as many
+                channels follow: the logits of the samples' weights.
 
         Returns:
-            (N, C_out, H_out, W_out), of the dtype of ``x``; computed in at least float32.
+            (N, C_out, H_out, W_out) in the dtype of ``x``; computed in at least float32.
         """
         # The operator has no bfloat16 kernel, and autocast on a CPU does not know it.
         dtype = torch.promote_types(x.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""What stands on top of a feature pyramid: P6 and P7 without a ReLU."""
+"""The top of a feature pyramid: P6 and P7 without a ReLU."""
 
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -9,18 +9,18 @@ __all__ = ["LinearP6P7"]
 class LinearP6P7(nn.Module):
     """P6 and P7 as strided 3x3 convolutions of P5, with no ReLU between them.
 
-    That is what the released GFL weights were trained with; Detectron2's ``LastLevelP6P7`` puts a
-    ReLU before P7.
+    The released GFL weights were trained with it. Detectron2's ``LastLevelP6P7`` puts a ReLU before
+    P7.
 
     Args:
         in_channels: channels of ``in_feature``.
         out_channels: channels of P6 and P7.
-        in_feature: the map that P6 is made from.
+        in_feature: the input map of P6.
     """
 
     def __init__(self, in_channels: int, out_channels: int, in_feature: str = "p5"):
         super().__init__()
-        self.num_levels = 2  # what FPN asks of a top block
+        self.num_levels = 2  # FPN needs it of a top block
         self.in_feature = in_feature
         self.p6 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
         self.p7 = nn.Conv2d(out_channels, out_channels, kernel_size=3, stride=2, padding=1)

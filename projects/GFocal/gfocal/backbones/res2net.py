@@ -1,6 +1,6 @@
 """Res2Net v1d: its stem, its blocks, plain and deformable, and its stages for LazyConfigs.
 
-Parameter names are Detectron2's wherever it has the layer.
+Parameter names are Detectron2's, if it has the layer.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def make_res2net_stages(
     Args:
         depth: 50, 101 or 152.
         norm: as ``detectron2.layers.get_norm`` takes it.
-        scales: parts that the channels of the 3x3 convolutions are split into ("4s").
+        scales: number of parts of the channels of the 3x3 convolutions ("4s").
         base_width: channels of one part in res2 ("26w"); doubled from stage to stage.
         deform_on_per_stage, deform_modulated, deform_num_groups: as in :func:`make_resnet_stages`.
 
@@ -77,10 +77,10 @@ class DeepStem(CNNBlockBase):
 class Res2NetBlock(CNNBlockBase):
     """The bottleneck of Res2Net (https://arxiv.org/abs/1904.01169, Fig. 2b), as in its v1d models.
 
-    The channels of the 3x3 stage are split into ``scales`` parts: each but the last has a
-    convolution, whose input is its part plus the output of the part before. In the first block of a
-    stage (the one with a shortcut layer) the parts are independent and the last one is pooled where
-    the others have a stride; the shortcut pools before its 1x1 convolution.
+    The channels of the 3x3 stage are split into ``scales`` parts. Each part but the last has a
+    convolution. Its input is the part plus the output of the part before. In the first block of a
+    stage (with a shortcut layer) the parts are independent, and the last part is pooled if the
+    others have a stride. The shortcut pools before its 1x1 convolution.
 
     Args:
         in_channels: of the block.
@@ -140,7 +140,7 @@ class Res2NetBlock(CNNBlockBase):
 
 
 class DeformRes2NetBlock(Res2NetBlock):
-    """A Res2Net block whose 3x3 convolutions are deformable, each with its own offsets.
+    """A Res2Net block with deformable 3x3 convolutions, each with its own offsets.
 
     Args:
         args, kwargs: of :class:`Res2NetBlock`.

@@ -33,14 +33,14 @@ def make_resnet_stages(
         norm: as ``detectron2.layers.get_norm`` takes it.
         num_groups: groups of the 3x3 convolutions.
         width_per_group: channels of one group in res2; doubled from stage to stage.
-        stride_in_1x1: where the stride of a stage is: in the first 1x1 convolution (the MSRA
-            weights) or in the 3x3 one (torchvision's).
+        stride_in_1x1: the first 1x1 convolution of a stage has the stride (MSRA's weights), not the
+            3x3 one (torchvision's).
         deform_on_per_stage: whether the 3x3 convolutions of res2..res5 are deformable.
         deform_modulated: DCNv2 instead of DCN.
         deform_num_groups: groups of input channels with offsets of their own.
 
     Raises:
-        ValueError: if there is no such depth, or it has no bottlenecks and so no such option.
+        ValueError: if there is no such depth, or an option needs bottlenecks and it has none.
     """
     if depth in (18, 34):
         if num_groups != 1 or width_per_group != 64 or any(deform_on_per_stage):

@@ -3,11 +3,11 @@
     python tools/ablate.py --table 3 --dataset shapes --seeds 3 --max-iter 1200
     python tools/ablate.py --index > configs/ablations/README.md
 
-A row is a config of configs/ablations. With --dataset shapes its quality predictor, box
-representation, matcher, anchors' offset and criterion go into the small detector of
-configs/quick_start/shapes_gflv2.py; with --dataset coco it is trained as it stands. The same
-command again goes on where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run,
-table.md, table.json and table.png; a row that failed is named there.
+A row is a config of configs/ablations. With --dataset coco it is trained as it is. With --dataset
+shapes its quality predictor, box representation, matcher, anchors' offset and criterion go into the
+small detector of configs/quick_start/shapes_gflv2.py. The same command again continues where it was
+stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run, table.md, table.json and
+table.png. They also name the rows that failed.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python tools/analyze_model.py
     python tools/analyze_model.py COCO-Detection/gfl_R_50_FPN_1x.py mine.yaml --input-size 640 640
 
-A CONFIG is a file or a name of the zoo; without one, all LazyConfigs of the zoo, which takes some
-minutes on a CPU. Counted is the network, backbone and head, on one image, padded as in inference. A
-FLOP is one multiply-add, as fvcore counts. No weights are loaded.
+A CONFIG is a file or a name of the zoo. Without one, all LazyConfigs of the zoo are counted, which
+takes some minutes on a CPU. The network (backbone and head) is counted on one image, padded as in
+inference. A FLOP is one multiply-add, as fvcore counts. No weights are loaded.
 """
 
 import argparse

@@ -4,8 +4,8 @@
         [--device cpu|cuda] [--json FILE]
 
 The straightforward formulation is benchmarks/straightforward.py: every box with every anchor, dense
-labels, everything decoded. Images are 800 x 1344 px with 80 classes, networks have ResNet-50;
-medians of --repeat runs. MB are the tensors that a call holds at its peak beyond its inputs.
+labels, everything decoded. Images have 800 x 1344 px and 80 classes, networks a ResNet-50. Times
+are medians of --repeat runs. MB are the tensors that a call holds at its peak beyond its inputs.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What all commands share: how they describe themselves, and how they end.
+"""Shared by all commands: their help, and the way that they end.
 
 A command ends with exit status 0, or with a line for each mistake on stderr and status 1. (argparse
-ends it with status 2 where the arguments are wrong.)
+ends it with status 2 if the arguments are wrong.)
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["MISTAKES", "complain", "exit_on_mistake", "make_parser"]
 
-# What the user can mend: a value, a type, a file, a config that is no Python.
+# Mistakes that the user can correct: a value, a type, a file, a config that is not Python.
 MISTAKES = (ValueError, TypeError, OSError, SyntaxError)
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -32,9 +32,9 @@ def exit_on_mistake(
     """Inside it, or in a function that it decorates, a mistake is one line and no traceback.
 
     Args:
-        mistakes: exceptions that the user can mend. Others keep their traceback.
-        locate: add file and line where the exception was raised by code outside this package. That
-            helps authors of new parts.
+        mistakes: exceptions that the user can correct. Others keep their traceback.
+        locate: add file and line if code outside this package raised the exception. That helps
+            authors of new parts.
 
     Raises:
         SystemExit: with the message, for exit status 1.

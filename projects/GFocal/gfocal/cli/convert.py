@@ -3,8 +3,8 @@
     python tools/convert_mmdet.py gfl_r50_fpn_1x_coco.pth gfl_R_50_FPN_1x.pth
     python tools/convert_mmdet.py --to-mmdet model_final.pth for_mmdet.pth
 
-The file is read without running code of it. A key without a counterpart, a missing one or one of
-another shape is an error, and then nothing is written.
+The file is read without running its code. A key without a counterpart, a missing key or a key of
+another shape is an error. Then nothing is written.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def _model_config(file: str) -> DictConfig:
 def _how_to_evaluate(
     args: argparse.Namespace, names: Sequence[str], num_classes: int | None
 ) -> str:
-    """The command; ``num_classes`` where they are others than the config's."""
+    """The command; ``num_classes`` is None if the config has the same number."""
     config = args.config_file or f"configs/{names[0]}"
     return (
         f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "

@@ -1,10 +1,10 @@
-"""Draws a detector's boxes on images, and the distributions that it read them from.
+"""Draws a detector's boxes on images, and the distributions of their sides.
 
     python tools/demo.py --config-file C --weights model_final.pth --input DIR --output pictures
 
 writes pictures/NAME_detections.png for each image, with --distributions also
-NAME_distributions.png; with --sheet one predictions.png (and distributions.png) for all of them.
-Takes LazyConfigs (.py) and yacs configs (.yaml); overrides (key=value) stand last.
+NAME_distributions.png. With --sheet it writes one predictions.png (and distributions.png) for all
+images. Configs are LazyConfigs (.py) or yacs configs (.yaml). Overrides (key=value) come last.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _paths_and_names(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def _detector(predictor: Predictor, distributions: bool) -> Callable[[np.ndarray], Instances]:
-    """From an image (H, W, 3), BGR, to what is found in it, with the distributions or without."""
+    """A function from an image (H, W, 3), BGR, to its detections, with or without distributions."""
 
     def detect(image: np.ndarray) -> Instances:
         if not distributions:

@@ -5,8 +5,8 @@
     torchrun --nproc-per-node 8 tools/train_net.py --config-file C
     python tools/train_net.py --config-file C --eval-only train.init_checkpoint=model_final.pth
 
-Overrides: key=value; for yacs also Detectron2's KEY VALUE pairs. --num-gpus 0 runs on the CPU, and
-so does a machine without a GPU.
+Overrides are key=value; for yacs also Detectron2's KEY VALUE pairs. --num-gpus 0 runs on the CPU. A
+machine without a GPU does so by itself.
 """
 
 import argparse
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
     """One process of the command: trains, or evaluates with ``--eval-only``.
 
     Raises:
-        SystemExit: there is something to mend, found before the first iteration.
+        SystemExit: a mistake of the user's, found before the first iteration.
     """
-    # TypeError is not among them: it is a fault of a new part more often than of a config.
+    # TypeError is not among them: more often a new part is at fault than a config.
     with exit_on_mistake((ValueError, OSError, SyntaxError), locate=True):
         trainer = _set_up(args)
     if trainer is not None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
-    """The trainer, ready to go on; None where ``--eval-only`` has evaluated."""
+    """The trainer, ready to start; None after an evaluation with ``--eval-only``."""
     cfg = load_config(args.config_file, args.opts)
     check_config(cfg)
     cls = trainer_class(cfg)

@@ -1,4 +1,4 @@
-"""What a user may write: options, config files, overrides, and the checks of all three."""
+"""Options, config files and overrides, and the checks of all three: all that a user may write."""
 
 from .checks import (
     check_config,

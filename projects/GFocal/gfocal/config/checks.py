@@ -1,6 +1,6 @@
-"""Mistakes in a config that would show up late, or never: looked for before anything is built.
+"""Finds mistakes in a config before anything is built, also those that would show up late or never.
 
-Overrides are checked when they are applied; this is for what a config file or code says.
+Overrides are checked when they are applied. These checks are for config files and code.
 """
 
 import difflib
@@ -37,16 +37,16 @@ SECTIONS = ("model", "optimizer", "lr_multiplier", "dataloader")  # that LazyTra
 
 
 def check_config(cfg: Config) -> None:
-    """Checks what a config says about a training, and :func:`check_model`.
+    """Checks a config for a training, and calls :func:`check_model`.
 
-    Of a LazyConfig these are the keys below `train`, see :func:`check_train`, and of every LazyCall
-    that a training builds its callable and the names of its arguments.
+    In a LazyConfig it checks the keys below `train`, see :func:`check_train`, and every LazyCall
+    that a training builds: its callable and the names of its arguments.
 
     Args:
         cfg: a LazyConfig or yacs config.
 
     Raises:
-        ValueError: a misspelt key, a value of another kind or out of range, or what
+        ValueError: a misspelt key, a value of another kind or out of range, or a mistake that
             :func:`check_model` finds.
     """
     if isinstance(cfg, CfgNode):
@@ -64,8 +64,8 @@ def check_config(cfg: Config) -> None:
 
 
 def check_train(cfg: DictConfig) -> None:
-    """Checks the keys below a LazyConfig's `train`. One of your own is allowed, unless it resembles
-    one that is read.
+    """Checks the keys below a LazyConfig's `train`. A key of your own is allowed, unless it
+    resembles a key that is read.
 
     Raises:
         ValueError: a misspelt key, or a value of another kind or out of range.
@@ -99,9 +99,9 @@ def check_model(cfg: Config) -> None:
         cfg: a LazyConfig or yacs config.
 
     Raises:
-        ValueError: in a LazyConfig no `model`, a callable that is not there, or an argument that it
-            does not have; in a yacs config a name that is not registered; a normalisation that
-            Detectron2 does not know.
+        ValueError: a LazyConfig without `model`, with a callable that is not there, or with an
+            argument that the callable does not have; a yacs config with a name that is not
+            registered; a normalisation that Detectron2 does not know.
     """
     if isinstance(cfg, CfgNode):
         architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
@@ -133,7 +133,7 @@ def _check(key: str, value: Any, kind: Kind) -> None:
 
 def _check_key_of_train(train: DictConfig, name: str, kinds: Mapping[str, Kind]) -> None:
     if name in kinds:
-        # What is missing ("???") becomes None.
+        # A missing value ("???") becomes None.
         _check(f"train.{name}", OmegaConf.select(train, name), kinds[name])
     elif (known := _resembled(str(name), kinds)) is not None:
         raise ValueError(
@@ -143,7 +143,7 @@ def _check_key_of_train(train: DictConfig, name: str, kinds: Mapping[str, Kind])
 
 
 def _ddp_kinds() -> dict[str, Kind]:
-    """What `train.ddp` takes: arguments of DistributedDataParallel and Detectron2's own."""
+    """The keys that `train.ddp` takes: arguments of DistributedDataParallel, and Detectron2's."""
     ret = {}
     for function in (DistributedDataParallel, create_ddp_model):
         for name, parameter in inspect.signature(function).parameters.items():
@@ -154,8 +154,8 @@ def _ddp_kinds() -> dict[str, Kind]:
 
 
 def _resembled(name: str, known: Mapping[str, Any]) -> str | None:
-    """The key that a key of `train` was probably meant to be: one spelt alike, one that lacks its
-    group, or one that begins with the same word and has all others, perhaps cut short (val_loss).
+    """The key that the writer of a key of `train` probably meant. It is spelt alike, or has a group
+    in front, or begins with the same word and has all the others, perhaps cut short (val_loss).
     """
     top = {key.partition(".")[0]: key for key in known}
     if nearest := difflib.get_close_matches(name.lower(), top, n=1, cutoff=0.85):
@@ -177,7 +177,7 @@ def _same(a: str, b: str) -> bool:
 
 
 def _check_calls(node: DictConfig | ListConfig, key: str) -> None:
-    """Checks every LazyCall of a config, as far as it can be seen without building it."""
+    """Checks every LazyCall of a config, as far as this is possible without building it."""
     if isinstance(node, DictConfig) and "_target_" in node:
         _check_call(node, key)
     for name in list(node) if isinstance(node, DictConfig) else range(len(node)):

@@ -1,4 +1,4 @@
-"""How an option is declared: a dataclass's field, with bounds, yacs twin and help as metadata."""
+"""Declaring an option: a dataclass's field, with bounds, yacs twin and help as metadata."""
 
 import dataclasses
 import json
@@ -11,11 +11,11 @@ __all__ = ["Kind", "Option", "about", "declared", "option", "table"]
 
 
 class Kind(NamedTuple):
-    """What a value must be.
+    """The kind of a value.
 
     Attributes:
-        expected: in words.
-        fits: whether a value is such a one.
+        expected: the kind in words.
+        fits: whether a value is of this kind.
     """
 
     expected: str
@@ -27,12 +27,12 @@ class Option(NamedTuple):
 
     Attributes:
         key: dotted, e.g. "amp.enabled".
-        default: its value where a config says nothing.
-        kind: what it must be; None where that is anything.
+        default: its value if a config does not set it.
+        kind: the kind of its value; None for any kind.
         help: a text for the docs.
-        yacs: the key of a yacs config that says the same; None for none.
-        added: whether Detectron2 does not have that key.
-        short: a word that people write for the key; None for none.
+        yacs: the key of a yacs config with the same meaning, or None.
+        added: whether Detectron2 lacks that key.
+        short: a word that people write for the key, or None.
     """
 
     key: str
@@ -52,12 +52,12 @@ def about(
     choices: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """What a dataclass's field says of an option beside its type and default, as its metadata.
+    """The metadata of an option's dataclass field, beside its type and default.
 
     Args:
         help: a text for the docs.
         least, below: bounds of a number, `least` included.
-        choices: what a string can be.
+        choices: the allowed strings.
         more: `yacs`, `added`, `short`, see :class:`Option`.
     """
     return {"bounds": {"least": least, "below": below, "choices": choices}, "help": help, **more}
@@ -124,8 +124,8 @@ def table(options: Sequence[Option], prefix: str = "") -> str:
     """Options as a markdown table.
 
     Args:
-        options: a row each.
-        prefix: what stands before their keys in a LazyConfig.
+        options: one row each.
+        prefix: of their keys in a LazyConfig.
     """
     lines = ["| LazyConfig | yacs | default | value | |", "|---|---|---|---|---|"]
     for x in options:

@@ -33,7 +33,7 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
     Args:
         path: a ``.py`` LazyConfig, a LazyConfig saved as ``.yaml``, or a yacs ``.yaml``, which is
             merged into Detectron2's defaults plus :func:`gfocal.config.add_gfocal_config`.
-            MODEL.DEVICE is then cuda where there is one, else cpu, unless the file says otherwise.
+            MODEL.DEVICE is then cuda if there is one, else cpu, unless the file sets it.
         overrides: ``key=value`` strings; for yacs also Detectron2's ``KEY VALUE`` pairs.
 
     Returns:
@@ -41,8 +41,8 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Confi
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a config file, one that fails (names the line), an unknown key, or a value
-            of another kind than before.
+        ValueError: not a config file, a file that fails (the message names the line), an unknown
+            key, or a value of another kind than before.
     """
     path = str(path)
     if not os.path.isfile(path):
@@ -77,7 +77,7 @@ def _load_py(path: str) -> DictConfig:
 
 
 def _reason(error: Exception) -> str:
-    """What an error of a config's code says, on one line."""
+    """The message of an error in a config's code, on one line."""
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and is_declared(error.object_type):
         key = f"train.{str(error.full_key).removeprefix('train.')}"
         keys = [f"train.{option.key}" for option in OPTIONS]
@@ -101,7 +101,7 @@ def _is_library(frame: FrameType) -> bool:
 
 
 def _load_yaml(path: str) -> Config:
-    """Loads a yacs config, whose top-level keys are upper case, or a saved LazyConfig."""
+    """Loads a yacs config (its top-level keys are upper case) or a saved LazyConfig."""
     try:
         with open(path, "rb") as f:
             root = yaml.compose(f, Loader=yaml.SafeLoader)

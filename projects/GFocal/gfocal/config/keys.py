@@ -1,4 +1,4 @@
-"""The keys of configs: all of them, those that a LazyCall can take, the nearest to a wrong one."""
+"""The keys of configs: all keys, the keys that a LazyCall can take, the nearest to a wrong one."""
 
 import difflib
 import inspect
@@ -27,14 +27,14 @@ def all_keys(cfg: Any, prefix: str = "") -> list[str]:
 
 
 def arguments_of(node: DictConfig) -> list[str]:
-    """Names of the arguments of a LazyCall's callable; "**" where it takes any name."""
+    """Names of the arguments of a LazyCall's callable; "**" if it takes any name."""
     parameters = parameters_of(node).values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return names + ["**"] * any(p.kind == p.VAR_KEYWORD for p in parameters)
 
 
 def parameters_of(node: DictConfig) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a LazyCall's callable by name; none where the node is no LazyCall."""
+    """The parameters of a LazyCall's callable by name; {} if the node is not a LazyCall."""
     target = node.get("_target_", None)
     if isinstance(target, str):
         target = locate(target)
@@ -47,7 +47,8 @@ def parameters_of(node: DictConfig) -> Mapping[str, inspect.Parameter]:
 
 
 def unknown_key(key: str, where: str, valid: Sequence[str]) -> str:
-    """The message for an unknown key, with the nearest valid ones, in whatever case it is."""
+    """The message for an unknown key, with the nearest valid ones; upper and lower case count as
+    equal."""
     lowered = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(key.lower(), lowered, n=3, cutoff=0.75)
     last = key.lower().rsplit(".", 1)[-1]

@@ -1,11 +1,12 @@
 """The options of a training, each declared once: key, kind, bounds, default, yacs twin, help.
 
-Read from here: the `train` node of configs/common/train.py, what a training falls back to, the yacs
+These read them: the `train` node of configs/common/train.py, the defaults of a training, the yacs
 keys of ``add_gfocal_config``, the checks of ``check_train``, and the table of docs/training.md.
 
-The dataclasses are an OmegaConf structured config, so that a `train` made of them refuses unknown
-keys and other kinds of values wherever they are set. A group's type is Any, so that a config can
-replace the whole group by a plain dict. Optional, as OmegaConf 2.1 does not read ``int | None``.
+The dataclasses are an OmegaConf structured config. So a `train` made of them refuses unknown keys
+and values of another kind, wherever they are set. The type of a group is Any, so that a config can
+replace the whole group by a plain dict. The code says Optional, because OmegaConf 2.1 cannot read
+``int | None``.
 """
 
 from dataclasses import dataclass, field
@@ -150,12 +151,12 @@ OPTIONS = declared(TrainOptions)
 
 
 def is_declared(kind: Any) -> bool:
-    """Whether that is the class of `train` or of a group in it, as OmegaConf's errors name it."""
+    """Whether a class (named in an OmegaConf error) is that of `train` or of a group in it."""
     return kind in (TrainOptions, Amp, Checkpointer)
 
 
 def train_node(**changes: Any) -> DictConfig:
-    """A `train` for a LazyConfig, which refuses keys that nothing reads.
+    """A `train` for a LazyConfig. It refuses keys that nothing reads.
 
     A key of your own: ``with omegaconf.open_dict(train): train.note = "x"``.
 
@@ -168,7 +169,7 @@ def train_node(**changes: Any) -> DictConfig:
 
 
 def train_options(cfg: Config) -> TrainOptions:
-    """The options of a training that a config of either kind names, or their defaults."""
+    """The options of a training in a config of either kind; others have their defaults."""
     if isinstance(cfg, CfgNode):
         keys = set(all_keys(cfg))
         values = {x.key: attrgetter(x.yacs)(cfg) for x in OPTIONS if x.yacs in keys}
@@ -185,10 +186,10 @@ def train_options(cfg: Config) -> TrainOptions:
 
 
 def check_best_metric(options: TrainOptions) -> None:
-    """Checks that what `best_metric` names is measured.
+    """Checks that `best_metric` is measured.
 
     Raises:
-        ValueError: it is one of averaged weights or of the validation loss, and these are off.
+        ValueError: it is a metric of averaged weights or of the validation loss, and these are off.
     """
     needed = {
         "ema/": ("ema_decay (SOLVER.EMA_DECAY)", options.ema_decay),

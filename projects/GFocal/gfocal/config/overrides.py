@@ -30,20 +30,22 @@ __all__ = ["apply_overrides"]
 def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     """Changes a config in place.
 
-    An override names a key that exists. Two additions are possible in a LazyConfig: an argument
-    that the callable of a LazyCall has but the config leaves at its default
-    (``model.head.norm=BN``), and, by hydra's sign for it, any new key (``+train.note=x``).
+    An override names a key that exists. In a LazyConfig it can also add two kinds of keys: an
+    argument of a LazyCall's callable that the config leaves at its default
+    (``model.head.norm=BN``), and any new key with hydra's sign for it (``+train.note=x``).
 
-    Where a LazyConfig has a string, what follows "=" is taken as it is, so that any path can be
-    given; exceptions are ``null``, a list, a dict, a leading ``~``, and one pair of quotes around
-    the whole, which is removed. Other values follow hydra's grammar.
+    If a LazyConfig has a string, the text after "=" is taken as it is, so that any path can be
+    given. Exceptions are ``null``, a list, a dict, a leading ``~``, and one pair of quotes around
+    the whole text, which is removed. Other values follow hydra's grammar.
 
     A value must be of the kind of the one that it replaces: true or false, a number, a list, or
-    keys. Numbers are converted where that loses nothing (an integer to a float, 1e4 to 10000). Only
-    as an argument of a LazyCall can a fraction replace an integer, where the callable's annotation
-    or default is a float, and a list a number or a number a list, where there is no annotation.
-    null and a LazyCall can replace anything and be replaced by anything; the new LazyCall of
-    ``model.matcher={_target_:gfocal.matcher.FCOSMatcher}`` takes no arguments over.
+    keys. Numbers are converted if that loses nothing (an integer to a float, 1e4 to 10000).
+    Arguments of a LazyCall can do more. A fraction can replace an integer if the callable's
+    annotation or default is a float. A list can replace a number, or a number a list, if there is
+    no annotation.
+
+    null and a LazyCall can replace anything, and anything can replace them. A new LazyCall, such as
+    ``model.matcher={_target_:gfocal.modeling.matchers.FCOSMatcher}``, keeps no old arguments.
 
     Args:
         cfg: a LazyConfig or yacs config.
@@ -102,7 +104,7 @@ def _override_lazy(cfg: DictConfig, text: str) -> None:
 
 
 def _fitting(cfg: DictConfig, key: str, value: Any, text: str) -> Any:
-    """The value of an override, its numbers converted to what stands there now.
+    """The value of an override, with its numbers converted to the type of the current value.
 
     Raises:
         ValueError: it is of another kind; see :func:`apply_overrides`.
@@ -155,7 +157,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _converted_number(value: Any, current: Any) -> Any:
-    """A number as the float or, if it is whole, the integer that stands there now."""
+    """A number in the type of the current value: a float, or an integer if the number is whole."""
     if not _kind(value) == _kind(current) == "a number":
         return value
     if isinstance(current, float):
@@ -184,7 +186,7 @@ def _override_yacs(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
 
 
 def _check_groups(cfg: DictConfig, key: str, text: str) -> None:
-    """Raises ValueError where a new key would lie below a value."""
+    """Raises ValueError if a new key would lie below a value."""
     parts = key.split(".")
     for depth in range(1, len(parts)):
         prefix = ".".join(parts[:depth])
@@ -194,7 +196,7 @@ def _check_groups(cfg: DictConfig, key: str, text: str) -> None:
 
 
 def _check_key(cfg: DictConfig, key: str, text: str) -> None:
-    """Raises ValueError where a key is neither in a LazyConfig nor an argument of a LazyCall."""
+    """Raises ValueError if a key is neither in a LazyConfig nor an argument of a LazyCall."""
     node: Any = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""What both kinds of config say about a run, and the device that is meant."""
+"""Settings of a run in both kinds of config, and its device."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ __all__ = ["ConfigSettings", "config_settings", "resolve_device", "set_device"]
 
 
 class ConfigSettings(NamedTuple):
-    """What both kinds of config say about a run, under one name.
+    """Settings that both kinds of config have, under one name each.
 
     Attributes:
         output_dir: `train.output_dir` or `OUTPUT_DIR`.
         weights: `train.init_checkpoint` or `MODEL.WEIGHTS`; empty for none.
-        device: `train.device` or `MODEL.DEVICE`; None where the config does not say.
+        device: `train.device` or `MODEL.DEVICE`; None if the config does not name one.
     """
 
     output_dir: str
@@ -46,7 +46,7 @@ def set_device(cfg: Config, device: str) -> None:
 
 
 def resolve_device(name: str | None = None) -> torch.device:
-    """Returns the device of that name; without one, cuda where there is one, else cpu.
+    """Returns the device of that name. Without a name it is cuda if there is one, else cpu.
 
     Raises:
         ValueError: no such device, or cuda on a machine without it.

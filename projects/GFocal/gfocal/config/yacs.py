@@ -4,14 +4,14 @@ from typing import Any
 
 from detectron2.config import CfgNode as CN
 
-# What registers builders by name, so that a yacs config finds them.
+# These imports register builders by name, so that a yacs config finds them.
 from .. import backbones, detectors  # noqa: F401
 from ..modeling.recipes import NUMBERS
 from .options import OPTIONS
 
 __all__ = ["NORMS", "add_gfocal_config"]
 
-# Keys that Detectron2's get_norm reads, where a config has them.
+# Keys that Detectron2's get_norm reads, if a config has them.
 NORMS = ("MODEL.GFL.NORM",)
 
 
@@ -30,8 +30,8 @@ def add_gfocal_config(cfg: CN) -> None:
 
     cfg.MODEL.GFL = _gfl()
 
-    # build_gfl_res2net_fpn_backbone: what MODEL.RESNETS has no key for. SCALES parts of the 3x3
-    # convolutions, each BASE_WIDTH channels wide in res2 ("26w 4s").
+    # Keys of build_gfl_res2net_fpn_backbone that MODEL.RESNETS lacks. The 3x3 convolutions have
+    # SCALES parts, each BASE_WIDTH channels wide in res2 ("26w 4s").
     cfg.MODEL.RES2NET = CN()
     cfg.MODEL.RES2NET.SCALES = 4
     cfg.MODEL.RES2NET.BASE_WIDTH = 26

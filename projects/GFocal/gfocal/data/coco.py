@@ -50,26 +50,27 @@ def register_coco_json(
 ) -> str:
     """Registers a COCO json in DatasetCatalog and MetadataCatalog.
 
-    The categories are read now; images and annotations are read and checked when the dataset is
-    loaded. The same call again changes nothing; the same name with other files replaces.
+    The categories are read now. Images and annotations are read and checked when the dataset is
+    loaded. The same call again changes nothing. A call with the same name and other files replaces
+    the dataset.
 
     Args:
         name: the dataset's name.
-        json_file: instances json; any category ids, also with gaps.
+        json_file: instances json. Its category ids may be any numbers, also with gaps.
         image_root: the folder that its file names are relative to.
-        num_classes: if given, the number of categories that the json must have.
+        num_classes: if given, the json must have this number of categories.
         on_invalid: "error": an invalid image or annotation is an error; "drop": it is left out, in
             training and in evaluation, and counted by reason in the log.
         same_categories_as: another json, whose category ids and names must be the same.
 
     Returns:
-        ``name``, so that a LazyCall of this function can stand where a dataset's name is expected.
+        ``name``. So a LazyCall of this function can take the place of a dataset's name.
 
     Raises:
         FileNotFoundError: the json or the folder is not there.
-        ValueError: no such path was given, not a COCO json, another number of categories, other
-            categories than ``same_categories_as``, or the name is that of a dataset that was not
-            registered here.
+        ValueError: a path was not given, the file is not a COCO json, the number of categories is
+            another, the categories differ from ``same_categories_as``, or a dataset that was not
+            registered here has the name.
     """
     if on_invalid not in ("error", "drop"):
         raise ValueError(f'on_invalid is {on_invalid!r}; expected "error" or "drop"')
@@ -92,11 +93,11 @@ def register_coco_json(
 
 @dataclasses.dataclass(frozen=True)
 class CocoLoader:
-    """What DatasetCatalog calls to load a dataset.
+    """Loads a dataset, when DatasetCatalog calls it.
 
     Attributes:
         json_file, image_root, on_invalid: see :func:`register_coco_json`.
-        prepare: makes the files where they are not there yet.
+        prepare: makes the files if they are not there yet.
     """
 
     json_file: str
@@ -114,13 +115,13 @@ class CocoLoader:
 
 
 def register_loader(name: str, loader: CocoLoader, categories: dict[int, str]) -> str:
-    """Registers a dataset whose categories, {id: name} by ascending id, are known.
+    """Registers a dataset with known categories, {id: name} by ascending id.
 
     Returns:
         ``name``.
 
     Raises:
-        ValueError: the name is that of a dataset that was not registered here.
+        ValueError: a dataset that was not registered here has the name.
     """
     classes = list(categories.values())
     ids = {key: index for index, key in enumerate(categories)}
@@ -147,19 +148,19 @@ def register_loader(name: str, loader: CocoLoader, categories: dict[int, str]) -
 def detection_dataset_dicts(
     names: str | Sequence[str], filter_empty: bool = True, crowds: str = "drop"
 ) -> list[dict[str, Any]]:
-    """Detectron2's ``get_detection_dataset_dicts``, after looking whether the files are there.
+    """Detectron2's ``get_detection_dataset_dicts``, with a check that the files are there.
 
     Args:
         names: registered datasets.
         filter_empty: leave out images without a box.
-        crowds: as the mapper's, :class:`gfocal.data.DetectionMapper`: with "drop" a crowd is no box
-            either, with "ignore" an image of crowds alone stays.
+        crowds: as in the mapper, :class:`gfocal.data.DetectionMapper`. With "drop" a crowd does not
+            count as a box; with "ignore" an image with crowds only stays.
 
     Returns:
         Detectron2's dataset dicts.
 
     Raises:
-        FileNotFoundError: a file of a dataset is not there; says how to point elsewhere.
+        FileNotFoundError: a file of a dataset is not there. The message says how to name another.
         ValueError: no such dataset, one is named twice, no image is left, or ``crowds`` is neither.
     """
     check_crowds(crowds)
@@ -191,7 +192,7 @@ def check_dataset_files(names: Iterable[str]) -> None:
     A dataset that is generated on first use is generated here.
 
     Raises:
-        FileNotFoundError: one is not there; says where it was looked for and how to change that.
+        FileNotFoundError: one is not there. The message names the place and says how to change it.
         ValueError: a dataset is not registered.
     """
     for name in names:

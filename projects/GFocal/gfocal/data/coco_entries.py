@@ -1,4 +1,4 @@
-"""Which images and annotations of a COCO json are valid, and what is wrong with the others.
+"""Which images and annotations of a COCO json are valid, and why the others are not.
 
 Units: boxes are XYWH, in pixels.
 """
@@ -22,7 +22,7 @@ _LARGEST = sys.float_info.max  # json has larger numbers: 1e400 is inf, and an i
 
 
 class Invalid:
-    """Collects what is wrong in one json, by reason."""
+    """Collects the invalid entries of one json, by reason."""
 
     def __init__(self, json_file: str):
         self.json_file = json_file
@@ -37,7 +37,7 @@ class Invalid:
             self.examples.append(example)
 
     def finish(self, on_invalid: str, num_images: int, num_annotations: int) -> None:
-        """Raises or logs, if there was anything."""
+        """Raises or logs, if there were any."""
         total = sum(sum(counts.values()) for counts in self.counts.values())
         if not total:
             return
@@ -64,9 +64,9 @@ def valid_images(
     """The valid images by id. Looks into each folder once, not for each file.
 
     Args:
-        records: the images of a json, with all fields and these of the right types.
+        records: the images of a json, with all fields, of the right types.
         image_root: the folder that the file names are relative to.
-        invalid: is told of the images that are left out.
+        invalid: gets the images that are left out.
     """
     folders = {os.path.dirname(record["file_name"]) for record in records}
     files = {folder: _listing(os.path.join(image_root, folder)) for folder in folders}
@@ -103,14 +103,14 @@ def valid_annotations(
     """The valid annotations, completed. Vectorised over annotations.
 
     Args:
-        records: the annotations of a json, with all fields and these of the right types.
+        records: the annotations of a json, with all fields, of the right types.
         images: the valid images by id.
-        all_image_ids: ids of the invalid ones too.
+        all_image_ids: ids of all images, also of the invalid ones.
         categories: {id: name}.
-        invalid: is told of the annotations that are left out.
+        invalid: gets the annotations that are left out.
 
     Returns:
-        The others, in the same order, as :class:`gfocal.data.coco_json.CocoJson` says.
+        The valid ones, in the same order, in the form of :class:`gfocal.data.coco_json.CocoJson`.
     """
     boxes = _box_array([record["bbox"] for record in records])
     bad = np.zeros(len(records), dtype=bool)
@@ -146,7 +146,7 @@ def _reasons(
     all_image_ids: set[Any],
     categories: dict[int, str],
 ) -> dict[str, Sequence[Any]]:
-    """{reason: for which of the records it is one to leave them out}; boxes are (n, 4)."""
+    """{reason: one truth value a record, whether it leaves it out}; boxes are (n, 4)."""
     nowhere = {"width": np.nan, "height": np.nan}  # comparisons with nan are false
     owners = [images.get(record["image_id"], nowhere) for record in records]
     width = np.array([owner["width"] for owner in owners], dtype=np.float64)
@@ -181,7 +181,7 @@ def _repeated(ids: list[Any]) -> list[bool]:
 
 
 def _box_array(rows: list[Any]) -> np.ndarray:
-    """(n, 4) float64; nan where a row is not four numbers."""
+    """(n, 4) float64; nan for a row that is not four numbers."""
     try:
         boxes = np.array(rows, dtype=np.float64)
         if boxes.shape == (len(rows), 4):

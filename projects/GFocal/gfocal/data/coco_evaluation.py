@@ -1,4 +1,4 @@
-"""Evaluation on the annotations of a COCO json as they were read and checked."""
+"""Evaluation on the checked annotations of a COCO json."""
 
 import contextlib
 import io
@@ -19,9 +19,9 @@ __all__ = ["coco_evaluator"]
 def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOEvaluator:
     """Builds Detectron2's COCOEvaluator, for Detectron2 with and without its compiled ops.
 
-    A dataset of :func:`register_coco_json` is evaluated on its checked annotations. That also
-    serves pycocotools, which ignores a box whose annotation id is 0 and stops where an annotation
-    has no "area".
+    A dataset of :func:`register_coco_json` is evaluated on its checked annotations. pycocotools
+    needs that too: it ignores a box with the annotation id 0, and stops at an annotation without
+    "area".
 
     Args:
         dataset_name: a registered dataset.

@@ -1,7 +1,7 @@
 """A COCO json, read once and checked as a whole.
 
-Detectron2's ``load_coco_json`` takes the annotations as they are: a box without area, a file that
-is not there or an annotation of an unknown image shows up much later, if at all. Here each message
+Detectron2's ``load_coco_json`` takes the annotations as they are. A box without area, a missing
+file or an annotation of an unknown image then shows up much later, or never. Here each message
 names the json, the image id and the annotation id.
 
 Units: boxes are XYWH, in pixels.
@@ -47,15 +47,15 @@ _OPTIONAL: _Types = {"area": (*_NUMBER, type(None)), "iscrowd": (*_NUMBER, type(
 
 
 class CocoJson(NamedTuple):
-    """What is valid in a COCO json, still in COCO's format.
+    """The valid content of a COCO json, still in COCO's format.
 
     Attributes:
         images: the image records, sorted by id.
         annotations: the annotations of these images, in the order of the file, with "bbox" as four
-            floats (XYWH, pixels) and "area" (bbox area where the file has none) and "iscrowd".
+            floats (XYWH, pixels), "area" (by default the area of the bbox) and "iscrowd".
         category_ids: the category ids in ascending order; the position is the class index.
         category_names: their names.
-        has_annotations: False for an image-only json, as of a test set whose truth is withheld.
+        has_annotations: False for a json with images only, such as a test set without truth.
     """
 
     images: list[dict[str, Any]]
@@ -68,11 +68,12 @@ class CocoJson(NamedTuple):
 def read_coco_json(json_file: str, image_root: str, on_invalid: str = "error") -> CocoJson:
     """Reads and checks a COCO instances json.
 
-    Invalid are: an image without a file or with the id of another; an annotation of an unknown
-    image or of one that was left out, of an unknown category, with the id of another, with a box
-    that is not four finite numbers, has no width or height or lies outside its image, with an area
-    that is negative or not finite, with an "iscrowd" that is neither 0 nor 1, or flagged "ignore"
-    (COCO's way is "iscrowd").
+    An image is invalid if its file is missing or another image has its id. An annotation is invalid
+
+    - if its image is unknown or was left out, its category is unknown, or another has its id;
+    - if its box is not four finite numbers, has no width or height, or lies outside its image;
+    - if its area is negative or not finite, or its "iscrowd" is neither 0 nor 1;
+    - if it has the flag "ignore" (COCO's way is "iscrowd").
 
     Args:
         json_file: the json.
@@ -117,7 +118,7 @@ def coco_num_classes(json_file: str) -> int:
 
 
 def read_categories(json_file: str) -> dict[int, str]:
-    """The categories {id: name} by ascending id; a json that did not change is read once."""
+    """The categories {id: name} by ascending id. An unchanged json is read only once."""
     path = PathManager.get_local_path(json_file)
     stat = os.stat(path) if os.path.isfile(path) else None
     return _categories_of(json_file, stat and (stat.st_mtime_ns, stat.st_size))
@@ -171,7 +172,7 @@ def _parse(json_file: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _paused_gc():
-    """Halves the time for a large json: it makes millions of objects, and no garbage."""
+    """Halves the time for a large json, which makes millions of objects and no garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -182,7 +183,7 @@ def _paused_gc():
 
 
 def _check_fields(records: list[dict[str, Any]], kind: str, json_file: str) -> None:
-    """Raises ValueError for a record that lacks a field, or has it in a wrong type."""
+    """Raises ValueError for a record without a field, or with a field of a wrong type."""
 
     def who(index: int) -> str:
         ids = (records[index].get("id", "missing"), records[index].get("image_id", "-"))

@@ -17,7 +17,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 def find_images(inputs: Iterable[str]) -> list[str]:
     """The image files that files, folders and patterns name, without repetition.
 
-    A file is taken whatever its name; of a folder, the files with an extension of images.
+    A file may have any name. In a folder, only files with an image's extension are taken.
 
     Raises:
         FileNotFoundError: one of them names no image.
@@ -36,10 +36,10 @@ def find_images(inputs: Iterable[str]) -> list[str]:
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
-    """A name for what is made of each image: the image's own without folder and extension.
+    """A name for each image's output: the image's name without folder and extension.
 
     Raises:
-        ValueError: two images would have the same.
+        ValueError: two images would have the same name.
     """
     names = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for name in names:
@@ -50,10 +50,10 @@ def output_names(paths: Sequence[str]) -> list[str]:
 
 
 def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray:
-    """Detectron2's ``read_image``, which for 16-bit grey clips all that is brighter than 255.
+    """Detectron2's ``read_image``, with 16-bit grey scaled. (Detectron2's clips it at 255.)
 
-    Such an image is divided by 257 and rounded, so that 65535 becomes 255. (A file that uses 12 of
-    its bits is dark then: it does not say what its white is.) Turned as its EXIF orientation says.
+    A 16-bit grey image is divided by 257 and rounded, so that 65535 becomes 255. (A file that uses
+    only 12 bits is then dark, because it does not name its white.) The EXIF orientation is applied.
 
     Args:
         path: an image file.
@@ -64,8 +64,8 @@ def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no image, or one whose pixels have no faithful value in 8 bits: floating-point
-            ones, and integers beyond 16 bits.
+        ValueError: not an image, or pixels that do not fit into 8 bits: floating-point ones, and
+            integers beyond 16 bits.
     """
     try:
         return read_pixels(os.fspath(path), format)

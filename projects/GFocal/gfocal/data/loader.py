@@ -1,10 +1,10 @@
-"""Training batches that can be taken up again: each is a function of a seed and of its number.
+"""Training batches that a resume can continue: each is a function of a seed and of its number.
 
-Detectron2's loader keeps its place in processes that nobody can ask: the order of images in a
+Detectron2's loader keeps its state in places that nobody can read: the order of images in a
 generator, half-filled batches of upright and of wide images, and the random numbers of
-augmentations in each worker. Here the images of a batch are chosen before they are read, and the
-random numbers of an image are seeded by its place in the stream. So the batches do not depend on
-the number of workers, and going on after batch n means to skip n batches of indices.
+augmentations in each loader process. Here the images of a batch are chosen before they are read,
+and an image's random numbers are seeded by its place in the stream. So the batches do not depend on
+the number of loader processes. To continue after batch n, n batches of indices are skipped.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class TrainLoader:
     """Endless batches of mapped dataset dicts, see :func:`build_train_loader`.
 
     Attributes:
-        num_batches: how many have been handed out.
+        num_batches: number of batches so far.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TrainLoader:
     ):
         self.is_wide = _is_wide(dataset) if aspect_ratio_grouping else np.zeros(len(dataset), bool)
         if isinstance(dataset, list):
-            dataset = DatasetFromList(dataset, copy=False)  # one copy for all workers
+            dataset = DatasetFromList(dataset, copy=False)  # one copy for all loader processes
         self.dataset = dataset
         self.mapper = mapper
         self.sampler = sampler
@@ -66,8 +66,8 @@ class TrainLoader:
         self.num_batches = 0
 
     def __iter__(self) -> Iterator[list[Any]]:
-        # A generator: nothing starts before the first batch is asked for, when it is known where.
-        # The workers load single images: a queue of whole batches would fill the shared memory.
+        # A generator: it starts at the first batch, when the place in the stream is known.
+        # The processes load single images: a queue of whole batches would fill the shared memory.
         loader = DataLoader(
             _Mapped(self.dataset, self.mapper, self.seed),
             sampler=itertools.chain.from_iterable(self._indices(skip=self.num_batches)),
@@ -86,7 +86,8 @@ class TrainLoader:
         )
 
     def _indices(self, skip: int) -> Iterator[list[tuple[int, int]]]:
-        """Batches of (place in the stream of all workers, index), without the first ``skip``."""
+        """Batches of (place in the stream, index), without the first ``skip``. The stream is that
+        of all training processes together."""
         rank, world_size = comm.get_rank(), comm.get_world_size()
         groups: tuple[list, list] = ([], [])
         for count, index in enumerate(self.sampler):
@@ -100,7 +101,7 @@ class TrainLoader:
                 group.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the place in the stream. The same for all workers."""
+        """Returns the place in the stream. It is the same for all training processes."""
         return {
             "num_batches": self.num_batches,
             "total_batch_size": self.batch_size * comm.get_world_size(),
@@ -110,7 +111,7 @@ class TrainLoader:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where another loader was. Batches that have begun are not concerned."""
+        """Continues from the place of another loader. Batches already begun do not change."""
         if state_dict["num_images"] != len(self.dataset):
             logging.getLogger(__name__).warning(
                 f"The checkpoint's training set had {state_dict['num_images']} images, this one "
@@ -137,22 +138,22 @@ def build_train_loader(
 
     Args:
         dataset: dataset dicts, or a map-style dataset of them.
-        mapper: makes the model's input of a dataset dict; where it answers None, another image is
+        mapper: turns a dataset dict into the model's input. If it answers None, another image is
             taken.
-        sampler: endless indices; by default a TrainingSampler. The place in it is resumed, its
-            state only where that is a ``_seed`` as in Detectron2's TrainingSampler and
-            RepeatFactorTrainingSampler.
+        sampler: endless indices; by default a TrainingSampler. A resume continues from the place in
+            it. Its state is resumed only if that is a ``_seed``, as in Detectron2's TrainingSampler
+            and RepeatFactorTrainingSampler.
         total_batch_size: images a step, over all processes.
         aspect_ratio_grouping: put upright and wide images into separate batches; needs a list of
             dicts with "width" and "height".
-        num_workers: processes that load batches; does not change the batches.
-        seed: of the order of images and of the augmentations; by default drawn, the same one for
-            all processes.
+        num_workers: processes that load images; their number does not change the batches.
+        seed: of the order of images and of the augmentations. By default it is drawn, one for all
+            training processes.
 
     Raises:
         ValueError: no images, a batch size that is not a multiple of the number of processes, or
-            no sizes to group by.
-        TypeError: images to be grouped that are not in a list.
+            no sizes for the grouping.
+        TypeError: the dataset is not a list, but images are to be grouped.
     """
     world_size = comm.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
@@ -176,7 +177,7 @@ def build_train_loader(
 
 
 class _Mapped(Dataset):
-    """Maps the image of a (place in the stream, index), with random numbers of its own."""
+    """Maps the image of a (place in the stream, index). Its random numbers depend on the place."""
 
     def __init__(self, dataset: Images, mapper: Callable, seed: int):
         self.dataset = dataset

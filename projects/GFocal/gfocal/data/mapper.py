@@ -24,20 +24,20 @@ __getattr__ = moved_names(__name__)
 
 
 class DetectionMapper(DatasetMapper):
-    """Detectron2's DatasetMapper for detectors of boxes: the same images and instances, and besides
+    """Detectron2's DatasetMapper for detectors of boxes, with these differences:
 
     - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`.read_image`;
-    - an image whose shorter side ResizeShortestEdge would round to 0 pixels keeps one;
-    - crowds can be told to the model, as regions that are no background;
-    - whatever goes wrong is one error that names the image.
+    - a shorter side that ResizeShortestEdge would round to 0 pixels keeps one pixel;
+    - the model can get crowds, as regions without background;
+    - every failure is one error that names the image.
 
     Args:
         is_train: keep the annotations.
         augmentations: augmentations or deterministic transforms.
         image_format: order of the channels, see :func:`.read_image`.
         crowds: "drop": annotations with iscrowd=1 are left out. "ignore": their boxes become the
-            image's "ignore_regions", in which :class:`gfocal.detectors.GFL` has no background. (A
-            validation loss reads the test mapper's.) In yacs INPUT.CROWDS.
+            image's "ignore_regions", in which :class:`gfocal.detectors.GFL` has no background. (The
+            validation loss uses the test mapper's ``crowds``.) In yacs INPUT.CROWDS.
 
     Raises:
         ValueError: ``crowds`` is neither, or a yacs config asks for masks, keypoints or proposals.
@@ -86,7 +86,7 @@ class DetectionMapper(DatasetMapper):
 
         Raises:
             FileNotFoundError: there is no such image file.
-            ValueError: anything else; from a worker process too, as it takes a message only.
+            ValueError: any other failure. (A loader process can send its message too.)
         """
         try:
             return self._map(dataset_dict)
@@ -127,10 +127,10 @@ class DetectionMapper(DatasetMapper):
 def without_empty_resize(
     augmentations: Sequence[T.Augmentation | T.Transform],
 ) -> list[T.Augmentation | T.Transform]:
-    """The augmentations, such that ResizeShortestEdge leaves a side of one pixel at least.
+    """The augmentations, with a ResizeShortestEdge that leaves a side of at least one pixel.
 
-    To keep 5000 x 1 below max_size=1333, Detectron2's shrinks the shorter side to 0 pixels. (One
-    inside another augmentation, as RandomApply, is left as it is.)
+    Detectron2's shrinks a side to 0 pixels to keep 5000 x 1 below max_size=1333. (A
+    ResizeShortestEdge inside another augmentation, such as RandomApply, is left as it is.)
     """
     return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
 
@@ -156,7 +156,7 @@ class _NonEmptyResize(T.Augmentation):
 
 
 def check_crowds(crowds: str) -> None:
-    """Raises ValueError for what :class:`DetectionMapper` cannot do with crowds."""
+    """Raises ValueError unless ``crowds`` is a value that :class:`DetectionMapper` knows."""
     if crowds not in ("drop", "ignore"):
         raise ValueError(
             f'crowds (INPUT.CROWDS in a yacs config) is {crowds!r}; expected "drop" or "ignore"'

@@ -1,4 +1,4 @@
-"""What the messages about datasets have in common."""
+"""Parts of the messages about datasets."""
 
 import os
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["HOW_TO_POINT", "absolute_path", "shorten"]
 
-# What an error about a missing path can tell, whichever config it comes from.
+# A hint for errors about a missing path, for every kind of config.
 HOW_TO_POINT = (
     "For a dataset of your own use configs/quick_start/custom_coco.py with the overrides "
     "data.train_json=... data.train_images=... data.val_json=... data.val_images=..."
@@ -14,12 +14,12 @@ HOW_TO_POINT = (
 
 
 def absolute_path(path: str) -> str:
-    """Returns a path as it can be looked for from any folder; a URL as it is."""
+    """Returns the absolute path; a URL is returned as it is."""
     return path if "://" in path else os.path.abspath(path)
 
 
 def shorten(values: Iterable[Any], limit: int = 20) -> str:
-    """Returns the first values, and how many there are if these are not all."""
+    """Returns the first values, and the number of all if there are more."""
     values = [str(value) for value in values]
     rest = f", ... ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(values[:limit]) + rest if values else "none"

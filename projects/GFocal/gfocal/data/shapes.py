@@ -2,11 +2,11 @@
 
 Each image has a textured background and a few shapes, later ones in front of earlier ones. A
 shape has a class, a size, a rotation, a texture and an edge that is sharp or blurred over some
-pixels. Everything about an image follows from (seed, split, index) alone.
+pixels. An image depends on (seed, split, index) only.
 
-A box is tight around what is visible of its shape: the pixels where the shape is at least half
-opaque and no later shape is. Each shape that is drawn is annotated, and at least
-``MIN_VISIBLE`` of each one's pixels are visible: positions that would hide more are not used.
+A box is tight around the visible pixels of its shape: there the shape is at least half opaque, and
+no later shape is. Each drawn shape is annotated. At least ``MIN_VISIBLE`` of its pixels are
+visible; positions that would hide more are not used.
 
 Units: pixels; pixel (x, y) covers [x, x + 1) x [y, y + 1). Colours are in 0..255.
 """
@@ -77,7 +77,7 @@ def register_shapes(
         seed: another one gives other images.
 
     Returns:
-        the dataset's name, so that a LazyCall of this function can stand where one is expected.
+        the dataset's name. So a LazyCall of this function can take the place of a name.
 
     Raises:
         ValueError: an unknown split, or a number out of range.
@@ -187,8 +187,8 @@ def draw(split: str, index: int, *, image_size: int = 192, seed: int = 0) -> Dra
 def _place(
     rng: np.random.Generator, label: int, visible: np.ndarray, areas: list[int]
 ) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """Finds a place for a shape: its opacity on a patch, and the patch's top left; None if there
-    is none that leaves enough of the earlier shapes visible."""
+    """Finds a place for a shape that leaves enough of the earlier shapes visible. Returns its
+    opacity on a patch, and the patch's top left; None if there is no such place."""
     size = len(visible)
     diameter = np.exp(rng.uniform(*np.log(_DIAMETER)))
     softness = rng.uniform(0.06, 0.24) * diameter if rng.random() < _BLURRED else 1.0
@@ -210,8 +210,8 @@ def _place(
 def _opacity(
     label: int, diameter: float, softness: float, angle: float, center: np.ndarray, size: int
 ) -> np.ndarray:
-    """(size, size) opacity: it falls from 1 to 0 over ``softness`` pixels across the edge, which
-    for one pixel is anti-aliasing."""
+    """(size, size) opacity. It falls from 1 to 0 over ``softness`` pixels across the edge; one
+    pixel is anti-aliasing."""
     x, y = np.arange(size) + 0.5 - center[0], (np.arange(size) + 0.5 - center[1])[:, None]
     radius = diameter / 2
     if CLASSES[label] == "circle":
@@ -275,7 +275,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _paint(rng: np.random.Generator, shape: tuple[int, ...], behind: np.ndarray) -> np.ndarray:
-    """(h, w, 3) a shape's surface: a colour that differs from what is behind, with a texture."""
+    """(h, w, 3) a shape's surface: a colour that differs from the one behind it, with a texture."""
     while True:
         colour = rng.uniform(20.0, 235.0, 3)
         if np.abs(colour - behind).mean() > 40.0:

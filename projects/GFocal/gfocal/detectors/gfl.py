@@ -1,4 +1,4 @@
-"""The detector: a backbone, a head, and the dense core that trains and reads them."""
+"""The detector: a backbone, a head, and the dense core with losses and post-processing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -50,13 +50,15 @@ def _number(name: str) -> property:
 @META_ARCH_REGISTRY.register()
 class GFL(DenseCore):
     """Generalized Focal Loss v1 (https://arxiv.org/abs/2006.04388) and v2
-    (https://arxiv.org/abs/2011.12885): a one-stage dense detector. The parameters are in
-    ``backbone`` and ``head``; what they say is trained and read by :class:`DenseCore`.
+    (https://arxiv.org/abs/2011.12885): a one-stage dense detector.
+
+    The parameters are in ``backbone`` and ``head``. :class:`DenseCore` turns their predictions into
+    losses or detections.
 
     Args:
         backbone: a Detectron2 backbone.
-        head: a :class:`GFLHead` or what answers ``DensePredictions`` and has ``num_classes``,
-            ``num_levels`` and ``box_representation``.
+        head: a :class:`GFLHead`, or another module that answers ``DensePredictions`` and has
+            ``num_classes``, ``num_levels`` and ``box_representation``.
         head_in_features: names of the backbone's maps given to the head, finest first.
         anchor_generator: a Detectron2 anchor generator with one anchor a location. The released
             models use side 8 * stride and offset 0.0.
@@ -68,22 +70,24 @@ class GFL(DenseCore):
         test_topk_candidates: at most so many candidates a level.
         test_nms_thresh: IoU above which NMS drops the lower-scored box of a class.
         max_detections_per_image: at most so many detections.
-        postprocess: another one than :class:`NMSPostProcess` of the four numbers above, called as
-            ``postprocess(anchors, predictions, image_sizes)``. It has its own numbers.
+        postprocess: called as ``postprocess(anchors, predictions, image_sizes)``. By default
+            :class:`NMSPostProcess` with the four numbers above. Another one has its own numbers.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         vis_period: iterations between training pictures in the event storage; 0 for none.
-        draw_training: what draws them, see :class:`gfocal.modeling.observers.TrainingPictures`.
+        draw_training: the function that draws them, see
+            :class:`gfocal.modeling.observers.TrainingPictures`.
         statistics_period: iterations between looks at the targets, see
             :class:`gfocal.modeling.statistics.TargetStatistics`; 0 for none.
-        input_format: order of the channels the data loader delivers, "RGB" or "BGR". The configs'
-            data loaders and the Predictor read it here; the model itself only draws with it.
-        observers: of training steps, beside those of the two periods; see observers.py.
+        input_format: order of the data loader's channels, "RGB" or "BGR". The configs' data loaders
+            and the Predictor read it here; the model itself only draws with it.
+        observers: further observers of training steps, beside those of the two periods; see
+            observers.py.
 
     Raises:
-        TypeError: if the head lacks what is read of it.
+        TypeError: if the head lacks an attribute that is read.
         ValueError: if the parts do not fit together: the head's ``num_classes``, ``num_levels`` or
             box representation, the loss terms, the backbone's features, the anchor generator's
-            levels; or if numbers are given beside a ``postprocess`` that has its own.
+            levels. Also if numbers are given together with a ``postprocess``, which has its own.
     """
 
     pixel_mean: torch.Tensor
@@ -201,7 +205,7 @@ class GFL(DenseCore):
         return self.backbone, cast("nn.Module", self.head)
 
     def cast_networks(self, dtype: torch.dtype) -> None:
-        """Lets backbone and head compute in a precision; boxes and scores stay in float32."""
+        """Lets backbone and head compute in another precision; boxes and scores stay in float32."""
         for network in self.networks():
             network.to(dtype)
         # The bins of the representation are no weights.
@@ -212,8 +216,8 @@ class GFL(DenseCore):
         Args:
             batched_inputs: one dict an image, as Detectron2's ``DatasetMapper`` makes them:
                 "image" (C, H, W), "instances" with gt_boxes and gt_classes (in training),
-                "height" and "width" of the wanted output (in inference). Optional in training are
-                "ignore_regions", ``Boxes`` in which there is no background, see
+                "height" and "width" of the wanted output (in inference). In training a dict may
+                have "ignore_regions", ``Boxes`` with no background inside, see
                 :func:`gfocal.modeling.matchers.ignore_background_inside`.
 
         Returns:
@@ -241,7 +245,7 @@ class GFL(DenseCore):
     def forward_dense(
         self, batched_inputs: list[dict[str, Any]]
     ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
-        """What the network says at every location, before matching or post-processing."""
+        """The network's predictions at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
         features = self.features(images.tensor)
         return images, self.anchors(features), self.head(features)
@@ -300,7 +304,7 @@ class GFL(DenseCore):
 
 
 def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:
-    """The part that was given, or NMSPostProcess of the numbers."""
+    """The given part, or an NMSPostProcess with the numbers."""
     if given is None:
         return NMSPostProcess(**numbers)
     defaults = vars(NMSPostProcess())

@@ -1,6 +1,6 @@
 """The joint representation on another detector: Detectron2's RetinaNet trained with QFL.
 
-It is also the example of how a detector of one's own gets QFL: one method is overridden.
+It is also an example for a detector of your own: to get QFL, it overrides one method.
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Eq. 2 and Table 1b.
 
 N images, R anchors over all levels (several a location), K classes, M positive anchors of the
@@ -33,12 +33,12 @@ class QFLRetinaNet(RetinaNet):
     """RetinaNet whose class score is also the quality of the box (Table 1b).
 
     Anchors, matcher, box regression, normaliser and inference are RetinaNet's. Its focal loss
-    becomes QFL: the label of a positive anchor at its class is the IoU of the box that it predicts
-    now with its ground truth, instead of 1.
+    becomes QFL: the label of a positive anchor at its class is no longer 1, but the IoU of its
+    predicted box with its ground truth.
 
     Args:
         qfl_beta: exponent of QFL's modulating factor; 0 or at least 1.
-        kwargs: RetinaNet's own. ``focal_loss_alpha`` and ``focal_loss_gamma`` are not read.
+        kwargs: RetinaNet's arguments. ``focal_loss_alpha`` and ``focal_loss_gamma`` are not read.
 
     Raises:
         ValueError: if ``qfl_beta`` is another number.
@@ -52,7 +52,7 @@ class QFLRetinaNet(RetinaNet):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        """RetinaNet's keys, and MODEL.GFL.QFL_BETA where ``add_gfocal_config`` added it."""
+        """RetinaNet's keys, and MODEL.GFL.QFL_BETA if ``add_gfocal_config`` added it."""
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
             kwargs["qfl_beta"] = cfg.MODEL.GFL.QFL_BETA
@@ -68,11 +68,11 @@ class QFLRetinaNet(RetinaNet):
     ) -> dict[str, Tensor]:
         """
         Args:
-            anchors: those of each level, R in all.
-            pred_logits: a level each, (N, R_level, K).
-            gt_labels: an image each, (R,): 0..K-1 a class, K background, -1 ignored.
-            pred_anchor_deltas: a level each, (N, R_level, 4), as ``box2box_transform`` reads them.
-            gt_boxes: an image each, (R, 4); read at positive anchors only.
+            anchors: one ``Boxes`` a level, R anchors in all.
+            pred_logits: one (N, R_level, K) a level.
+            gt_labels: one (R,) an image: 0..K-1 a class, K background, -1 ignored.
+            pred_anchor_deltas: one (N, R_level, 4) a level, as ``box2box_transform`` reads them.
+            gt_boxes: one (R, 4) an image; read at positive anchors only.
 
         Returns:
             ``loss_cls`` and ``loss_box_reg``: scalars, sums over the batch divided by RetinaNet's
@@ -83,7 +83,7 @@ class QFLRetinaNet(RetinaNet):
         image_idxs, anchor_idxs = foreground.nonzero(as_tuple=True)  # (M,) each
         num_foreground = len(image_idxs)
         get_event_storage().put_scalar("num_pos_anchors", num_foreground / len(labels))
-        # Detectron2 0.5 and main keep it in the same attribute and start at the same number, but
+        # Detectron2 0.5 and main keep it in the same attribute, and start at the same number. But
         # only 0.5 has it from the beginning, and only main has a method for it.
         old = getattr(self, "loss_normalizer", 100)
         self.loss_normalizer = 0.9 * old + 0.1 * max(num_foreground, 1)

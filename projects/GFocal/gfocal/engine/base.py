@@ -1,4 +1,4 @@
-"""What the LazyConfig and the yacs trainer share."""
+"""The common base of the LazyConfig trainer and the yacs trainer."""
 
 import functools
 import itertools
@@ -63,7 +63,7 @@ class BaseTrainer(DefaultTrainer):
     a loader of :func:`gfocal.data.build_train_loader`.
     """
 
-    # Loads the weights that a training starts from; not those of a resume.
+    # Loads a training's initial weights; not those of a resume.
     initial_checkpointer: type[Checkpointer] = GFLCheckpointer
 
     iter: int  # of Detectron2's TrainerBase, as the next two
@@ -84,7 +84,7 @@ class BaseTrainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
         Raises:
-            ValueError: the checkpoint is not one of this trainer.
+            ValueError: the checkpoint is not from this trainer.
         """
         load_training_state(self._trainer, self._random_states, state_dict)
         TrainerBase.load_state_dict(self, state_dict)
@@ -94,15 +94,15 @@ class BaseTrainer(DefaultTrainer):
         """Continues from the last checkpoint in the output folder, or loads the initial weights.
 
         Args:
-            resume: with True and a checkpoint in the output folder: load all that it holds and go
-                on after it. Otherwise only the weights that the config names, if any, and start at
-                iteration 0. ``initial_checkpointer`` says what they may be: a whole
-                detector's, or a backbone's.
+            resume: True, with a checkpoint in the output folder: load all that it holds, and
+                continue after it. Otherwise load only the weights that the config names, if any,
+                and start at iteration 0. ``initial_checkpointer`` decides which files these may be:
+                of a whole detector, or of a backbone.
 
         Raises:
             FileNotFoundError: the weight file does not exist.
-            ValueError: it is a backbone's, and of another one; or the checkpoint is of another
-                model or optimizer, holds weights alone, or is beyond the last iteration.
+            ValueError: the file is of another backbone; or the checkpoint is of another model or
+                optimizer, holds weights only, or is beyond the last iteration.
         """
         checkpointer = self.checkpointer
         if resume and checkpointer.has_checkpoint():
@@ -126,7 +126,7 @@ class BaseTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[hooks.HookBase | None]:
         """Returns the default hooks: timing, learning rate, averaged weights, checkpoints,
-        evaluation, writers. README.md beside this file says why in this order."""
+        evaluation, writers. README.md beside this file explains the order."""
         options = train_options(self.cfg)
         self._build_ema_and_best(options)
         self._checkpoint_hook = CheckpointHook(
@@ -190,18 +190,18 @@ class BaseTrainer(DefaultTrainer):
     def before_train(self) -> None:
         if self.start_iter == 0 and comm.is_main_process():
             self.checkpointer.forget_last_checkpoint()
-        self._random_states.restore()  # for the checkpoint of a stop before the first step
+        self._random_states.restore()  # for the checkpoint, if it stops before the first step
         try:
             super().before_train()
         except StopTraining as stop:
-            self.iter = stop.iteration  # where the hooks' after_train and the last files belong
+            self.iter = stop.iteration  # the hooks' after_train and the last files belong to it
             raise
-        plain(self.state_dict(), "trainer")  # says now what no checkpoint could be resumed with
+        plain(self.state_dict(), "trainer")  # refuses now a state that no checkpoint can hold
         self._random_states.restore()
         self._random_states.forget()
 
     def after_train(self) -> None:
-        # One more than that when a finished run was resumed.
+        # It is max_iter + 1 after the resume of a finished run.
         self.iter = min(self.iter, self.max_iter)
         super().after_train()
         if self.iter >= self.max_iter:
@@ -222,8 +222,8 @@ class BaseTrainer(DefaultTrainer):
         """Trains and evaluates.
 
         Returns:
-            the last evaluation's results, {task: {metric: value}}, of averaged weights under "ema"
-            and the losses of `train.validation_loss` under "validation"; None where there was no
+            the last evaluation's results, {task: {metric: value}}. Those of averaged weights are
+            under "ema", the losses of `train.validation_loss` under "validation". None without an
             evaluation.
         """
         try:
@@ -234,7 +234,7 @@ class BaseTrainer(DefaultTrainer):
 
     def _end_early(self, stop: StopTraining) -> None:
         logging.getLogger(__name__).info(f"Stopped after iteration {stop.iteration}: {stop.reason}")
-        # The final checkpoint is there where it is what was resumed.
+        # If the final checkpoint itself was resumed, it is there.
         if not (stop.at_resume and self._checkpoint_hook.final_is_last()):
             self._checkpoint_hook.save_final(stop.iteration)
         self._save_ema(stop.iteration)
@@ -246,7 +246,7 @@ class BaseTrainer(DefaultTrainer):
     def evaluate(cls, cfg: Config, resume: bool = False, fast: bool = False) -> dict[str, Any]:
         """Builds the model, loads its weights and evaluates it.
 
-        The metrics are added to metrics.json in the output folder, as training adds them.
+        The metrics are added to metrics.json in the output folder, as in a training.
 
         Args:
             cfg: the config; it names the weights.
@@ -257,8 +257,8 @@ class BaseTrainer(DefaultTrainer):
             {task: {metric: value}}.
 
         Raises:
-            ValueError: no weights to evaluate, or weights of another model; ``fast`` and a model
-                that does not offer it (:class:`gfocal.export.Optimizable`).
+            ValueError: no weights to evaluate, weights of another model, or ``fast`` with a model
+                that cannot be optimized (:class:`gfocal.export.Optimizable`).
             FileNotFoundError: the weight file does not exist.
         """
         return evaluate(cls, cfg, resume=resume, fast=fast)

@@ -1,4 +1,4 @@
-"""The best checkpoint and the end of a training that no longer gets better."""
+"""The best checkpoint, and the early stop of a training that no longer gets better."""
 
 import logging
 import math
@@ -13,16 +13,17 @@ __all__ = ["BestMetric"]
 
 
 class BestMetric(HookBase):
-    """Remembers the best value of a metric, saves the weights that gave it, and tells when it has
-    not improved for long.
+    """Remembers the best value of a metric, saves its weights, and tells when the metric has not
+    improved for long.
 
     Args:
         metric: name in the flattened results, e.g. "bbox/AP"; "ema/bbox/AP" for the averaged
             weights; "validation/total_loss".
-        mode: "max" or "min", what is better.
-        patience: evaluations without a better value after which to stop; 0 for never. Those
-            before the first finite value do not count: the AP of a model without detections is nan.
-        save: called with ("model_best", metric's value) when there is a better one.
+        mode: "max" or "min": which values are better.
+        patience: the training stops after this number of evaluations without a better value; 0 for
+            never. Evaluations before the first finite value do not count: the AP of a model without
+            detections is nan.
+        save: called with ("model_best", metric's value) at each better value.
 
     Raises:
         ValueError: another mode, a negative patience, or a patience without a metric.
@@ -61,7 +62,7 @@ class BestMetric(HookBase):
             self.count_since += 1
 
     def should_stop(self) -> bool:
-        """Whether the training should end. The main process decides; all must ask together."""
+        """Whether the training should end. The main process decides; all processes must call it."""
         return comm.all_gather(0 < self.patience <= self.count_since)[0]
 
     @property

@@ -13,15 +13,15 @@ __all__ = ["EMAHook"]
 class EMAHook(HookBase):
     """An exponential moving average of the weights and of the statistics of batch norm.
 
-    It starts as the weights after its first step. After n steps it keeps
-    ``min(decay, (1 + n) / (10 + n))`` of itself at each, so that its start is soon forgotten.
+    It starts with the weights after its first step. After n steps it keeps
+    ``min(decay, (1 + n) / (10 + n))`` of itself at each step, so that it soon forgets its start.
 
     Args:
-        model: whose weights; without DistributedDataParallel.
+        model: the model in training, without DistributedDataParallel.
         decay: in (0, 1).
 
     Attributes:
-        model: with the averaged weights.
+        model: a copy with the averaged weights.
 
     Raises:
         ValueError: ``decay`` is not in (0, 1).
@@ -45,7 +45,8 @@ class EMAHook(HookBase):
         return self._average.module
 
     def before_train(self) -> None:
-        # The weights have been loaded since; a checkpoint without an average brings none either.
+        # The model's weights were loaded after __init__. A checkpoint without an average leaves the
+        # old ones here.
         if self._average.n_averaged == 0:
             self.model.load_state_dict(self._source.state_dict())
 

@@ -37,10 +37,10 @@ def evaluate(
     """Evaluates what a config names, see :meth:`gfocal.engine.base.BaseTrainer.evaluate`.
 
     Args:
-        trainer: whose ``build_model`` and ``test`` are called.
+        trainer: its ``build_model`` and ``test`` are called.
         cfg: the config.
-        resume: the last checkpoint in the output folder instead, if there is one.
-        fast: optimized for inference.
+        resume: evaluate the last checkpoint in the output folder instead, if there is one.
+        fast: optimize the model for inference.
     """
     output_dir, weights, _ = config_settings(cfg)
     model = trainer.build_model(cfg)
@@ -73,9 +73,9 @@ def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) ->
 
 @contextlib.contextmanager
 def evaluation_leaves_no_trace(model: nn.Module) -> Iterator[None]:
-    """What runs inside changes neither the random states nor a module's mode. Inside, all processes
-    have the buffers of the main one, which are those that it saves: without synchronisation each
-    has its own statistics of batch norm."""
+    """Code inside it changes neither the random states nor a module's mode. Inside it, all
+    processes have the buffers of the main process, which saves them. (Otherwise each process has
+    its own statistics of batch norm.)"""
     modes = [(module, module.training) for module in model.modules()]
     own = []
     if comm.get_world_size() > 1:

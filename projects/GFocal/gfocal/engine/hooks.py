@@ -1,5 +1,5 @@
-"""What makes a resume exact beside the state of the training itself: metrics, their writing, and
-evaluations."""
+"""Hooks that make a resume exact, beside the state of the training itself: metrics, their writing,
+and evaluations."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ __getattr__ = moved_names(__name__)
 
 
 class StopTraining(BaseException):
-    """Ends a training that has nothing more to gain. No Exception, as it is no failure: Detectron2
-    logs a traceback for those.
+    """Ends a training early. It does not derive from Exception, because it is not a failure:
+    Detectron2 logs a traceback for each Exception.
 
     Args:
-        iteration: the last one that was done, from 0 on.
+        iteration: the last step that was done, from 0 on.
         reason: for the log.
-        at_resume: whether it was done before the resume, so that this run does no step.
+        at_resume: whether that step was done before the resume. This run then does no step.
     """
 
     def __init__(self, iteration: int, reason: str, *, at_resume: bool):
@@ -38,17 +38,17 @@ class StopTraining(BaseException):
 class EvaluationHook(EvalHook):
     """Detectron2's EvalHook, exact over a resume, with a count of evaluations for the best one.
 
-    A checkpoint is written before the evaluation of its iteration. A resume makes up for that one.
-    It also ends a training again that had come to its early stop. After a failure there is no
-    evaluation.
+    A checkpoint is written before the evaluation of its iteration. So a resume first runs that
+    evaluation. If the training had reached its early stop, the resume ends it again. After a
+    failure there is no evaluation.
 
     Attributes:
-        last: the iteration last evaluated; -1 for none.
+        last: the last evaluated iteration; -1 for none.
 
     Args:
         period: iterations between evaluations; 0 for one at the end only.
-        function: evaluates, {task: {metric: value}}.
-        best: gets the results on the main process, once each, and is then asked whether to stop.
+        function: evaluates; returns {task: {metric: value}}.
+        best: gets each result once, on the main process, and then decides whether to stop.
 
     Raises:
         StopTraining: after an evaluation, or before the first step of a resumed training.
@@ -121,8 +121,8 @@ class EvaluationHook(EvalHook):
 
 
 class MetricsHook(HookBase):
-    """Carries the last values of each metric over a resume, so that what is written is what an
-    uninterrupted training writes: medians."""
+    """Carries the last values of each metric over a resume. The written medians are then those of
+    an uninterrupted training."""
 
     WINDOW = 20  # of Detectron2's writers
 
@@ -137,7 +137,7 @@ class MetricsHook(HookBase):
         for name, history in storage.histories().items():
             smoothed = storage.smoothing_hints()[name]
             values = history.values()[-self.WINDOW if smoothed else -1 :]
-            # Of what is not smoothed, the value of this iteration; one before has been written.
+            # Without smoothing only this iteration's value counts; earlier ones are written.
             if smoothed or values[0][1] == storage.iter:
                 values = [(float(x), int(iteration)) for x, iteration in values]
                 state[name] = {"values": values, "smoothed": smoothed}
@@ -158,13 +158,13 @@ class MetricsHook(HookBase):
 
 
 class WriterHook(PeriodicWriter):
-    """Detectron2's PeriodicWriter, which also writes after each evaluation, and after a resume what
-    was to be written after the checkpoint.
+    """Detectron2's PeriodicWriter, which also writes after each evaluation. After a resume it
+    writes the line that was due after the checkpoint.
 
     Args:
         writers: to the terminal, to metrics.json, to TensorBoard.
         period: iterations between lines.
-        evaluation: whose iterations are written too.
+        evaluation: its iterations are written too.
     """
 
     def __init__(self, writers: list[EventWriter], period: int, evaluation: EvaluationHook):
@@ -186,7 +186,7 @@ class WriterHook(PeriodicWriter):
 
 @contextlib.contextmanager
 def at_last_iteration(trainer: TrainerBase) -> Iterator[None]:
-    """Inside, it is the iteration after which the checkpoint was written that is resumed."""
+    """Inside it, the trainer is at the iteration of the resumed checkpoint."""
     start = trainer.start_iter
     trainer.iter = trainer.storage.iter = start - 1
     try:

@@ -14,11 +14,11 @@ __all__ = ["launch"]
 
 
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Runs ``main(args)`` in as many processes as asked for.
+    """Runs ``main(args)`` in one process or in many.
 
-    Under torchrun this is one of its processes already: they join, by NCCL on GPUs, by gloo on
-    CPUs (``--num-gpus 0``, or a machine without a GPU). Otherwise Detectron2's ``launch`` starts a
-    process for each of ``--num-gpus``.
+    Under torchrun this is already one of its processes. They join by NCCL on GPUs, and by gloo on
+    CPUs (``--num-gpus 0``, or a machine without a GPU). Otherwise Detectron2's ``launch`` starts
+    ``--num-gpus`` processes.
 
     Args:
         main: the function.
@@ -47,7 +47,7 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
 
 
 def _create_local_process_group(size: int) -> None:
-    """The processes of each machine, which Detectron2's get_local_rank asks for."""
+    """Makes the group of each machine's processes. Detectron2's get_local_rank needs it."""
     if hasattr(comm, "create_local_process_group"):  # not in Detectron2 0.5
         comm.create_local_process_group(size)
         return

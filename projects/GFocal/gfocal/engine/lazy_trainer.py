@@ -1,8 +1,8 @@
 """A DefaultTrainer whose cfg is a LazyConfig.
 
-What one does with DefaultTrainer works the same: subclass it, override one builder, add hooks. The
-config is what Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optimizer`,
-`lr_multiplier`, `dataloader.{train,test,evaluator}` and `train`.
+It is used as DefaultTrainer is: subclass it, override one builder, add hooks. The config has the
+keys that Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optimizer`, `lr_multiplier`,
+`dataloader.{train,test,evaluator}` and `train`.
 """
 
 import copy
@@ -44,7 +44,7 @@ _TEST_NAMES = "dataloader.test.dataset.names"
 
 
 class LazyTrainer(BaseTrainer):
-    """Trains and evaluates what a LazyConfig describes.
+    """Trains and evaluates the model of a LazyConfig.
 
     The options below `train` are those of :class:`gfocal.config.TrainOptions`.
 
@@ -144,7 +144,7 @@ class LazyTrainer(BaseTrainer):
 
         Args:
             cfg: the config.
-            dataset_name: one of `dataloader.test.dataset.names` where that is a list.
+            dataset_name: one of `dataloader.test.dataset.names`, if that is a list.
         """
         return instantiate(_get(_with_test_dataset(cfg, dataset_name), "dataloader.test"))
 
@@ -156,11 +156,11 @@ class LazyTrainer(BaseTrainer):
 
         Args:
             cfg: the config.
-            dataset_name: as in :meth:`build_test_loader`; an evaluator follows it by
+            dataset_name: as in :meth:`build_test_loader`. An evaluator reads it by
                 ``dataset_name="${..test.dataset.names}"``.
 
         Returns:
-            the evaluator; None, which means no evaluation, where the config has none.
+            the evaluator; None (no evaluation) if the config has none.
         """
         cfg = _with_test_dataset(cfg, dataset_name)
         return instantiate(OmegaConf.select(cfg, "dataloader.evaluator", default=None))
@@ -184,7 +184,7 @@ class LazyTrainer(BaseTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluates a model that has its weights on each dataset of `dataloader.test`.
+        """Evaluates a model, with its weights loaded, on each dataset of `dataloader.test`.
 
         Args:
             cfg: the config.
@@ -192,7 +192,7 @@ class LazyTrainer(BaseTrainer):
             evaluators: one for each dataset; by default :meth:`build_evaluator` builds them.
 
         Returns:
-            {task: {metric: value}}; for several datasets one such dict under each one's name.
+            {task: {metric: value}}; for several datasets such a dict under each name.
         """
         logger = logging.getLogger(__name__)
         names = _test_names(cfg)
@@ -218,17 +218,17 @@ class LazyTrainer(BaseTrainer):
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:
         """Adapts a config to another number of GPUs, as DefaultTrainer's does.
 
-        With `train.reference_world_size` (the number of GPUs that the config was written for) set
-        and different from `num_workers`, the batch size and the learning rate grow in proportion,
-        the number of iterations and the periods shrink. The steps and the warm-up of a fvcore
-        scheduler are fractions of the whole and follow by themselves.
+        `train.reference_world_size` is the number of GPUs that the config was written for. If it is
+        set and differs from `num_workers`, batch size and learning rate change in proportion, and
+        the number of iterations and the periods in inverse proportion. The steps and the warm-up of
+        a fvcore scheduler are fractions of the whole, so they follow by themselves.
 
         Returns:
             cfg itself, or a changed copy of it.
 
         Raises:
-            ValueError: a key that has to be scaled is missing, or the batch size is no multiple of
-                the reference world size.
+            ValueError: a key that has to be scaled is missing, or the batch size is not a multiple
+                of the reference world size.
         """
         reference = OmegaConf.select(cfg, "train.reference_world_size", default=0)
         if not reference or reference == num_workers:
@@ -266,14 +266,14 @@ def _get(cfg: DictConfig, key: str) -> Any:
 
 
 def _test_names(cfg: DictConfig) -> list[str | None]:
-    """Names of the test datasets; [None] where the config does not name any."""
+    """Names of the test datasets; [None] if the config does not name any."""
     # The node may be a LazyCall that registers a dataset and returns its name.
     names = instantiate(OmegaConf.select(cfg, _TEST_NAMES, default=None))
     return list(names) if isinstance(names, (list, tuple, ListConfig)) else [names]
 
 
 def _with_test_dataset(cfg: DictConfig, dataset_name: str | None) -> DictConfig:
-    """Returns a config whose only test dataset is the named one: cfg itself where it already is."""
+    """Returns a config with the named test dataset only: cfg itself, if it has no other."""
     if dataset_name is None or _test_names(cfg) == [dataset_name]:
         return cfg
     cfg = copy.deepcopy(cfg)

@@ -33,8 +33,8 @@ class Predictor:
     """Applies a trained detector to single images.
 
     Attributes:
-        model: the model, in eval mode, on the config's device (cuda where there is one, else cpu).
-        metadata: of the first test dataset, with the class names; None if that is not there.
+        model: the model, in eval mode, on the config's device (cuda if there is one, else cpu).
+        metadata: of the first test dataset, with the class names; None without that dataset.
 
     Examples:
         ```python
@@ -47,7 +47,7 @@ class Predictor:
         """
         Args:
             cfg: a LazyConfig or a yacs config.
-            weights: a file that DetectionCheckpointer reads; by default the one the config names.
+            weights: a file that DetectionCheckpointer reads; by default the config's.
             fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
 
         Raises:
@@ -89,7 +89,7 @@ class Predictor:
             optimize_for_inference(self.model, dtype=fast_dtype(device))
 
     def preprocess(self, image: np.ndarray) -> dict[str, Any]:
-        """Turns an image into the model's input: resized as for testing, channels in its order.
+        """Turns an image into the model's input: resized as for testing, channels reordered.
 
         Args:
             image: (H, W, 3) uint8, BGR.
@@ -131,7 +131,7 @@ def _registered_names(cfg: DictConfig) -> Sequence[str]:
     try:
         names = instantiate(OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[]))
     except (OSError, ValueError) as error:
-        # Prediction needs no dataset; only the class names are lost.
+        # Prediction needs no dataset. Only the class names are lost.
         logging.getLogger(__name__).warning(f"The test dataset's class names are unknown: {error}")
         return []
     return [names] if isinstance(names, str) else names

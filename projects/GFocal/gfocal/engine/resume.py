@@ -1,6 +1,7 @@
-"""What a checkpoint holds of a training beside its weights, and how it is taken up again.
+"""The state of a training in a checkpoint, beside weights and hooks, and its resume.
 
-The law: the state after n steps, saved, resumed and trained for m steps is that after n + m steps.
+The law: the state after n steps, saved, resumed and trained for m steps is the state after n + m
+steps.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ ANEW = (
 
 
 class RandomStates:
-    """The random states of all processes, for checkpoints and from the one that is resumed."""
+    """The random states of all processes, for checkpoints and from the resumed one."""
 
     def __init__(self):
         self._gathered: list[dict[str, Any]] | None = None
@@ -34,7 +35,7 @@ class RandomStates:
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Inside, :meth:`state` answers for all processes. All of them must go in."""
+        """Inside it, :meth:`state` answers for all processes. All of them must enter it."""
         self._gathered = comm.gather(rng_state())
         try:
             yield
@@ -46,7 +47,7 @@ class RandomStates:
         return [rng_state()] if comm.get_world_size() == 1 else self._gathered
 
     def load(self, states: list[dict[str, Any]] | None) -> None:
-        """Takes a checkpoint's states. They are in force after :meth:`restore`."""
+        """Takes a checkpoint's states. :meth:`restore` then sets the generators."""
         states = states or []
         if len(states) == comm.get_world_size():
             self._resumed = states[comm.get_rank()]
@@ -57,7 +58,7 @@ class RandomStates:
         )
 
     def restore(self) -> None:
-        """Sets the generators as the checkpoint has them, if one was resumed."""
+        """Sets the generators to the checkpoint's states, if one was resumed."""
         if self._resumed is not None:
             set_rng_state(self._resumed)
 
@@ -70,12 +71,12 @@ def training_state(loop: SimpleTrainer, random_states: RandomStates) -> dict[str
     """Returns the part of a checkpoint that is neither the weights nor a hook's.
 
     Args:
-        loop: what runs the steps, with the optimizer and the loader.
+        loop: the trainer that runs the steps, with the optimizer and the loader.
         random_states: of all processes.
 
     Returns:
         "_trainer": the optimizer and the gradient scaler; "optimizer_class"; "rng"; "data": the
-        place in the training data, None where the loader does not know it.
+        place in the training data, None if the loader does not know it.
     """
     loader = loop.data_loader
     return {
@@ -89,16 +90,16 @@ def training_state(loop: SimpleTrainer, random_states: RandomStates) -> dict[str
 def load_training_state(
     loop: SimpleTrainer, random_states: RandomStates, state: dict[str, Any]
 ) -> None:
-    """Takes up what :func:`training_state` returned. Logs what will not be exact.
+    """Restores a state of :func:`training_state`. Logs everything that will not be exact.
 
     Args:
-        loop: what runs the steps.
-        random_states: which get the checkpoint's.
+        loop: the trainer that runs the steps.
+        random_states: they get the checkpoint's states.
         state: of the checkpoint.
 
     Raises:
-        ValueError: the checkpoint is not of this trainer, or is of another optimizer. Nothing has
-            been changed then.
+        ValueError: the checkpoint is not from this trainer, or is of another optimizer. Nothing has
+            changed then.
     """
     if not {"_trainer", "optimizer_class"} <= state.keys():
         raise ValueError(
@@ -112,7 +113,7 @@ def load_training_state(
             f"{ANEW}"
         )
     settings = _settings(loop.optimizer)
-    # A gradient scaler is new where the run before had none.
+    # The gradient scaler is new if the run before had none.
     loop.load_state_dict({**loop.state_dict(), **state["_trainer"]})
     _warn_of_other_settings(settings, _settings(loop.optimizer))
     loader, place = loop.data_loader, state.get("data")
@@ -126,14 +127,14 @@ def load_training_state(
 
 
 def _optimizer_class(optimizer: torch.optim.Optimizer) -> str:
-    """The name of PyTorch's class: Detectron2 derives others from it, which clip gradients."""
+    """The name of PyTorch's class. Detectron2 derives classes from it that clip gradients."""
     classes = type(optimizer).__mro__
     return next(x.__name__ for x in classes if x.__module__.startswith("torch.optim"))
 
 
 def _settings(optimizer: torch.optim.Optimizer) -> dict[str, list]:
-    """What a config says of an optimizer, for each group of parameters; the learning rate before
-    the schedule."""
+    """The config's settings of an optimizer, for each group of parameters, with the learning rate
+    before the schedule."""
     ret: dict[str, list] = {}
     for group in optimizer.param_groups:
         for name, value in {**group, "lr": group.get("initial_lr", group["lr"])}.items():

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, and hold all that a run needs to go on as if nothing was."""
+"""Checkpoints that survive a kill, and hold all that an exact resume needs."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ __all__ = ["CheckpointHook", "TrainingCheckpointer", "plain"]
 
 
 class TrainingCheckpointer(StrictCheckpointer):
-    """A StrictCheckpointer whose files are either there and whole, or not there."""
+    """A StrictCheckpointer that never leaves a half-written file under a checkpoint's name."""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Writes model, checkpointables and ``kwargs`` to NAME.pth, and the name of that file to
@@ -52,7 +52,7 @@ class TrainingCheckpointer(StrictCheckpointer):
             file.write(last_filename_basename.encode())
 
     def warn_of_checkpoints_not_resumed(self) -> None:
-        """For a resume without last_checkpoint: it starts at 0 and may replace files."""
+        """Warns of a resume without last_checkpoint: it starts at 0 and may replace files."""
         folder = self.save_dir
         names = os.listdir(folder) if "://" not in folder and os.path.isdir(folder) else []
         if found := sorted(name for name in names if name.endswith(".pth")):
@@ -62,9 +62,8 @@ class TrainingCheckpointer(StrictCheckpointer):
             )
 
     def forget_last_checkpoint(self) -> None:
-        """Renames last_checkpoint to last_checkpoint.old, for a training that starts anew in the
-        folder of another: if it is resumed before its first checkpoint, it shall not go on with the
-        other's."""
+        """Renames last_checkpoint to last_checkpoint.old, for a new training in the folder of
+        another. If it is resumed before its first checkpoint, it must not continue the other."""
         path = os.path.join(self.save_dir, "last_checkpoint")
         if "://" not in path and os.path.isfile(path):
             os.replace(path, f"{path}.old")
@@ -75,12 +74,12 @@ class TrainingCheckpointer(StrictCheckpointer):
 
     @contextlib.contextmanager
     def _replaced(self, path: str) -> Iterator[IO[bytes]]:
-        """A file that takes its name once it is whole and on the disk."""
+        """A file that takes its name when it is whole and on the disk."""
         if "://" in path:
             with self.path_manager.open(path, "wb") as file:
                 yield file
             return
-        # One name for all, so that a kill leaves no more than one such file, until the next one.
+        # One name for all files: a kill leaves only one such file, and the next save replaces it.
         part = os.path.join(self.save_dir, "checkpoint.part")
         try:
             with open(part, "wb") as file:
@@ -95,15 +94,15 @@ class TrainingCheckpointer(StrictCheckpointer):
 
 
 class CheckpointHook(hooks.PeriodicCheckpointer):
-    """Detectron2's PeriodicCheckpointer, with the random states of all processes. So it is for all
-    of them, and the main process writes.
+    """Detectron2's PeriodicCheckpointer, with the random states of all processes. So all processes
+    have this hook, and the main process writes.
 
-    After a resume the files of the run before count among the ``max_to_keep``, and the oldest that
-    are too many are removed.
+    After a resume the files of the run before count for ``max_to_keep``; the oldest beyond it are
+    removed.
 
     Args:
-        checkpointer: writes.
-        random_states: which the checkpointed trainer saves.
+        checkpointer: writes the files.
+        random_states: the checkpointed trainer saves them.
         options: of PeriodicCheckpointer: ``period``, ``max_to_keep``, ``file_prefix``.
     """
 
@@ -136,7 +135,7 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
                     self.step(iteration)
 
     def save_final(self, iteration: int) -> None:
-        """Writes model_final.pth, for a training that ends early. For all processes."""
+        """Writes model_final.pth, for a training that ends early. All processes must call it."""
         with self._random_states.gathered():
             if comm.is_main_process():
                 self.checkpointer.save(f"{self.file_prefix}_final", iteration=iteration)
@@ -148,15 +147,15 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
 
 
 def plain(value: Any, name: str) -> Any:
-    """Returns a value as a checkpoint can have it, to be read without running code: numbers of
-    NumPy become Python's, in dicts, lists and tuples too.
+    """Returns a value in a form that is read without running code: NumPy's numbers become Python's,
+    in dicts, lists and tuples too.
 
     Args:
         value: of any type.
         name: for the error.
 
     Raises:
-        TypeError: a value of a type that a checkpoint cannot have.
+        TypeError: a value of a type that a checkpoint cannot hold.
     """
     if isinstance(value, np.generic):
         return value.item()

@@ -48,7 +48,7 @@ class Trainer(BaseTrainer):
 
         Raises:
             TypeError: cfg is not a yacs config.
-            ValueError: the device is missing, or what :func:`check_config` finds.
+            ValueError: the device is missing, or :func:`check_config` finds a mistake.
         """
         if not isinstance(cfg, CfgNode):
             raise TypeError(
@@ -89,8 +89,8 @@ class Trainer(BaseTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Builds Detectron2's model, after a look whether the device is there; with
-        MODEL.CHANNELS_LAST its convolutions in that memory format."""
+        """Builds Detectron2's model, after a check that the device is there. With
+        MODEL.CHANNELS_LAST its convolutions have that memory format."""
         resolve_device(cfg.MODEL.DEVICE)
         model = super().build_model(cfg)
         if cfg.MODEL.get("CHANNELS_LAST", False):
@@ -99,7 +99,7 @@ class Trainer(BaseTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable:
-        """Builds :func:`gfocal.data.build_train_loader` of what Detectron2's would be built of,
+        """Builds :func:`gfocal.data.build_train_loader` from the arguments of Detectron2's loader,
         after a check of the dataset's files and classes."""
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is (); expected at least one dataset")

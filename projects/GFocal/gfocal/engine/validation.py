@@ -1,4 +1,4 @@
-"""The losses of a model on images that it does not learn from."""
+"""The losses of a model on images that it is not trained on."""
 
 import copy
 from collections import Counter
@@ -21,12 +21,12 @@ __all__ = ["ValidationBatches", "validation_losses"]
 
 @torch.no_grad()
 def validation_losses(model: nn.Module, batches: Iterable[list]) -> dict[str, float]:
-    """Losses of a model on images that it does not learn from: as in training, but batch norm uses
-    its running statistics and dropout drops nothing.
+    """Losses of a model on images that it is not trained on. They are computed as in training, but
+    batch norm uses its running statistics and dropout drops nothing.
 
     Args:
-        model: without DistributedDataParallel. A copy of it is asked, as a training step may change
-            what no state dict has (RetinaNet's running normaliser).
+        model: without DistributedDataParallel. A copy of it computes the losses, because a step may
+            change values that are in no state dict (RetinaNet's running normaliser).
         batches: single images with ground truth, those of this process.
 
     Returns:
@@ -37,7 +37,7 @@ def validation_losses(model: nn.Module, batches: Iterable[list]) -> dict[str, fl
         if isinstance(module, (_NormBase, _DropoutNd)):
             module.eval()
     sums: Counter[str] = Counter()
-    # The storage takes what the model writes down, which is not of the training.
+    # This storage takes the metrics that the model writes: they are not the training's.
     with each_on_its_own(), EventStorage(1):
         for batch in batches:
             sums["images"] += 1
@@ -60,7 +60,7 @@ class ValidationBatches:
         num_workers: processes that load images.
 
     Raises:
-        ValueError: the mapper has no ``is_train`` to keep annotations by.
+        ValueError: the mapper has no ``is_train``, which makes it keep annotations.
     """
 
     def __init__(self, dataset: Any, mapper: Any, num_workers: int):

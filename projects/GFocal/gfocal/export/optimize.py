@@ -1,6 +1,6 @@
 """A trained detector, made ready to run fast.
 
-No detector is imported here. A detector offers to be optimized by two methods, see
+No detector is imported here. A detector that can be optimized has two methods, see
 :class:`Optimizable`.
 """
 
@@ -17,7 +17,7 @@ Detector = TypeVar("Detector", bound=nn.Module)
 
 @runtime_checkable
 class Optimizable(Protocol):
-    """What a detector offers to be optimized, as GFL does."""
+    """A detector that can be optimized, such as GFL."""
 
     def networks(self) -> tuple[nn.Module, ...]:
         """Returns the modules that `torch.compile` may take, each in one piece."""
@@ -34,22 +34,22 @@ def optimize_for_inference(
 ) -> Detector:
     """Change a trained detector, in place, into a faster one with the same detections.
 
-    Batch norm is folded into the convolutions before it. The model is for inference from then on:
-    what was folded cannot be trained, nor loaded into another model.
+    Batch norm is folded into the convolutions before it. The model is then for inference only:
+    folded weights cannot be trained, nor loaded into another model.
 
     Args:
         model: with its weights, on its device.
         dtype: of backbone and head, e.g. :func:`fast_dtype`; None leaves it. In half precision the
-            scores change in their third digit. Boxes and scores are computed in float32 anyway.
+            scores change in their third digit. Boxes and scores are still computed in float32.
         channels_last: memory format of the convolutions, much faster on a CPU.
-        compile: run backbone and head through torch.compile, which takes a minute at the first
-            image, and again at the first image of another shape.
+        compile: run backbone and head through torch.compile. It takes a minute at the first image,
+            and again at the first image of another shape.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        TypeError: the model does not offer it, see :class:`Optimizable`.
+        TypeError: the model cannot be optimized, see :class:`Optimizable`.
     """
     if not isinstance(model, Optimizable):
         raise TypeError(
@@ -65,7 +65,7 @@ def optimize_for_inference(
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compile:
-        # On a CPU the weights become constants, which are laid out for its convolutions once.
+        # On a CPU the weights become constants. They are then laid out for its convolutions once.
         on_cpu = next(model.parameters()).device.type == "cpu"
         options = {"freezing": True} if on_cpu else None
         for network in model.networks():
@@ -90,7 +90,7 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
 
 @torch.no_grad()
 def _fold_norm(conv: nn.Conv2d) -> None:
-    """Fold the norm of a Detectron2 convolution into its weights, where it is a batch norm."""
+    """Fold the norm of a Detectron2 convolution into its weights, if it is a batch norm."""
     norm = getattr(conv, "norm", None)
     if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)):
         return

@@ -1,6 +1,6 @@
 """Parameters and FLOPs of a detector.
 
-Counted is the network, backbone and head, on one image, padded as in inference. A FLOP is one
+The network (backbone and head) is counted on one image, padded as in inference. A FLOP is one
 multiply-add, as fvcore counts.
 """
 
@@ -17,13 +17,13 @@ from ..detectors.gfl import GFL
 
 __all__ = ["count_flops", "count_parameters", "deform_conv2d_flops"]
 
-# One operation an element or none, as the activations that fvcore leaves out by itself.
+# At most one operation an element, like the activations that fvcore itself leaves out.
 NOT_COUNTED = ("add", "add_", "avg_pool2d", "max_pool2d", "mean", "mul", "softmax", "topk")
 NO_ARITHMETIC = ("unflatten",)
 
 
 class Network(nn.Module):
-    """What of a detector runs on every image whatever is on it, from tensors to tensors."""
+    """The part of a detector that runs on every image in the same way, from tensors to tensors."""
 
     def __init__(self, model: GFL):
         super().__init__()
@@ -34,13 +34,13 @@ class Network(nn.Module):
 
 
 def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
-    """As a convolution of the same shape; the interpolation of its samples is not counted."""
+    """Counts a convolution of the same shape; the interpolation of the samples is not counted."""
     shapes = [get_shape(x) for x in (*inputs[:2], outputs[0])]
     return Counter({"deform_conv": conv_flop_count(*shapes)})
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters of a network; weight and bias of a frozen norm are some, if not ones to learn."""
+    """Number of parameters of a network, including weight and bias of a frozen norm."""
     frozen = (m for m in model.modules() if isinstance(m, FrozenBatchNorm2d))
     return sum(p.numel() for p in model.parameters()) + sum(2 * m.num_features for m in frozen)
 
@@ -53,8 +53,8 @@ def count_flops(model: GFL, input_size: tuple[int, int]) -> tuple[int, Counter]:
         input_size: (height, width) of the image before padding, pixels.
 
     Returns:
-        Multiply-adds of backbone and head, and the operators (name: how often they ran) that are
-        neither counted nor known to cost next to nothing.
+        Multiply-adds of backbone and head; and {name: number of calls} of operators that were not
+        counted and may be expensive.
     """
     model.eval()
     images = model.preprocess_image([{"image": torch.zeros(3, *input_size)}]).tensor

@@ -1,4 +1,4 @@
-"""Detections together with the distributions that their sides were read from."""
+"""Detections with the distributions of their sides."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["detect_with_distributions"]
 def detect_with_distributions(
     model: GFL, batched_inputs: list[dict[str, Any]]
 ) -> list[dict[str, Instances]]:
-    """Detects, and keeps for every detection the distributions that its four sides came from.
+    """Detects, and keeps the distributions of the four sides of every detection.
 
     Args:
         model: a GFL in eval mode whose box representation has `probabilities` and `bins`.
@@ -26,12 +26,12 @@ def detect_with_distributions(
         image), with two more fields, sides in the order left, top, right, bottom:
 
         - `box_probs` (D, 4, C): probability of each bin.
-        - `bin_edges` (D, 4, C): where that bin puts the side in the output image, an x for left
-          and right, a y for top and bottom, pixels. Bin 0 is the centre of the anchor.
+        - `bin_edges` (D, 4, C): place of the side in the output image if it lies at that bin,
+          pixels: an x for left and right, a y for top and bottom. Bin 0 is the anchor's centre.
 
     Raises:
         ValueError: the model is in training mode.
-        TypeError: the model's boxes are not read from distributions.
+        TypeError: the model's box representation has no distributions.
     """
     if model.training:
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")

@@ -26,7 +26,7 @@ _Drawing = tuple[np.ndarray, Instances, Any, float]
 class _Pictures:
     """
     Args:
-        folder: where they go; it is there already.
+        folder: of the files; it must exist.
         metadata: of the dataset, with the class names; None: classes are numbers.
         confidence: lowest score that is drawn.
         distributions: draw the distributions too; instances need `box_probs` and `bin_edges`.
@@ -42,14 +42,14 @@ class _Pictures:
 
 
 class PictureFiles(_Pictures):
-    """NAME_detections.png for each image, and NAME_distributions.png where asked for."""
+    """NAME_detections.png for each image; with ``distributions`` also NAME_distributions.png."""
 
     def add(self, name: str, image: np.ndarray, instances: Instances) -> None:
         """
         Args:
             name: of the files.
             image: (H, W, 3) uint8, RGB.
-            instances: what was found in it, boxes in its pixels.
+            instances: its detections, boxes in its pixels.
         """
         drawing = (image, instances, self.metadata, self.confidence)
         self._save(draw_detections(*drawing), f"{name}_detections.png")
@@ -57,13 +57,13 @@ class PictureFiles(_Pictures):
             self._save(draw_box_distributions(*drawing), f"{name}_distributions.png")
 
     def close(self) -> list[str]:
-        """Returns what is missing: nothing."""
+        """Returns the missing files, a sentence each: none."""
         return []
 
 
 class PictureSheet(_Pictures):
-    """One predictions.png of all images; where asked for, a distributions.png of those images that
-    have the most boxes."""
+    """One predictions.png of all images. If ``distributions`` is set, also a distributions.png of
+    the images with the most boxes."""
 
     def __init__(self, folder: str, metadata: Any, confidence: float, distributions: bool):
         super().__init__(folder, metadata, confidence, distributions)
@@ -72,7 +72,7 @@ class PictureSheet(_Pictures):
         self._rows: list[tuple[int, _Drawing]] = []  # with the number of boxes
 
     def add(self, name: str, image: np.ndarray, instances: Instances) -> None:
-        """As of :class:`PictureFiles`; the name is the title."""
+        """Adds an image, as :class:`PictureFiles` does; the name is its title."""
         drawing = (image, instances, self.metadata, self.confidence)
         self._titles.append(name)
         self._pictures.append(draw_detections(*drawing))
@@ -81,7 +81,7 @@ class PictureSheet(_Pictures):
             self._rows.append((found, drawing))
 
     def close(self) -> list[str]:
-        """Writes the sheets; returns what is missing, a sentence each."""
+        """Writes the sheets; returns the missing ones, a sentence each."""
         if self._pictures:
             self._save(draw_grid(self._pictures, self._titles), "predictions.png")
         if self._rows:

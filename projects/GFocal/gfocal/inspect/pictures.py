@@ -1,4 +1,4 @@
-"""Pictures of detections, and of the distributions that box sides are read from.
+"""Pictures of detections, and of the distributions of box sides.
 
 Pictures are (H, W, 3) uint8 arrays in RGB order. matplotlib draws them without a display; small
 images are enlarged so that labels can be read. Detectron2's Visualizer is not used: it imports cv2,
@@ -65,8 +65,8 @@ def draw_grid(
 
     Args:
         pictures: (H, W, 3) uint8 RGB each.
-        titles: written above the pictures, where given.
-        columns: by default as many as make the sheet about square.
+        titles: written above the pictures; None for no titles.
+        columns: by default the sheet is about square.
         cell_width: width of a cell, pixels; pictures are shrunk or enlarged to it.
 
     Returns:
@@ -101,19 +101,19 @@ def draw_box_distributions(
     threshold: float = 0.5,
     max_boxes: int = 6,
 ) -> np.ndarray:
-    """Draws the four distributions that each box was read from, as Fig. 3 of GFLV1 shows them.
+    """Draws the four distributions of each box, as Fig. 3 of GFLV1 shows them.
 
-    The whole image with numbered boxes stands on the left, then one panel a box: the box in the
-    middle, and beside it the probability of every bin at the pixel where that bin puts the side:
-    left and right along the x axis, top and bottom along the y axis. A sharp edge gives a spike on
-    the dashed line that is the predicted side; an ambiguous one gives a wide or two-peaked shape.
+    On the left stands the whole image with numbered boxes. Then comes one panel a box. It has the
+    box in the middle, and beside it the probability of every bin, drawn at the bin's pixel: along
+    the x axis for left and right, along the y axis for top and bottom. The dashed line is the
+    predicted side. A sharp edge gives a spike on it, an ambiguous one a wide or two-peaked shape.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: of :func:`gfocal.inspect.detect_with_distributions`, in the image's pixels.
         metadata: names the classes by its `thing_classes`; class indices are shown without it.
         threshold: detections with a lower score are left out.
-        max_boxes: at most so many panels, the best-scored boxes.
+        max_boxes: largest number of panels; the best-scored boxes get them.
 
     Returns:
         the picture.
@@ -171,7 +171,7 @@ def draw_training_image(
     """Draws the ground truth of a training image, and below it the best detections.
 
     Args:
-        inputs: what the data loader delivers: "image" (3, H, W) and "instances".
+        inputs: the data loader's dict: "image" (3, H, W) and "instances".
         result: detections in the pixels of that image.
         input_format: order of the image's channels, "RGB" or "BGR".
 
@@ -278,7 +278,7 @@ def _draw_distribution_panel(
 def _draw_surroundings(
     axes: Axes, image: np.ndarray, box: np.ndarray, probs: np.ndarray, edges: np.ndarray
 ) -> None:
-    """A square of the image around a box, wide enough for what its distributions hold."""
+    """A square of the image around a box, wide enough for its distributions."""
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     radius = 0.8 * max(box[2] - box[0], box[3] - box[1])
     for side in range(4):

@@ -1,8 +1,8 @@
-"""What a detector asks of its parts, for whoever writes another one. Types only, nothing is derived
-from them.
+"""The contracts of a detector's parts, for the author of a new part. They are types; no class
+derives from them.
 
-The contracts of box representations are in representations.py; what flows between the parts is in
-structures.py.
+The contracts of box representations are in representations.py. The tuples that the parts exchange
+are in structures.py.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ __all__ = ["Head", "LossTerm", "Matcher", "Measure", "PostProcess"]
 
 
 class Head(Protocol):
-    """A module that answers for every location of ``num_levels`` feature maps.
+    """A module that predicts at every location of ``num_levels`` feature maps.
 
     Attributes:
         num_classes: K.
@@ -57,7 +57,7 @@ class LossTerm(Protocol):
 
 
 class Measure(Protocol):
-    """How good each foreground box is, or how much it weighs; see quality.py."""
+    """How good each foreground box is, or the weight of each; see quality.py."""
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         """-> (M,), detached"""

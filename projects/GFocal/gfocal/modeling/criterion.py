@@ -37,19 +37,20 @@ __all__ = ["GFLCriterion"]
 
 
 class GFLCriterion(nn.Module):
-    """The losses of a batch, each normalised over all workers.
+    """The losses of a batch, each normalised over all processes.
 
-    ``loss_cls`` is divided by the number of foreground locations, an image with none counting as
-    one; the losses of boxes by the summed ``box_weight`` of the foreground. Both are means over
-    workers, so that n workers with b images each give the gradients of one with n * b.
+    ``loss_cls`` is divided by the number of foreground locations; an image without any counts as
+    one. The losses of boxes are divided by the summed ``box_weight`` of the foreground. Both
+    divisors are means over processes. So n processes with b images each give the gradients of one
+    process with n * b images.
 
     Args:
         cls_loss: term of ``loss_cls``.
         box_loss: term of ``loss_box_reg``.
         dist_loss: term of ``loss_dfl``, or None.
         quality_loss: term of ``loss_quality``, or None.
-        box_weight: LossInputs -> (M,) weights of the boxes, detached. (It is called before the
-            weights and normalisers themselves are known.)
+        box_weight: LossInputs -> (M,) weights of the boxes, detached. (When it is called,
+            ``LossInputs`` has no weights and normalisers yet.)
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class GFLCriterion(nn.Module):
 
     @property
     def terms(self) -> dict[str, nn.Module]:
-        """{name of its loss: term}, of the slots that are filled."""
+        """{name of its loss: term} of the slots that are filled."""
         terms = {
             "loss_cls": self.cls_loss,
             "loss_box_reg": self.box_loss,
@@ -80,7 +81,7 @@ class GFLCriterion(nn.Module):
         return {name: term for name, term in terms.items() if term is not None}
 
     def check_head(self, head: Head) -> None:
-        """Tries the terms on a made-up image, so that parts that do not fit are refused now.
+        """Tries the terms on a made-up image. Parts that do not fit are refused at once.
 
         Args:
             head: with ``num_classes``, ``box_representation`` and perhaps ``quality_predictor``.
@@ -96,7 +97,7 @@ class GFLCriterion(nn.Module):
         modules = [x for x in (self, representation) if isinstance(x, nn.Module)]
         tensors = (x for module in modules for x in [*module.parameters(), *module.buffers()])
         if any(x.device.type != "cpu" for x in tensors):
-            return  # on "meta" there are no numbers to try
+            return  # "meta" has no numbers to try
         has_quality = not isinstance(getattr(head, "quality_predictor", None), NoQuality)
         # A copy, as a term may have a running state.
         with torch.device("cpu"), each_on_its_own(), EventStorage():
@@ -113,9 +114,9 @@ class GFLCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """
         Returns:
-            ``loss_cls``, ``loss_box_reg`` and, where their terms are given, ``loss_dfl`` and
-            ``loss_quality``: scalars. Without any foreground the losses of boxes are 0 and every
-            parameter still gets a (zero) gradient.
+            Scalars ``loss_cls``, ``loss_box_reg`` and, if their terms are given, ``loss_dfl`` and
+            ``loss_quality``. Without any foreground the losses of boxes are 0, and every parameter
+            still gets a (zero) gradient.
 
         Raises:
             ValueError: if a term answers anything but a scalar.

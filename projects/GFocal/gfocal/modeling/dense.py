@@ -1,8 +1,8 @@
-"""The seam between a network and the detector: from what a head says to losses or detections.
+"""The seam between a network and the detector: from predictions to losses or detections.
 
-On one side of it is the network: backbone and head, with all the parameters. On the other is
-:class:`DenseCore`: anchors, matcher, criterion and post-processing, without any. The tuples of
-structures.py flow over the seam. Exports, proposal generators and teachers cut here.
+On one side is the network: backbone and head, with all the parameters. On the other side is
+:class:`DenseCore`: anchors, matcher, criterion and post-processing, without parameters. The tuples
+of structures.py flow over the seam. Exports, proposal generators and teachers cut here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +32,11 @@ __all__ = ["DenseCore", "DenseStep"]
 
 
 class DenseStep(NamedTuple):
-    """What an observer of a training step sees.
+    """A training step, as an observer sees it.
 
     Attributes:
         anchors, predictions, truth, targets: of the batch, see structures.py.
-        batched_inputs: the data loader's dicts; () where the losses were asked for without them.
+        batched_inputs: the data loader's dicts; () if the losses were computed without them.
     """
 
     anchors: DenseAnchors
@@ -55,7 +55,7 @@ class DenseCore(nn.Module):
     Args:
         anchor_generator: a Detectron2 anchor generator with one anchor a location.
         matcher: see matchers.
-        criterion: :class:`GFLCriterion`, or a module that is called as it is.
+        criterion: :class:`GFLCriterion`, or a module that is called in the same way.
         postprocess: ``(anchors, predictions, image_sizes)`` -> detections, e.g.
             :class:`gfocal.modeling.postprocess.NMSPostProcess`.
         num_classes: K.
@@ -102,13 +102,13 @@ class DenseCore(nn.Module):
     def label_anchors(
         self, anchors: DenseAnchors, predictions: DensePredictions, truth: GroundTruth
     ) -> DenseTargets:
-        """What every location should say.
+        """The labels of all locations.
 
-        Ignored are locations beyond ``truth.image_sizes`` and those in ``truth.ignore_regions``
-        that no box claims.
+        Two kinds of locations are ignored: those beyond ``truth.image_sizes``, and those in
+        ``truth.ignore_regions`` that are positive for no box.
 
         Raises:
-            TypeError, ValueError: if the matcher's answer is none, see :func:`check_matches`.
+            TypeError, ValueError: if the matcher's answer is not valid, see :func:`check_matches`.
         """
         matches = self.matcher(anchors, truth, predictions.detach())
         check_matches(matches, anchors, truth, self.matcher)
@@ -155,7 +155,7 @@ class DenseCore(nn.Module):
         """Refuses a head that these parts do not fit.
 
         Raises:
-            TypeError: if the head lacks what is read of it.
+            TypeError: if the head lacks an attribute that is read.
             ValueError: if it has other classes or levels, or a loss term does not fit it.
         """
         needed = ("num_classes", "num_levels", "box_representation")

@@ -23,19 +23,19 @@ def ground_truth_of(
     """The objects of a batch, on a device, without waiting for a GPU.
 
     Args:
-        batched_inputs: a dict an image, with "instances" (gt_boxes, gt_classes) and, where there
-            are any, "ignore_regions", ``Boxes`` in which there is no background. They usually
-            still lie on the CPU, where looking at them is free.
+        batched_inputs: a dict an image, with "instances" (gt_boxes, gt_classes). It may also have
+            "ignore_regions": ``Boxes`` with no background inside. They usually still lie on the
+            CPU, where a check of them costs nothing.
         image_sizes: N (height, width) before padding, pixels.
         num_classes: K.
-        size_divisibility: of the backbone. What an image needs to be filled up to a multiple of it
-            still belongs to the image, as in the official code: locations there are background.
-        device: where to.
+        size_divisibility: of the backbone. An image is filled up to a multiple of it. As in the
+            official code, this filling belongs to the image: its locations are background.
+        device: of the result.
 
     Raises:
         ValueError: if an image has no "instances", or its boxes, classes or regions are not usable.
             The message names the image.
-        TypeError: if "ignore_regions" are no ``Boxes``.
+        TypeError: if "ignore_regions" are not ``Boxes``.
     """
     instances = [_checked_instances(i, x, num_classes) for i, x in enumerate(batched_inputs)]
     boxes = [copy.copy(x.gt_boxes) for x in instances]
@@ -51,7 +51,7 @@ def ground_truth_of(
 
 
 def image_name(index: int, inputs: Mapping[str, Any]) -> str:
-    """How messages name an image of a batch: its id, or its place, and its file."""
+    """The name of an image in messages: its id, or its place in the batch, and its file."""
     return f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
 
 

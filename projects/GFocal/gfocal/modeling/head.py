@@ -1,4 +1,4 @@
-"""The head: two towers of convolutions shared by all levels, and what they say flattened.
+"""The head: two towers of convolutions shared by all levels, and their flattened outputs.
 
 References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
 (https://arxiv.org/abs/2011.12885).
@@ -25,20 +25,20 @@ class GFLHead(nn.Module):
 
     Args:
         in_channels: channels of every input level.
-        num_levels: number of levels; each has its own learned scale of the box channels.
+        num_levels: number of levels; each has its own trained scale of the box channels.
         num_classes: K.
         conv_dims: channels of the 3x3 convolutions of each tower, e.g. ``[256] * 4``.
         box_representation: reads the box channels, e.g. ``GeneralDistribution(reg_max=16)``.
         quality_predictor: ``NoQuality()`` for GFLV1, DGQP for GFLV2.
         norm: normalisation of the towers, as ``detectron2.layers.get_norm`` takes it. "BN" shares
-            its statistics between levels; prefer "GN". (It has 32 groups: of 32 channels each is
-            one by itself, of which nothing is left on a map of 1 x 1.)
+            its statistics between levels; prefer "GN". ("GN" has 32 groups. With 32 channels, each
+            group is one channel, and on a map of 1 x 1 it becomes 0.)
         prior_prob: class score that an untrained head gives to everything.
 
     Raises:
         ValueError: if ``num_classes`` or ``num_levels`` is less than 1, ``conv_dims`` is empty,
-            ``prior_prob`` is not strictly between 0 and 1, or the quality predictor cannot read so
-            few channels.
+            ``prior_prob`` is not strictly between 0 and 1, or the box representation has too few
+            channels for the quality predictor.
     """
 
     def __init__(

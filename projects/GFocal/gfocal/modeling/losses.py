@@ -1,8 +1,8 @@
 """The focal losses of the paper on logits.
 
-Element-wise as fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` dense,
-``reduction`` is "none", "mean" or "sum"; weights and normalisers are the criterion's. QFL is also
-there as the sum over a detector's sparse labels, which is what training runs. GIoU is here as
+They are element-wise, as fvcore's ``sigmoid_focal_loss``: ``inputs`` are logits, ``targets`` are
+dense, ``reduction`` is "none", "mean" or "sum". Weights and normalisers belong to the criterion.
+Training runs QFL in another form, as the sum over a detector's sparse labels. GIoU is here because
 torchvision's loss waits for a GPU, and fvcore's stops at a NaN before Detectron2 can name the
 iteration.
 
@@ -33,13 +33,13 @@ def quality_focal_loss(
 ) -> Tensor:
     """QFL, the focal loss for soft labels (Eq. 2): |y - s|^beta * BCE(s, y), s = sigmoid(inputs).
 
-    At y = 1 and y = 0 it is the focal loss of gamma = beta without alpha.
+    At y = 1 and y = 0 it is the focal loss with gamma = beta and without alpha.
 
     Args:
         inputs: (...) logits of the joint class and quality score.
-        targets: (...) y in [0, 1]: the IoU of the predicted with the true box at its class, else 0.
-        beta: how strongly easy examples are down-weighted; 0 or at least 1 (between them the
-            gradient is infinite where s = y).
+        targets: (...) y in [0, 1]: at the true class the IoU of predicted and true box, else 0.
+        beta: how strongly easy examples are down-weighted; 0 or at least 1. (Between 0 and 1 the
+            gradient is infinite at s = y.)
         reduction: "none", "mean" or "sum".
 
     Returns:
@@ -63,35 +63,34 @@ def sparse_quality_focal_loss(
     beta: float = 2.0,
     scale: float | Tensor = 1.0,
 ) -> Tensor:
-    """The sum of QFL where nearly all labels are 0, as they are for a detector: in one pass.
+    """The sum of QFL in one pass, for a detector's labels: nearly all of them are 0.
 
-    The same number as ``quality_focal_loss`` of ``joint_logits`` (numerics.py) and a dense
-    label, summed over the valid locations, but the sum and its gradient come from one sweep over
-    the logits, in pieces that stay in the cache. With the label 0, p the joint score, and
-    L = -log(1 - p) its cross entropy,
+    It is the same number as ``quality_focal_loss`` of ``joint_logits`` (numerics.py) and a dense
+    label, summed over the valid locations. But the sum and its gradient come from one sweep over
+    the logits, in pieces that stay in the cache. Let z be the joint logit, p the joint score, and
+    L = -log(1 - p) the cross entropy of the label 0. Then
 
-        QFL = p^beta L,        dQFL/dz = p^beta (beta (1 - p) L + p),
+        QFL = p^beta L,        dQFL/dz = p^beta (beta (1 - p) L + p).
 
-    z being the joint logit, and with a, b the logits of class and quality
-    dz/da = sigmoid(-a) / (1 - p), dz/db = sigmoid(-b) / (1 - p). The few positives are added as the
-    difference of the losses at their label and at 0.
+    With a and b the logits of class and quality, dz/da = sigmoid(-a) / (1 - p) and
+    dz/db = sigmoid(-b) / (1 - p). The few positives are added as the difference of their losses at
+    their label and at 0.
 
     Args:
-        cls_logits: (L, K), computed in at least float32. The loss is that of logits clipped to
-            +-80.
+        cls_logits: (L, K), clipped to +-80; the loss is computed in at least float32.
         quality_logits: (L, 1), or None for a class score alone.
-        positives: (locations (M,), classes (M,)) of the labels other than 0, each pair once.
+        positives: (locations (M,), classes (M,)) of the labels that are not 0, each pair once.
         targets: (M,) their labels in [0, 1]; no gradient flows into them.
         valid: (L,) bool; other locations have no loss.
         beta: as in :func:`quality_focal_loss`.
-        scale: multiplies the sum; here it costs no further pass. No gradient flows into it.
+        scale: multiplies the sum, without a further pass. No gradient flows into it.
 
     Returns:
-        A scalar. It can be differentiated once.
+        A scalar. It can be differentiated once only.
 
     Raises:
         ValueError: if ``beta`` is neither 0 nor at least 1, or ``cls_logits``, ``quality_logits``
-            and ``valid`` are not of these shapes.
+            or ``valid`` has another shape.
     """
     check_beta(beta)
     shape, quality_shape = tuple(cls_logits.shape), None
@@ -129,7 +128,7 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
             quality_grad = torch.empty_like(quality_logits) if differentiate else None
         weights = valid[:, None].to(cls_logits.dtype) * scale
         total = cls_logits.new_zeros(())
-        # A GPU has no use for pieces, and a launch for each would cost.
+        # Pieces do not help on a GPU, and a launch for each would cost time.
         step = num_locations
         if cls_logits.device.type == "cpu":
             step = _SparseQualityFocalLoss.PIECE // num_classes
@@ -171,7 +170,7 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output):
         grads = ctx.saved_tensors
-        # Looking at a number on a GPU would cost more than multiplying by it.
+        # On a GPU, to look at a number costs more than to multiply by it.
         if grad_output.device.type != "cpu" or grad_output != 1:
             grads = (None if grad is None else grad * grad_output for grad in grads)
         return (*grads, *[None] * 5)
@@ -180,7 +179,7 @@ class _SparseQualityFocalLoss(torch.autograd.Function):
 def _add_positives(
     cls_logits, quality_logits, positives, targets, beta, scale, cls_grad, quality_grad
 ):
-    """What the positives' losses have beyond those of label 0; their gradients are added."""
+    """The positives' losses less those at label 0, as a sum; their gradients are added."""
     locations, _ = positives
     inputs = [cls_logits[positives].clamp(-80, 80)]
     if quality_logits is not None:
@@ -204,12 +203,12 @@ def _add_positives(
 def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
     """DFL (Eq. 6): cross entropy on the two bins around the target, weighted by nearness.
 
-    With i <= y <= i + 1 the loss is -((i + 1 - y) log S_i + (y - i) log S_{i+1}), smallest where
+    With i <= y <= i + 1 the loss is -((i + 1 - y) log S_i + (y - i) log S_{i+1}). It is smallest if
     all mass is on these two bins and the expectation is y.
 
     Args:
         inputs: (M, n+1) logits of the bins 0..n.
-        targets: (M,) y in **bins**, 0 <= y < n. (The criterion clips; this function does not.)
+        targets: (M,) y in **bins**, 0 <= y < n. (The loss term clips them; this function does not.)
         reduction: "none", "mean" or "sum".
 
     Returns:
@@ -240,7 +239,7 @@ def generalized_focal_loss(
     beta: float = 2.0,
     reduction: str = "none",
 ) -> Tensor:
-    """GFL (Eq. 7), of which focal loss, QFL and DFL are special cases (App. C):
+    """GFL (Eq. 7). Focal loss, QFL and DFL are special cases of it (App. C):
 
         |y - (y_l p_l + y_r p_r)|^beta * -((y_r - y) log p_l + (y - y_l) log p_r)
 
@@ -248,8 +247,8 @@ def generalized_focal_loss(
     - QFL: the same with a soft y in [0, 1];
     - DFL: p_l, p_r the probabilities of the bins y_l and y_r = y_l + 1 around y, beta = 0.
 
-    The special cases on logits (:func:`quality_focal_loss`, :func:`distribution_focal_loss`) are
-    what training uses: this is the definition that ties them together, on probabilities.
+    Training uses the special cases, on logits (:func:`quality_focal_loss`,
+    :func:`distribution_focal_loss`). This definition, on probabilities, ties them together.
 
     Args:
         p_left, p_right: (...) probabilities of the two values.
@@ -279,9 +278,9 @@ def generalized_iou_loss(
     Alg. 1): 1 - IoU + the share of the smallest enclosing box that neither box covers.
 
     Args:
-        boxes1, boxes2: (..., 4) XYXY in one unit, of x2 >= x1 and y2 >= y1.
+        boxes1, boxes2: (..., 4) XYXY in one unit, with x2 >= x1 and y2 >= y1.
         reduction: "none", "mean" or "sum".
-        eps: added to the areas that are divided by.
+        eps: added to the divisors.
 
     Returns:
         (...) in [0, 2] with "none", else a scalar; in at least float32.

@@ -10,16 +10,16 @@ __all__ = ["at_least_float32", "joint_logits", "to_device"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Itself, or a copy in float32: the maths of boxes and scores is not for half precision."""
+    """``x`` itself, or a copy in float32: half precision is too coarse for boxes and scores."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
     """Logit of ``sigmoid(cls_logits) * sigmoid(quality_logits)`` (GFLV2 Eq. 3).
 
-    With a and b the logits, ``1/p - 1 = e^-a + e^-b + e^(-a-b)``, whose negative logarithm is
-    computed without leaving the log domain and in at least float32: a quality head thereby shares
-    QFL's loss on logits, and no binary cross entropy sees a rounded probability.
+    With a and b the logits and p the product, ``1/p - 1 = e^-a + e^-b + e^(-a-b)``. The negative
+    logarithm of this sum is the result. It is computed in the log domain, in at least float32. So
+    GFLV2 can use QFL on logits, and no binary cross entropy sees a rounded probability.
 
     Args:
         cls_logits: (..., K).

@@ -1,4 +1,4 @@
-"""Observers of training steps: they look at a step and put what they see into the event storage.
+"""Observers of training steps: they look at a step and write into the event storage.
 
 An observer is called as ``observer(core, step)`` after the losses of a step, with the
 :class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``. It changes nothing.
@@ -21,7 +21,8 @@ __all__ = ["TrainingPictures", "is_due"]
 
 
 def is_due(period: int) -> bool:
-    """Whether this iteration is one in ``period``; never for 0, nor outside of a training."""
+    """Whether an observer looks at this iteration: one in ``period``, none if it is 0. Outside of a
+    training the answer is False."""
     try:
         return period > 0 and get_event_storage().iter % period == 0
     except AssertionError:  # there is no storage
@@ -29,12 +30,12 @@ def is_due(period: int) -> bool:
 
 
 class TrainingPictures:
-    """Draws the first image of a batch, its ground truth and its detections, now and then.
+    """Draws the first image of a batch, with ground truth and detections, once in ``period``.
 
     Args:
         period: iterations between pictures; 0 for none.
-        draw: ``(inputs, detections, input_format)`` -> (H, W, 3) uint8 RGB, or its dotted name:
-            drawing is no business of a detector, and is imported only where it is asked for.
+        draw: ``(inputs, detections, input_format)`` -> (H, W, 3) uint8 RGB, or the dotted name of
+            such a function. A detector does not import drawing code by itself.
         input_format: order of the image's channels, "RGB" or "BGR".
     """
 

@@ -1,6 +1,6 @@
 """From dense predictions to detections: threshold, per-level top-k, decode, NMS.
 
-Only what survives the top-k is decoded.
+Only candidates that survive the top-k are decoded.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class NMSPostProcess:
 
         Returns:
             ``Instances`` for each of these, with pred_boxes (XYXY pixels, clipped to the image),
-            scores, pred_classes and anchor_idxs, the location in 0..R-1 that made each detection.
+            scores, pred_classes and anchor_idxs (each detection's location in 0..R-1).
         """
         image_idxs, location_idxs, classes, scores, counts = _candidates(
             predictions, anchors.level_sizes, self.score_thresh, self.topk_candidates
@@ -86,8 +86,8 @@ class NMSPostProcess:
         location_idxs: Tensor,
     ) -> Instances:
         boxes = clip_boxes_to_image(boxes, image_size)
-        # It sets the classes apart by adding (class * image size) to the boxes: in float32, what is
-        # left of a box's place would be coarse for a large class (1/8 px for LVIS's last).
+        # NMS sets the classes apart by adding (class * image size) to the boxes. In float32 the
+        # boxes of a large class would then be coarse (1/8 px for LVIS's last class).
         keep = batched_nms(boxes.double(), scores.double(), classes, self.nms_thresh)
         keep = keep[: self.max_detections]
         return Instances(
@@ -103,7 +103,7 @@ def _candidates(
     predictions: DensePredictions, level_sizes: list[int], score_thresh: float, topk: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
     """Images, locations, classes and scores (T,) of the batch's candidates, image after image, and
-    how many each image has."""
+    the number of candidates of each image."""
     cls_logits, quality_logits = at_least_float32(predictions.cls_logits), None
     if predictions.quality_logits is not None:
         quality_logits = at_least_float32(predictions.quality_logits)
@@ -123,7 +123,7 @@ def _candidates(
     rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
     idxs, scores = idxs[rows], scores[rows, classes]
 
-    # Each level of each image is a run of idxs, of which the topk best stay.
+    # Each level of each image is a run of idxs. The topk best of a run stay.
     firsts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0)
     firsts = firsts + num_locations * torch.arange(len(cls_logits))[:, None]
     starts = torch.searchsorted(idxs, firsts.flatten().to(idxs.device, non_blocking=True))

@@ -1,8 +1,10 @@
 """How good is a box? Measures of it and predictors of it.
 
-A quality *predictor* is a part of the head. A *measure* turns ``LossInputs``, what the criterion
-knows of the foreground, into one detached number in [0, 1] a location. References: Generalized
-Focal Loss (https://arxiv.org/abs/2006.04388), V2 (https://arxiv.org/abs/2011.12885).
+A quality *predictor* is a part of the head. A *measure* turns ``LossInputs`` into one detached
+number in [0, 1] for each foreground location.
+
+References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
+(https://arxiv.org/abs/2011.12885).
 """
 
 from typing import Protocol
@@ -47,10 +49,10 @@ def max_class_score(inputs: LossInputs) -> Tensor:
 
 
 def matched_quality(inputs: LossInputs) -> Tensor:
-    """(M,) the soft label that the matcher handed back with each foreground location.
+    """(M,) the matcher's soft label of each foreground location.
 
     Raises:
-        ValueError: if the matcher has none.
+        ValueError: if the matcher gave no soft labels.
     """
     if inputs.targets.quality is None:
         raise ValueError(
@@ -65,15 +67,15 @@ def uniform(inputs: LossInputs) -> Tensor:
 
 
 class QualityPredictor(Protocol):
-    """A module that estimates the quality of the boxes of one pyramid level. One that cannot read
-    every number of channels has ``check_num_channels(num_channels)``, which raises ValueError."""
+    """A module that estimates the quality of the boxes of one pyramid level. If it needs a certain
+    number of channels, it has ``check_num_channels(num_channels)``, which raises ValueError."""
 
     def __call__(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
         """(N, F, H, W), (N, H*W, 4, C) -> (N, H*W, 1) logits, or None."""
 
 
 class NoQuality(nn.Module):
-    """GFLV1: the class score alone is the joint representation; nothing more is predicted."""
+    """GFLV1: the class score alone is the joint score; no quality is predicted."""
 
     def forward(self, box_features: Tensor, box_logits: Tensor) -> Tensor | None:
         return None
@@ -82,7 +84,7 @@ class NoQuality(nn.Module):
 class QualityBranch(nn.Module):
     """A 3x3 convolution of the box tower: the centerness of FCOS, the IoU of IoU-Net.
 
-    What it estimates is up to the loss that trains it,
+    It estimates the measure of the loss that trains it,
     :class:`gfocal.modeling.terms.QualityBranchLoss`.
 
     Args:
@@ -104,23 +106,23 @@ class DistributionGuidedQualityPredictor(nn.Module):
     """DGQP: the shape of a box's distributions tells how well it is localized (GFLV2 Sec. 3.2).
 
     A sharp distribution marks a sure side. The statistics of a side are its ``topk`` largest
-    probabilities and, if asked for, their mean and variance; those of the four sides go through two
-    linear layers with a ReLU between.
+    probabilities and, if asked for, their mean and variance. The statistics of the four sides go
+    through two linear layers with a ReLU between.
 
-    The layers start as PyTorch starts them. The official code draws both from std 0.01, next to a
-    saddle (the gradient of each is scaled by the weights of the other), where a short training
-    leaves the quality almost constant.
+    The layers keep PyTorch's initial weights. The official code draws both from std 0.01. That is
+    next to a saddle, because the gradient of each is scaled by the weights of the other: a short
+    training leaves the quality almost constant there.
 
     Args:
         topk: number of largest probabilities a side, 4 in the paper.
         add_mean: append their mean.
         hidden_dim: p in the paper, width of the hidden layer.
-        add_topk: hand over the probabilities themselves; without them only what is appended.
+        add_topk: use the probabilities themselves; if False, use the mean and variance only.
         add_var: append their (biased) variance.
 
     Raises:
         ValueError: if ``topk`` or ``hidden_dim`` is less than 1, or no statistic is asked for; if a
-            side has fewer than ``topk`` channels, when it becomes a part of a head.
+            side has fewer than ``topk`` channels (raised by the head that it becomes a part of).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Names of parts that belong together: what the yacs keys look up.
+"""Names of parts that belong together. yacs keys look them up.
 
 A recipe maps slots to LazyCalls; ``pick`` copies one, so that a config can change its copy. A part
 that is not in a table needs no entry: pass it in a LazyConfig.
@@ -56,16 +56,16 @@ __all__ = [
 
 
 def tower_width(conv_dims: Sequence[int]) -> int:
-    """The channels that a tower of the head puts out. A part's LazyCall reads them by it, as an
+    """The number of output channels of a tower of the head. A part's LazyCall calls it, because an
     interpolation cannot count from the end of a list."""
     return conv_dims[-1]
 
 
-# Of the head that a quality branch is part of, whatever overrides make of its conv_dims.
+# The width of the head around a quality branch, also after overrides of conv_dims.
 _HEAD_WIDTH = L(tower_width)(conv_dims="${...conv_dims}")
 
 # MODEL.GFL.QUALITY: how the quality of a box is estimated and supervised (v1, Table 1a, Fig. 6).
-# What measures quality also weights the losses of boxes (the end of Sec. 3).
+# The measure of quality also weights the losses of boxes (the end of Sec. 3).
 QUALITY: dict[str, dict[str, Any]] = {
     "none": {
         "quality_predictor": L(NoQuality)(),
@@ -112,8 +112,8 @@ QUALITY: dict[str, dict[str, Any]] = {
     },
 }
 
-# MODEL.GFL.BOX_REPRESENTATION: how a box is represented and learned (v1, Table 2a). A Gaussian is
-# learned by its likelihood alone, as the paper has it (App. A, Table 5): sides, not boxes.
+# MODEL.GFL.BOX_REPRESENTATION: how a box is represented and trained (v1, Table 2a). A Gaussian is
+# trained by its likelihood alone, as in the paper (App. A, Table 5): sides, not boxes.
 BOX: dict[str, dict[str, Any]] = {
     "dirac": {
         "box_representation": L(DiracDistance)(),
@@ -137,8 +137,8 @@ BOX: dict[str, dict[str, Any]] = {
     },
 }
 
-# MODEL.GFL.MATCHER: which locations learn which box, and where in its cell of stride x stride a
-# location lies, in strides: FCOS's in the centre, those of the released models at the corner.
+# MODEL.GFL.MATCHER: which locations are positive for which box, and where a location lies in its
+# cell of stride x stride, in strides. FCOS has it in the centre, the released models at the corner.
 MATCHER: dict[str, dict[str, Any]] = {
     "atss": {"matcher": L(ATSSMatcher)(), "anchor_offset": 0.0},
     "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
@@ -149,14 +149,14 @@ _TABLES = {"QUALITY": QUALITY, "BOX_REPRESENTATION": BOX, "MATCHER": MATCHER}
 
 
 class Number(NamedTuple):
-    """A yacs key whose value is an argument of the chosen parts that have it.
+    """A yacs key. Its value is an argument of those chosen parts that have this argument.
 
     Attributes:
         key: below MODEL.GFL.
-        default: its value where a config says nothing.
+        default: its value if a config does not set it.
         choice: the key of MODEL.GFL that chooses the part.
-        slot: where the recipe has the part.
-        argument: of the part.
+        slot: the part's slot in the recipe.
+        argument: name of the part's argument.
     """
 
     key: str
@@ -174,7 +174,7 @@ NUMBERS = (
     Number("DGQP.TOPK", 4, "QUALITY", "quality_predictor", "topk"),
     Number("DGQP.ADD_MEAN", True, "QUALITY", "quality_predictor", "add_mean"),
     Number("DGQP.HIDDEN_DIM", 64, "QUALITY", "quality_predictor", "hidden_dim"),
-    # Nearest anchors a level that are candidates of a box.
+    # Number of candidates of a box on each level: the nearest anchors.
     Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
     # Give a box without any positive its best candidate (not in the paper).
     Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
@@ -207,7 +207,7 @@ def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, 
 def use(
     model: Any, *, quality: str | None = None, box: str | None = None, matcher: str | None = None
 ) -> None:
-    """Replace parts of a LazyConfig's model by those of recipes, whose numbers are the papers'.
+    """Replace parts of a LazyConfig's model by those of recipes, with the papers' numbers.
 
     Args:
         model: LazyCall of GFL.
@@ -243,8 +243,8 @@ def from_yacs(gfl) -> dict[str, Any]:
         "criterion".
 
     Raises:
-        ValueError: a name that is in no table, or a number other than its default that none of the
-            chosen parts reads.
+        ValueError: a name that is in no table, or a number that is not the default and that no
+            chosen part reads.
     """
     parts: dict[str, Any] = {}
     for choice, table in _TABLES.items():
@@ -275,7 +275,7 @@ def _set(parts: Mapping[str, Any], number: Number, gfl) -> None:
 
 
 def _arguments(part: Any) -> Sequence[str]:
-    """Names of a LazyCall's arguments; none where there is no part."""
+    """Names of a LazyCall's arguments; empty without a part."""
     if part is None:
         return ()
     target = part["_target_"]

@@ -3,9 +3,10 @@
 Units: a *distance* is in strides of the location's level; a *bin coordinate* counts bins: k is the
 k-th bin, k + 0.5 lies halfway to the next one.
 
-A box representation turns raw channels (..., 4, C) into distances (..., 4). It is chosen by passing
-another one to the head. Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388),
-Sec. 3.
+A box representation turns raw channels (..., 4, C) into distances (..., 4). It is an argument of
+the head.
+
+Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
 """
 
 import math
@@ -24,7 +25,7 @@ __all__ = [
     "GeneralDistribution",
 ]
 
-# No side is further than this many strides: keeps exp finite whatever a network says.
+# No side is further than this many strides. It keeps exp finite for every output of a network.
 _MAX_DISTANCE = 1024.0
 
 
@@ -42,11 +43,11 @@ class BoxRepresentation(Protocol):
 
 
 class BinnedRepresentation(BoxRepresentation, Protocol):
-    """One that reads a distribution over bins.
+    """A box representation that reads a distribution over bins.
 
     Attributes:
-        bins: (C,) distance of each bin, strides, increasing. The one source of the expectation, of
-            DFL, of the statistics and of the pictures.
+        bins: (C,) distance of each bin, strides, increasing. The expectation, DFL, the statistics
+            and the pictures all use these.
     """
 
     bins: Tensor
@@ -73,7 +74,7 @@ class DiracDistance(nn.Module):
 
 
 class GaussianDistance(nn.Module):
-    """A Gaussian a side: its mean is the distance, and its deviation is learned with it.
+    """A Gaussian a side: its mean is the distance, and its deviation is trained with it.
 
     Channel 0 is the logarithm of the mean, channel 1 that of the standard deviation, both in
     strides. Trained by :class:`gfocal.modeling.terms.GaussianNLLLoss`.
@@ -95,11 +96,11 @@ def _exp(x: Tensor) -> Tensor:
 
 
 class GeneralDistribution(nn.Module):
-    """A softmax over the bins 0..reg_max of each side, read by its expectation (Eq. 5).
+    """A softmax over the bins 0..reg_max of each side; the distance is its expectation (Eq. 5).
 
     Args:
-        reg_max: n of the paper, the last bin. A side further than ``reg_max * bin_width`` strides
-            from its location cannot be expressed.
+        reg_max: n of the paper, the last bin. The largest distance is ``reg_max * bin_width``
+            strides.
         bin_width: the paper's delta, width of a bin in strides.
 
     Raises:
@@ -133,22 +134,21 @@ class GeneralDistribution(nn.Module):
         return self._expectation(self.probabilities(box_logits))
 
     def std(self, box_logits: Tensor) -> Tensor:
-        """(..., 4, C) logits -> (..., 4) standard deviation of each side, strides: how unsure the
-        model is of it."""
+        """(..., 4, C) logits -> (..., 4) standard deviation of each side, strides. It says how
+        unsure the model is of the side."""
         probs = self.probabilities(box_logits)
         deviation = self.bins.to(probs.dtype) - self._expectation(probs).unsqueeze(-1)
         return (probs * deviation.square()).sum(dim=-1).sqrt()
 
     def to_bins(self, distances: Tensor) -> Tensor:
-        """Bin coordinates of distances: linear between the bins, and beyond them as between the
-        nearest two. The inverse is ``bins`` read at the coordinate.
+        """Bin coordinates of distances: linear between the bins, and continued beyond them with the
+        slope of the nearest two. The inverse reads ``bins`` at the coordinate.
 
         Args:
             distances: (...) strides.
 
         Returns:
-            (...) from 0 to C - 1 where the bins can express the distance; below 0 or above C - 1
-            where they cannot.
+            (...) from 0 to C - 1 if the bins can express the distance, else below 0 or above C - 1.
         """
         bins = self.bins.to(distances.dtype)
         left = torch.searchsorted(bins, distances.detach().contiguous(), right=True) - 1

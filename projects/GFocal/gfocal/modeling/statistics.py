@@ -1,4 +1,4 @@
-"""Numbers that tell whether the targets are what one believes, for the event storage."""
+"""Statistics of the targets for the event storage: are the targets as expected?"""
 
 import logging
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ __all__ = ["TargetStatistics"]
 
 
 class TargetStatistics:
-    """Looks at the targets of a batch, over all processes, now and then (a look waits for the GPU
-    twice).
+    """Looks at the targets of a batch, over all processes, once in ``period`` iterations. (A look
+    waits for the GPU twice.)
 
-    Each look puts into the event storage, and so into metrics.json and TensorBoard:
+    Each look puts these into the event storage, and so into metrics.json and TensorBoard:
 
     - ``positives_per_image``: foreground locations of an image, on average.
     - ``boxes_without_positive``: the share of the true boxes without a positive location. Small
       boxes can have none (https://github.com/sfzhang15/ATSS/issues/90), see
       ``ATSSMatcher(match_every_box=True)``.
-    - ``mean_iou_of_positives``: of predicted and true box; QFL's labels.
-    - ``clipped_dfl_targets/LEVEL``: the share of the sides whose true distance the bins of that
-      level cannot express, i.e. below 0 or beyond ``reg_max`` bins; only with a representation that
-      has bins. Above 1 % over at least 1000 sides, one warning is logged.
+    - ``mean_iou_of_positives``: IoU of predicted and true box, QFL's labels.
+    - ``clipped_dfl_targets/LEVEL``: the share of a level's sides with a true distance below 0 or
+      beyond the last bin, which the bins cannot express. Only with a representation that has bins.
+      Above 1 % over at least 1000 sides, one warning is logged.
 
     Args:
         period: iterations between looks; 0 for none.
@@ -87,8 +87,8 @@ class TargetStatistics:
 
 
 def _counts(step: DenseStep) -> list[Tensor]:
-    """Of this process: images, boxes, positives, boxes with a positive, sum of the positives' IoUs;
-    and, with bins, the clipped sides of each level and then all sides of each. Scalars."""
+    """Scalars of this process: images, boxes, positives, boxes with a positive, sum of the
+    positives' IoUs. With bins also the clipped sides of each level, and then all sides of each."""
     anchors, predictions, truth, targets, _ = step
     matched = cast("Tensor", targets.matched_idxs)
     images, locations = (matched >= 0).nonzero(as_tuple=True)

@@ -45,7 +45,7 @@ __all__ = [
     "Matches",
 ]
 
-# What a matcher answers where a location has no box.
+# A matcher's answers for locations without a box.
 BACKGROUND = -1
 IGNORED = -2
 
@@ -75,8 +75,8 @@ class DenseAnchors(NamedTuple):
         Args:
             anchors: one ``Boxes`` a level, H * W boxes each, rows first.
             level_shapes: (H, W) of each level.
-            strides: stride of each level, pixels. (They cannot be read off the anchors: a level of
-                one location has no neighbour to measure from.)
+            strides: stride of each level, pixels. (Anchors do not tell it: a level with one
+                location has no neighbour to measure from.)
 
         Raises:
             ValueError: if the three disagree on the number of levels, or a level does not have
@@ -140,8 +140,8 @@ class DenseAnchors(NamedTuple):
     def inside(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Which locations lie on each image rather than on the padding of the batch.
 
-        A location counts when the top-left corner of its cell, (column, row) * stride, does: the
-        columns of a level that an image of width w reaches are the first ceil(w / stride).
+        A location lies on an image if the top-left corner of its cell does, that is
+        (column, row) * stride. An image of width w reaches the first ceil(w / stride) columns.
 
         Args:
             image_sizes: N pairs (height, width), pixels.
@@ -162,8 +162,8 @@ class GroundTruth(NamedTuple):
         classes: N vectors of class indices in [0, K), one for each box.
         image_sizes: N (height, width), pixels: the part of the batch's grid that belongs to each
             image. Locations beyond it are padding, and ignored. None: there is no padding.
-        ignore_regions: N ``Boxes`` or None, in which there is no background, as in a crowd; () for
-            no regions at all.
+        ignore_regions: N ``Boxes`` or None. Inside them there is no background, as in a crowd. ()
+            if no image has any.
     """
 
     boxes: Sequence[Boxes]
@@ -183,8 +183,8 @@ class Matches(NamedTuple):
     Attributes:
         idxs: (N, R) int64: index into that image's boxes, ``BACKGROUND`` (-1), or ``IGNORED`` (-2)
             for locations that take no part in training.
-        quality: (N, R) in [0, 1], a soft label of the matched location's class, read by the measure
-            :func:`gfocal.modeling.quality.matched_quality`; None where the matcher has none.
+        quality: (N, R) in [0, 1], a soft label of the matched location's class, or None. The
+            measure :func:`gfocal.modeling.quality.matched_quality` reads it.
     """
 
     idxs: Tensor
@@ -208,12 +208,12 @@ class DensePredictions(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Class, box and, where there are any, quality logits."""
+        """Class logits, box logits and, if there are any, quality logits."""
         tensors = (self.cls_logits, self.box_logits, self.quality_logits)
         return tuple(x for x in tensors if x is not None)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "DensePredictions":
-        """The same with other logits, in the order of :attr:`tensors`."""
+        """These predictions with other logits, in the order of :attr:`tensors`."""
         cls_logits, box_logits, *quality = tensors
         return DensePredictions(
             cls_logits, box_logits, quality[0] if quality else None, self.box_representation
@@ -224,11 +224,12 @@ class DensePredictions(NamedTuple):
         return self.with_tensors([x.detach() for x in self.tensors])
 
     def joint_logits(self, idxs: tuple | None = None) -> Tensor:
-        """Logits of the score that training supervises and inference ranks by:
-        sigmoid(cls) * sigmoid(quality), or the class score itself where there is no quality.
+        """Logits of the score. Training supervises this score, and inference ranks by it.
+
+        It is sigmoid(cls) * sigmoid(quality), or sigmoid(cls) if there is no quality.
 
         Args:
-            idxs: (image (M,), location (M,)) of the locations that matter.
+            idxs: (image (M,), location (M,)) of some locations; by default all.
 
         Returns:
             (M, K); without ``idxs`` (N, R, K).
@@ -239,10 +240,10 @@ class DensePredictions(NamedTuple):
         return joint_logits(*logits) if len(logits) == 2 else logits[0]
 
     def distances_of(self, box_logits: Tensor) -> Tensor:
-        """What the box representation reads.
+        """Distances that the box representation reads from box logits.
 
         Args:
-            box_logits: (..., 4, C), some of these predictions' own.
+            box_logits: (..., 4, C), some of these predictions' box logits.
 
         Returns:
             (..., 4) strides.
@@ -259,14 +260,14 @@ class DensePredictions(NamedTuple):
 
 
 class DenseTargets(NamedTuple):
-    """What each location should say.
+    """The labels of all locations.
 
     Attributes:
         labels: (N, R) int64: 0..K-1 a class, K background, -1 ignored (no part in any loss).
         boxes: (N, R, 4) matched ground-truth boxes, XYXY pixels; meaningful on foreground only.
-        matched_idxs: (N, R) what the matcher answered: index into that image's boxes, -1
-            background, -2 ignored. No loss reads it.
-        quality: (N, R) the matcher's soft label; None where it has none.
+        matched_idxs: (N, R) the matcher's answer: index into that image's boxes, -1 background, -2
+            ignored. No loss reads it.
+        quality: (N, R) the matcher's soft label, or None.
     """
 
     labels: Tensor
@@ -276,15 +277,15 @@ class DenseTargets(NamedTuple):
 
     @classmethod
     def from_matches(cls, matches: Matches, truth: GroundTruth, num_classes: int) -> "DenseTargets":
-        """Turn a matcher's answer, once it is checked, into labels and boxes.
+        """Turn a matcher's answer, already checked, into labels and boxes.
 
         Args:
             matches: of the batch.
             truth: of the batch.
             num_classes: K.
         """
-        # Two rows stand after the boxes of all images, one for ignored and one for background,
-        # which the codes -2 and -1 then index from the end: one gather serves the batch.
+        # After the boxes of all images stand two more rows, one for ignored and one for background.
+        # The codes -2 and -1 index them from the end. So one gather serves the batch.
         idxs, counts = matches.idxs, truth.counts
         firsts = to_device([0] + counts[:-1], idxs).cumsum(0)
         codes = torch.where(idxs >= 0, idxs + firsts[:, None], idxs)
@@ -302,7 +303,7 @@ class DenseTargets(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What every loss term sees: the batch, and its M foreground locations, gathered once.
+    """The input of every loss term: the batch, and its M foreground locations, gathered once.
 
     Attributes:
         anchors: of the batch.
@@ -317,8 +318,8 @@ class LossInputs(NamedTuple):
         fg_target_distances: (M, 4) distances of the ground truth, strides; not clipped.
         fg_target_boxes: (M, 4) ground truth, XYXY pixels.
         box_weights: (M,) weight of each foreground box in the losses of boxes; detached.
-        num_foreground: () what loss_cls is divided by.
-        total_box_weight: () what the losses of boxes are divided by.
+        num_foreground: () the divisor of loss_cls.
+        total_box_weight: () the divisor of the losses of boxes.
     """
 
     anchors: DenseAnchors
@@ -344,6 +345,6 @@ class LossInputs(NamedTuple):
 
     def weighted_mean(self, losses: Tensor) -> Tensor:
         """The mean of (M,) losses by the weights of the boxes."""
-        # These are divided first: where all are (almost) 0, 1 / total times the factor of a
+        # The weights are divided first. If all are (almost) 0, then 1 / total times the factor of a
         # gradient scaler would be infinite.
         return (losses * (self.box_weights / self.total_box_weight)).sum()

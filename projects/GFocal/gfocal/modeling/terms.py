@@ -1,8 +1,8 @@
 """Loss terms: one class a term, one call signature.
 
-A term is a module ``forward(inputs: LossInputs) -> scalar``, already weighted and normalised. Write
-another one and pass it in: no code asks which one it is. A term that needs something of the head
-may say so in ``check_head(head)``, which is asked when the detector is built.
+A term is a module ``forward(inputs: LossInputs) -> scalar``, already weighted and normalised. A
+term of your own is passed in the same way: no code asks for the class of a term. If a term needs
+something of the head, its ``check_head(head)`` may raise; it is called when the detector is built.
 
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
 """
@@ -47,8 +47,9 @@ class QualityFocalLoss(nn.Module):
     Args:
         beta: exponent of the modulating factor; 0 or at least 1.
         weight: multiplies the loss.
-        measure: the label of a foreground location's class, a measure of quality.py: the IoU of
-            its predicted with its true box in the paper, ``matched_quality`` for a matcher's own.
+        measure: a measure of quality.py. It gives the label of a foreground location at its class:
+            in the paper the IoU of predicted and true box, with ``matched_quality`` the matcher's
+            soft label.
 
     Raises:
         ValueError: if ``beta`` is another number.
@@ -79,13 +80,13 @@ class QualityFocalLoss(nn.Module):
 class FocalLoss(nn.Module):
     """Focal loss (https://arxiv.org/abs/1708.02002) of the class scores, labels 0 and 1.
 
-    Of the class alone: a separate quality is trained by :class:`QualityBranchLoss`.
+    It trains the class alone. :class:`QualityBranchLoss` trains a separate quality.
 
     Args:
         alpha, gamma: of focal loss.
         weight: multiplies the loss.
-        positive_weight: a measure (quality.py) that weights the loss of each positive at its class,
-            "centerness-guided" or "IoU-guided" in Table 1a; None for no weighting.
+        positive_weight: a measure (quality.py). It weights the loss of each positive at its class:
+            "centerness-guided" or "IoU-guided" in Table 1a. None for no weighting.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class QualityBranchLoss(nn.Module):
     """Binary cross entropy of a quality branch on the foreground, as FCOS trains its centerness.
 
     Args:
-        measure: what the branch is to estimate, ``centerness`` or ``localization_iou``.
+        measure: the label of the branch, ``centerness`` or ``localization_iou``.
         weight: multiplies the loss.
     """
 
@@ -168,8 +169,8 @@ class GIoULoss(nn.Module):
 class DistributionFocalLoss(nn.Module):
     """DFL of the foreground's four sides (Eq. 6), averaged over them.
 
-    Targets are clipped to [0, C - 1 - 0.1] bins (C - 1 is the paper's n), as in the official code:
-    a side beyond cannot be expressed, and the target always has a bin on its right.
+    Targets are clipped to [0, C - 1 - 0.1] bins (C - 1 is the paper's n), as in the official code.
+    The bins cannot express a side beyond that, and a target needs a bin on its right.
 
     Args:
         weight: multiplies the loss, 0.25 in the paper.

@@ -1,4 +1,4 @@
-"""What a process is: its random states, and its share of sums over all processes."""
+"""A process: its random states, and its share of sums over all processes."""
 
 from .rng import (
     preserved_rng,

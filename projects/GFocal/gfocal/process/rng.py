@@ -12,7 +12,7 @@ __all__ = ["preserved_rng", "rng_state", "set_rng_state", "temporarily_seeded"]
 
 
 def rng_state() -> dict[str, Any]:
-    """Returns the states of this process's generators: tensors, numbers and strings only, so that a
+    """Returns the states of this process's generators: tensors, numbers and strings only. So a
     checkpoint with them is read without running code."""
     # A tuple; only legacy=False gives a dict.
     kind, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
@@ -38,7 +38,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def preserved_rng() -> Iterator[None]:
-    """What runs inside leaves the generators as it found them."""
+    """Code inside it leaves no trace in the generators."""
     state = rng_state()
     try:
         yield
@@ -48,7 +48,7 @@ def preserved_rng() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporarily_seeded(*entropy: int) -> Iterator[None]:
-    """What runs inside draws random numbers that depend on ``entropy`` only, on the CPU.
+    """Code inside it draws random numbers that depend on ``entropy`` only, on the CPU.
 
     Args:
         entropy: integers from 0 on, e.g. a seed and a number.
@@ -57,7 +57,7 @@ def temporarily_seeded(*entropy: int) -> Iterator[None]:
     seeds = np.random.SeedSequence(entropy).generate_state(3).tolist()
     random.seed(seeds[0])
     np.random.seed(seeds[1])
-    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would reach for the GPUs
+    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would also seed the GPUs
     try:
         yield
     finally:

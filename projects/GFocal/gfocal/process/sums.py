@@ -23,8 +23,8 @@ def sum_over_workers(values: Tensor) -> tuple[Tensor, int]:
 
 @contextlib.contextmanager
 def each_on_its_own() -> Iterator[None]:
-    """Inside, a process sums over itself only, and waits for no other: so the losses of an image do
-    not depend on what the others look at, nor on how many images they have."""
+    """Inside it, a process sums over itself only, and waits for no other. So the losses of an image
+    do not depend on the images of other processes, nor on their number."""
     global _on_its_own
     _on_its_own = True
     try:

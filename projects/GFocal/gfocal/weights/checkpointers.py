@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer with files read safely, and with what does not fit refused."""
+"""Detectron2's checkpointer, which here reads files safely and refuses weights that do not fit."""
 
 import os
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ _BACKBONE = "backbone.bottom_up."
 class WeightsOnlyCheckpointer(DetectionCheckpointer):
     """A DetectionCheckpointer that runs no code of a ``.pth``, with every version of PyTorch.
 
-    (``.pkl`` is Python's own format, which Detectron2's weights are in: only for files you trust.)
-    And one that misses the statistics of a batch norm where the file has none.
+    (``.pkl`` is Python's own format, and that of Detectron2's weights. Load only files that you
+    trust.) If a file lacks the statistics of a batch norm, they count as missing.
 
     Raises:
-        ValueError: on loading, if the file holds anything but named weights. It names the file, as
-            all that a subclass refuses.
+        ValueError: on loading, if the file holds anything but named weights. The message names the
+            file, also that of a subclass.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As Detectron2's."""
+        """Loads a file, as Detectron2's checkpointer does."""
         try:
             return super().load(path, *args, **kwargs)
         except ValueError as error:
@@ -39,15 +39,15 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
             raise ValueError(f"{path}: {error}") from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        # What Detectron2 does with a .pth beside reading it, current main's options of a URL, is
-        # kept. In 0.5 that is nothing, and torch.load cannot be replaced: it is in a base class.
+        # Current main also reads options from a URL, and that is kept. Detectron2 0.5 does nothing
+        # but read a .pth. torch.load cannot be replaced there: it is called in a base class.
         replaced = hasattr(DetectionCheckpointer, "_torch_load")
         theirs = replaced or filename.endswith((".pkl", ".pyth"))
         try:
             checkpoint = super()._load_file(filename) if theirs else self._torch_load(filename)
         except (OSError, ValueError):
             raise
-        except Exception as error:  # a pickle of whatever, or a damaged one
+        except Exception as error:  # a pickle of anything, or a damaged one
             raise ValueError(
                 f"{filename} is not a dict of weights, or is damaged "
                 f"({type(error).__name__}: {error})"
@@ -56,7 +56,7 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        """Reads a ``.pth``; current main calls it in the place of torch.load."""
+        """Reads a ``.pth``; current main calls this method instead of torch.load."""
         checkpoint = load_weights_only(f)
         weights = checkpoint.get("state_dict", checkpoint)
         if isinstance(weights, Mapping) and any(str(k).startswith("bbox_head.") for k in weights):
@@ -66,8 +66,8 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         names = {name.removeprefix("module.") for name in checkpoint["model"]}
         incompatible = super()._load_model(checkpoint)
-        # Detectron2's FrozenBatchNorm2d makes up what is missing, mean 0 and variance 1, and that
-        # is right for Caffe2's pickles only.
+        # Detectron2's FrozenBatchNorm2d makes up missing statistics, mean 0 and variance 1. That is
+        # right for Caffe2's pickles only.
         if not checkpoint.get("matching_heuristics", False):
             missing = incompatible.missing_keys
             missing += [
@@ -80,8 +80,8 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
 
 
 class StrictCheckpointer(WeightsOnlyCheckpointer):
-    """A DetectionCheckpointer that refuses a file of another model: one which leaves a part of the
-    model unloaded, or which has a part that the model lacks."""
+    """A DetectionCheckpointer that refuses a file of another model: a file that leaves a part of
+    the model unloaded, or that has a part which the model lacks."""
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         refuse_incompatible(
@@ -89,7 +89,7 @@ class StrictCheckpointer(WeightsOnlyCheckpointer):
         )
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's.
+        """Resumes or loads, as Detectron2's checkpointer does.
 
         Raises:
             FileNotFoundError: last_checkpoint names a file that is not there.
@@ -108,11 +108,11 @@ class StrictCheckpointer(WeightsOnlyCheckpointer):
 class GFLCheckpointer(WeightsOnlyCheckpointer):
     """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
 
-    Beside checkpoints and Detectron2's pickles it reads the files of torchvision's ResNet and
-    ResNeXt and of the models that mmdetection starts from, known by their names. From such a file,
-    or a pickle of a backbone, all of ``backbone.bottom_up`` has to come, deformable offsets
-    excepted, which start at 0; and no block of a stage may be left over. Of a detector, what fits
-    is loaded, as for fine-tuning with other classes.
+    It reads checkpoints, Detectron2's pickles, and the files of torchvision's ResNet and ResNeXt
+    and of the models that mmdetection starts from; it knows these by the names of their weights.
+    Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
+    deformable offsets, which start at 0. No block of a stage may be left over. From a detector's
+    file, the weights that fit are loaded, as for fine-tuning with other classes.
 
     Raises:
         ValueError: on loading, if nothing fits, if a backbone's file is of another network, if the
@@ -129,7 +129,7 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
         return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        # For _log_incompatible_keys, which is not told of the checkpoint.
+        # For _log_incompatible_keys, which does not get the checkpoint.
         self._backbone_only = checkpoint.pop("backbone_only", False) or checkpoint.get(
             "matching_heuristics", False
         )
@@ -160,7 +160,7 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
             for key in incompatible.missing_keys
             if key.startswith(_BACKBONE) and ".conv2_offset." not in key
         ]
-        # A deeper network's would fill this one; stages that this one ends before are left alone.
+        # A deeper network's file would fill this one. Stages that this network lacks do not count.
         own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(f"{_BACKBONE}res")}
         unexpected = [
             key

@@ -1,7 +1,7 @@
 """Weights between mmdetection's names and ours, by the table of a detector; classifiers' weights.
 
-Whatever a conversion cannot place is an error: a name without counterpart, and, where a file is
-converted, a weight that is missing or has another shape than the model's.
+A name without counterpart is an error. If a file is converted, so is a weight that is missing or
+has another shape than the model's.
 """
 
 import math
@@ -44,17 +44,17 @@ __all__ = [
 def convert_mmdet_state_dict(
     state_dict: Mapping[str, Tensor], num_classes: int | None = None, table: DetectorTable = GFL
 ) -> dict[str, Tensor]:
-    """Rename (and where needed reshape) the weights of mmdetection's or the official GFL models.
+    """Rename the weights of mmdetection's or the official GFL models; some are reshaped.
 
-    Covers ResNet, ResNeXt and Res2Net v1d, with deformable stages or without, FPN and the head of
-    v1 and v2. Dropped are ``num_batches_tracked``, ``integral.project`` and the last class row of a
-    v2 head, and nothing else: the official v2 head has num_classes + 1 rows, of which the last
-    never meant anything.
+    This covers ResNet, ResNeXt and Res2Net v1d, with or without deformable stages, FPN, and the
+    heads of v1 and v2. Three things are dropped: ``num_batches_tracked``, ``integral.project``, and
+    the last class row of a v2 head. (The official v2 head has num_classes + 1 rows; the last one
+    never meant anything.)
 
     Args:
         state_dict: name -> tensor.
-        num_classes: keep so many class rows. By default all of them for v1 and all but the last
-            for v2 (whose ``reg_conf`` tells it from v1).
+        num_classes: number of class rows to keep. By default all of v1, and all but the last of v2
+            (a head with ``reg_conf`` is v2).
         table: of another detector than GFL.
 
     Returns:
@@ -62,8 +62,8 @@ def convert_mmdet_state_dict(
         tensors share storage with the input's.
 
     Raises:
-        ValueError: if keys have no counterpart here or share one (all are listed), or the class
-            rows are not ``num_classes`` (in v2 also one more).
+        ValueError: if keys have no counterpart here or share one (all are listed), or the number of
+            class rows is not ``num_classes`` (for v2 also one more).
     """
     converted, unmapped = _convert(state_dict, num_classes, table)
     _refuse(unmapped, f"not of a {table.detector} model of mmdetection")
@@ -90,8 +90,9 @@ def convert_mmdet_checkpoint(
         ``model_cfg``).
 
     Raises:
-        FileNotFoundError, ValueError: see there; and if a key has no counterpart, is missing or has
-            another shape than in the (nearest published) model; the message lists all of them.
+        FileNotFoundError, ValueError: as these two functions. Also if a key has no counterpart, is
+            missing, or has another shape than in the (nearest published) model; the message lists
+            all of them.
     """
     converted, unmapped = _convert(load_mmdet_checkpoint(path), num_classes, table)
     names, problems = problems_of(converted, model_cfg, table)
@@ -128,9 +129,9 @@ def to_mmdet_state_dict(
 ) -> dict[str, Tensor]:
     """The inverse of :func:`convert_mmdet_state_dict`: our names to the official code's.
 
-    What the official model has beyond ours is added: the constant ``integral.project`` and for v2
-    the extra class row, with weights of 0 and the bias of a class score of 0.01. (The official
-    inference takes that row for a class; so it stays below the score threshold.)
+    The official model has more than ours, and this is added: the constant ``integral.project``, and
+    for v2 the extra class row, with weights of 0 and the bias of a class score of 0.01. (The
+    official inference takes that row for a class. With 0.01 it stays below the score threshold.)
 
     Args:
         state_dict: of a GFL model.
@@ -197,7 +198,7 @@ def _rows_of(ours: Mapping[str, Tensor], table: DetectorTable) -> list[Row]:
 
 
 def _is_counter(name: str) -> bool:
-    """Batch norm's counter, which frozen batch norm does not keep."""
+    """Whether it is batch norm's counter, which frozen batch norm does not keep."""
     return name.endswith(".num_batches_tracked")
 
 

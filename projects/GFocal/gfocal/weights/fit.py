@@ -1,4 +1,4 @@
-"""Whether weights are those of a model, and what is wrong where they are not."""
+"""Whether weights are those of a model, and the differences if they are not."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def is_optional(name: str) -> bool:
 def check_state_dict(
     state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, str]:
-    """What is wrong with a state dict: {key: problem}, {} where nothing is.
+    """The problems of a state dict: {key: problem}, or {}.
 
     Args:
         state_dict: name -> tensor.
@@ -72,15 +72,15 @@ def expected_state_dict(model_cfg: Any) -> dict[str, Tensor]:
 def find_configs(
     state_dict: Mapping[str, Tensor], table: DetectorTable = GFL
 ) -> tuple[list[str], dict[str, str]]:
-    """The published models (LazyConfigs of the zoo) that a state dict of ours is of.
+    """The published models (LazyConfigs of the zoo) that a state dict of ours belongs to.
 
     Args:
         state_dict: name -> tensor.
-        table: of the detector that it is of.
+        table: of its detector.
 
     Returns:
-        The names of the configs that it is nearest to, and what is wrong with it as one of them, as
-        :func:`check_state_dict` says it: {} where it is complete.
+        The names of the nearest configs, and the problems with respect to them, in the form of
+        :func:`check_state_dict`: {} if it is complete.
     """
     _, class_bias = table.class_rows
     bias = state_dict.get(class_bias)
@@ -98,7 +98,7 @@ def find_configs(
 def problems_of(
     state_dict: Mapping[str, Tensor], model_cfg: Any, table: DetectorTable
 ) -> tuple[list[str], dict[str, str]]:
-    """:func:`find_configs`, or the same of one model: [], and what is wrong."""
+    """:func:`find_configs`, or the same for one model: [], and the problems."""
     if model_cfg is None:
         return find_configs(state_dict, table)
     return [], check_state_dict(state_dict, expected_state_dict(model_cfg))
@@ -123,7 +123,8 @@ def refuse_incompatible(
     incorrect_shapes: Iterable[tuple[str, Any, Any]],
     unexpected: Iterable[str],
 ) -> None:
-    """Raises ValueError with what Detectron2's checkpointers found incompatible, if that is any."""
+    """Raises ValueError with the weights that Detectron2's checkpointers found incompatible, if
+    there are any."""
     shapes = {key: (tuple(got), tuple(expected)) for key, got, expected in incorrect_shapes}
     # fvcore calls a key of another shape missing as well.
     missing = [key for key in missing if key not in shapes]
@@ -139,7 +140,7 @@ def refuse_incompatible(
 
 
 def _other_classes(shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
-    """Says so where shapes, {name: (in the file, in the model)}, differ by the classes alone."""
+    """A sentence if shapes, {name: (in the file, in the model)}, differ by the classes alone."""
     for table in TABLES:
         got, want = shapes.get(table.class_rows[0], ((), ()))
         if got and shapes.keys() == set(table.class_rows):
@@ -148,6 +149,6 @@ def _other_classes(shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def _listed(lines: list[str], limit: int = 40) -> str:
-    """The lines of a message, not more than a reader has use for."""
+    """The first lines of a message, as many as a reader needs."""
     more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
     return "".join(f"\n  {line}" for line in lines[:limit] + more)

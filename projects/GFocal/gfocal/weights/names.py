@@ -1,4 +1,4 @@
-"""How weights are called in mmdetection and here, as tables: a table a detector.
+"""The names of weights in mmdetection and here, as tables: one table a detector.
 
 A row is (mmdetection's name, ours) and is read in both directions. "#" is a number and "*" the last
 part of a name (weight, bias, running_mean, ...), the same on both sides. The rows of the backbones
@@ -29,17 +29,17 @@ Row = tuple[str, str]
 
 
 class DetectorTable(NamedTuple):
-    """What a conversion has to know of one detector, in mmdetection and here.
+    """One detector's names in mmdetection and here, for conversions.
 
     Attributes:
         detector: its name, for messages.
         rows: of its neck and head.
         class_layer: our name of the layer with one row of weights a class.
-        extra_class_row: how those of our names begin that tell a head which has one class row more
-            in mmdetection. That row never meant anything. None: there is no such head.
-        linear: our names of weights of linear layers that are 1x1 convolutions there.
-        constants: what is computed here and stored there: {their name: a function of their state
-            dict, which answers None where it lacks what the constant follows from}.
+        extra_class_row: a prefix of our names. A head with such a name has one class row more in
+            mmdetection; that row never meant anything. None: there is no such head.
+        linear: our names of weights of linear layers that are 1x1 convolutions in mmdetection.
+        constants: constants that are computed here and stored in mmdetection: {their name: a
+            function of their state dict, which answers None if it cannot tell the constant}.
     """
 
     detector: str
@@ -55,7 +55,7 @@ class DetectorTable(NamedTuple):
         return f"{self.class_layer}.weight", f"{self.class_layer}.bias"
 
     def has_extra_class_row(self, names: Iterable[str]) -> bool:
-        """Whether a head with these of our names has one class row more in mmdetection."""
+        """Whether a head with these names of ours has one class row more in mmdetection."""
         start = self.extra_class_row
         return start is not None and any(name.startswith(start) for name in names)
 
@@ -125,7 +125,7 @@ for _i in range(1, 5):
         (f"{_theirs}.downsample.1.*", f"{_ours}.shortcut.*"),
         (f"{_theirs}.downsample.2.*", f"{_ours}.shortcut.norm.*"),
     ]
-# What mmdetection called differently before mmcv 1.0; read only.
+# Names of mmdetection before mmcv 1.0; they are read, never written.
 OLD_BACKBONE_ROWS = [
     (f"backbone.layer{i}.#.conv2_offset.*", f"backbone.bottom_up.res{i + 1}.#.conv2_offset.*")
     for i in range(1, 5)
@@ -133,11 +133,11 @@ OLD_BACKBONE_ROWS = [
 
 
 def backbone_rows(names: Iterable[str], *, res2net: str) -> list[Row]:
-    """Rows of the backbone that the names are of.
+    """Rows of the backbone that has these names.
 
     Args:
         names: of either side.
-        res2net: how names begin that only a Res2Net has.
+        res2net: prefixes of names that only a Res2Net has.
     """
     return _RES2NET_ROWS if any(name.startswith(res2net) for name in names) else _RESNET_ROWS
 

@@ -1,4 +1,4 @@
-"""Files of other people, read without running code of them."""
+"""Reading other people's files without running code from them."""
 
 import os
 import re
@@ -14,7 +14,7 @@ __all__ = ["load_mmdet_checkpoint", "load_weights_only", "named_tensors"]
 
 
 def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
-    """``torch.load`` of a dict, refusing whatever would run code.
+    """``torch.load`` of a dict, which refuses anything that would run code.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -24,11 +24,11 @@ def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint {str(path)!r}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file: whatever the reader stumbles over
+    except Exception as error:  # a damaged file: the reader can fail in any way
         # Until 2.3 and from 2.4 on.
         code = re.search(r"(?:Unsupported class|GLOBAL) ([\w.]+)", str(error))
         if code is None:
-            # The rest of PyTorch's message invites to run the code.
+            # The rest of PyTorch's message advises to run the code.
             reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
             reason = re.split(r"\n| In PyTorch 2\.6| Re-running", reason)[0]
             raise ValueError(
@@ -47,15 +47,15 @@ def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_mmdet_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint of mmdetection 2.x or 3.x, without running code of it.
+    """Read the state dict of a checkpoint of mmdetection 2.x or 3.x, without running its code.
 
     Args:
         path: a file with a ``state_dict``, or a state dict itself.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not such a file, needs to run code to be read, or is of mmdetection
-            1.x, whose anchors are centred elsewhere.
+        ValueError: if it is not such a file, cannot be read without running code, or is from
+            mmdetection 1.x, which centres anchors elsewhere.
     """
     checkpoint = load_weights_only(path)
     meta = checkpoint.get("meta")

@@ -9,7 +9,7 @@ __all__ = ["write_checkpoint"]
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str) -> None:
-    """``torch.save`` that leaves what was there as it was until all is written.
+    """``torch.save`` that keeps the old file until the new one is whole.
 
     Raises:
         OSError: the file cannot be written.

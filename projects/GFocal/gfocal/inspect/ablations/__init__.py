@@ -1,4 +1,4 @@
-"""The paper's ablation tables: their rows as configs, their runs, and what came of them."""
+"""The paper's ablation tables: their rows as configs, their runs, and their results."""
 
 from .report import (
     index,

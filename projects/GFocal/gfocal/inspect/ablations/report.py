@@ -1,4 +1,4 @@
-"""What came of a table's runs: markdown and a picture; and the page of all tables."""
+"""The results of a table's runs, as markdown and as a picture; and the page of all tables."""
 
 import statistics
 from pathlib import Path
@@ -15,7 +15,7 @@ from .tables import (
 
 __all__ = ["Results", "index", "plot", "table_lines"]
 
-# Of each row, what each run gave: its seed, with METRICS or an "error".
+# {row: the result of each run: its seed, with METRICS or an "error"}.
 Results = dict[str, list[dict]]
 
 
@@ -74,7 +74,7 @@ def index() -> str:
         "",
         "Rows of the paper's tables (https://arxiv.org/abs/2006.04388, Sec. 4), a config each.",
         "The AP are the paper's, of ResNet-50 after 1x on COCO minival; none was measured here.",
-        "What was is in [docs/ablations.md](../../docs/ablations.md).",
+        "Measured results are in [docs/ablations.md](../../docs/ablations.md).",
         "`python tools/ablate.py --index` wrote this page.",
     ]
     for table, title in TABLES.items():

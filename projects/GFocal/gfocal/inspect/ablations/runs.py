@@ -1,7 +1,7 @@
 """Runs of a table's rows, each a training in a process and a folder of its own.
 
-A folder holds run.yaml (the config), output.txt (what the training printed) and what the training
-itself writes.
+A folder holds run.yaml (the config), output.txt (the output of the training) and the training's own
+files.
 """
 
 import json
@@ -20,10 +20,10 @@ __all__ = ["save_config", "train"]
 
 
 def save_config(cfg: DictConfig) -> None:
-    """Writes run.yaml, or makes sure that the folder's runs are of this config.
+    """Writes run.yaml, or checks that the folder's run has this config.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if it has another.
     """
     folder = Path(cfg.train.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ def save_config(cfg: DictConfig) -> None:
 def train(
     cfg: DictConfig, command: Sequence[str], progress: Callable[[int], None]
 ) -> dict[str, float] | dict[str, str]:
-    """Trains a row, from its last checkpoint on, unless it is finished already.
+    """Trains a row, from its last checkpoint on, unless it is already finished.
 
     Args:
         cfg: of :func:`tables.make_config`, saved by :func:`save_config`.
         command: starts a training; takes --resume and --config-file.
-        progress: is told now and then how many iterations are done.
+        progress: gets the number of finished iterations now and then.
 
     Returns:
         METRICS of the last iteration, or {"error": the last line of output.txt}.
@@ -72,7 +72,7 @@ def train(
 
 
 def _measured(folder: Path, max_iter: int) -> dict[str, float] | None:
-    """What a finished run's metrics.json says of its last iteration."""
+    """METRICS of a finished run's last iteration, from its metrics.json."""
     file = folder / "metrics.json"
     for line in reversed(file.read_text().splitlines() if file.exists() else []):
         try:
@@ -85,7 +85,7 @@ def _measured(folder: Path, max_iter: int) -> dict[str, float] | None:
 
 
 def _iterations(folder: Path) -> int:
-    """How many a run has done, by its metrics.json."""
+    """The number of finished iterations of a run, from its metrics.json."""
     file = folder / "metrics.json"
     found = re.findall(r'"iteration": (\d+)', file.read_text()) if file.exists() else []
     return int(found[-1]) + 1 if found else 0

@@ -1,4 +1,4 @@
-"""The tables' rows: a config of configs/ablations each, and what the paper reports for it."""
+"""The tables' rows: a config of configs/ablations each, and the paper's result for it."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def rows(table: str) -> list[str]:
 
 
 def paper_of(row: str) -> dict:
-    """What the paper reports for a row: the config's ``paper``, or dashes where it has none."""
+    """The paper's result for a row: the config's ``paper``, or dashes if it has none."""
     return {name: "-" for name in METRICS} | dict(model_zoo.get_config(row).get("paper", {}))
 
 

@@ -1,11 +1,11 @@
 """Which locations are positive for which box. A file a matcher.
 
-A matcher is called as ``matcher(anchors, truth, predictions)`` with ``DenseAnchors``,
-``GroundTruth`` and the head's ``DensePredictions``, detached, and answers ``Matches``: for every
+A matcher is called as ``matcher(anchors, truth, predictions)``, with ``DenseAnchors``,
+``GroundTruth`` and the head's ``DensePredictions``, detached. It answers ``Matches``: for every
 location of every image the index of its box among that image's boxes, ``BACKGROUND`` (-1), or
-``IGNORED`` (-2). Locations beyond ``truth.image_sizes`` are to be ignored
-(:func:`nothing_matched` starts with that). It may also hand back a quality, a soft label for each
-positive location, which the measure :func:`gfocal.modeling.quality.matched_quality` reads.
+``IGNORED`` (-2). A matcher must ignore locations beyond ``truth.image_sizes``;
+:func:`nothing_matched` gives it such a start. It may also answer a quality: a soft label for each
+positive location. The measure :func:`gfocal.modeling.quality.matched_quality` reads it.
 """
 
 from ..structures import (

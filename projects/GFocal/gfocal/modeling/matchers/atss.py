@@ -18,30 +18,32 @@ from .common import nothing_matched
 
 __all__ = ["ATSSMatcher"]
 
-# A centre must lie inside its box by more than this, pixels: what the official code asks for.
+# A centre must lie inside its box by more than this, pixels, as in the official code.
 _INSIDE_MARGIN = 0.01
 
 
 class ATSSMatcher:
     """Adaptive Training Sample Selection (https://arxiv.org/abs/1912.02424, Alg. 1).
 
-    For each box, the ``topk`` anchors of each level whose centres are nearest to the box's centre
-    are candidates (all of them on a smaller level; of equally near ones the lowest index). Positive
-    are the candidates whose IoU with the box reaches the mean plus the (unbiased) standard
-    deviation of its candidates' IoUs and whose centre lies inside the box. An anchor that several
-    boxes claim goes to the one of highest IoU, of equal ones to the first.
+    For each box, the ``topk`` anchors of each level with the nearest centres are candidates. (A
+    small level gives all its anchors. Of equally near ones the lowest index counts as nearer.) A
+    candidate is positive if its centre lies inside the box, and its IoU with the box reaches the
+    mean plus the (unbiased) standard deviation of the candidates' IoUs. An anchor that is positive
+    for several boxes goes to the box of highest IoU, or to the first of equal ones.
 
-    No box-by-anchor matrix is built. On a grid, the cell at rank i among the columns and rank j
-    among the rows, by distance from the box's centre, has (i+1)(j+1)-1 cells at least as near on
-    both axes. So the ``topk`` nearest are found among the ranks with (i+1)(j+1) <= topk: 23 cells
-    for topk 9, wherever the centre lies. The search is linear in the number of boxes and does not
-    depend on that of the anchors. The geometry is computed in float64 for all images at once.
+    No box-by-anchor matrix is built. Rank the columns of a grid, and its rows, by distance from the
+    box's centre. The cell at column rank i and row rank j has (i+1)(j+1)-1 cells that are at least
+    as near on both axes. So the ``topk`` nearest are among the ranks with (i+1)(j+1) <= topk: 23
+    cells for topk 9, wherever the centre lies. The search is linear in the number of boxes, and
+    does not depend on the number of anchors. The geometry is computed in float64 for all images at
+    once.
 
     Args:
         topk: k of the paper.
-        match_every_box: give a box that got no anchor (no positive candidate, or all of them went
-            to others) its candidate of highest IoU that is free or whose box has another. Not in
-            the paper, where such boxes are not learned; waits for a GPU.
+        match_every_box: also give an anchor to each box that has none, because it has no positive
+            candidate or lost them to other boxes. It gets its candidate of highest IoU among those
+            that are free or belong to a box with a further anchor. This is not in the paper, which
+            leaves such boxes without a positive. It waits for a GPU.
 
     Raises:
         ValueError: if ``topk`` is less than 1.
@@ -68,7 +70,7 @@ class ATSSMatcher:
         Args:
             anchors: one anchor a location, on a regular grid on each level.
             truth: N images, boxes in XYXY pixels; an image may have none. Locations beyond an
-                image's own size (padding of the batch) are no candidates.
+                image's own size (padding of the batch) are not candidates.
             predictions: not read.
 
         Returns:
@@ -90,7 +92,7 @@ class ATSSMatcher:
         candidates = self._candidates(anchors, boxes, image_idxs, truth.image_sizes)
         positive, ious = _adaptive_positives(anchors, boxes, candidates)
 
-        # Each positive claims the slot of its anchor in its image; the others claim one slot more.
+        # Each positive claims its anchor's slot in its image; all others claim one further slot.
         slots = image_idxs[:, None] * num_anchors + candidates.idxs
         slots = torch.where(positive, slots, num_images * num_anchors).flatten()
         claims = ious.flatten()
@@ -157,8 +159,9 @@ class ATSSMatcher:
 def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:
     """``matched`` (N, R) with a location for each box that has none.
 
-    ``slots`` (G, T) are places of candidates in the flattened ``matched``, of IoU ``ious`` (G, T),
-    negative where there is none; ``firsts`` (G,) is the index of the first box of a box's image.
+    ``slots`` (G, T) are places of candidates in the flattened ``matched``. ``ious`` (G, T) are
+    their IoUs, negative if there is no candidate. ``firsts`` (G,) is the index of the first box of
+    a box's image.
     """
     values, order = ious.sort(dim=1, descending=True, stable=True)
     ranked: list[list[int]] = [
@@ -186,8 +189,8 @@ def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor
 
 
 def _sort_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorts (..., n) float64 that are not negative, stably. Their bits, read as integers, are in
-    the same order and sort in half the time, as integers know no NaN."""
+    """Sorts (..., n) float64 that are not negative, stably. Their bits, read as integers, have the
+    same order. Integers sort in half the time, because they have no NaN."""
     bits, order = distances.view(torch.int64).sort(dim=-1, stable=True)
     return bits.view(torch.float64), order
 

@@ -1,4 +1,4 @@
-"""What matchers share: padding, regions without background, and the check of an answer."""
+"""Shared by matchers: padding, regions without background, and the check of an answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = ["check_matches", "ignore_background_inside", "nothing_matched"]
 
 
 def nothing_matched(anchors: DenseAnchors, truth: GroundTruth) -> Tensor:
-    """(N, R) background on the images, ignored on the padding: what a matcher starts from.
+    """(N, R) background on the images, ignored on the padding: a start for a matcher.
 
     Raises:
         ValueError: if ``truth.image_sizes`` is not one size an image.
@@ -37,19 +37,19 @@ def nothing_matched(anchors: DenseAnchors, truth: GroundTruth) -> Tensor:
 def ignore_background_inside(
     matched_idxs: Tensor, anchors: DenseAnchors, regions: Sequence[Boxes | None]
 ) -> Tensor:
-    """Turns background into ignored where the anchor's centre lies in a region, on every level:
-    there may be objects there that nobody has drawn, as in a crowd.
+    """Ignores background locations with a centre in a region, on every level. A region may hold
+    objects that nobody has drawn, as in a crowd.
 
-    What a box claims stays with its box. (mmdetection's ``ignore_iof_thr`` differs: it goes by the
-    share of the anchor's own area that a region covers, and takes such anchors from the boxes too.)
+    Positive locations stay positive. (mmdetection's ``ignore_iof_thr`` differs: it uses the share
+    of the anchor's area that a region covers, and takes such anchors from the boxes too.)
 
     Args:
-        matched_idxs: (N, R), what a matcher answered.
+        matched_idxs: (N, R), the answer of a matcher.
         anchors: of the batch.
         regions: N ``Boxes``, XYXY pixels, x2 and y2 exclusive, on any device; or None.
 
     Returns:
-        (N, R); ``matched_idxs`` itself where there are no regions.
+        (N, R); ``matched_idxs`` itself if there are no regions.
     """
     if not any(boxes is not None and len(boxes) for boxes in regions):
         return matched_idxs
@@ -66,17 +66,17 @@ def ignore_background_inside(
 
 
 def check_matches(matches: Any, anchors: DenseAnchors, truth: GroundTruth, matcher: Any) -> None:
-    """Refuses an answer that would train on wrong boxes. Waits for no GPU: there, an index out of
-    range is an assertion of the device.
+    """Refuses an answer that would train on wrong boxes. It does not wait for a GPU: there, an
+    index out of range is an assertion of the device.
 
     Args:
-        matches: what the matcher answered.
-        anchors, truth: what it was asked about.
+        matches: the matcher's answer.
+        anchors, truth: the arguments of the matcher.
         matcher: for the message.
 
     Raises:
-        TypeError: if the answer is no ``Matches``, or its ``idxs`` are not int64.
-        ValueError: if they have another shape, or are neither a box of their image nor a code.
+        TypeError: if the answer is not ``Matches``, or its ``idxs`` are not int64.
+        ValueError: if they have another shape, or one is neither a box of its image nor a code.
     """
     name = getattr(matcher, "__name__", None) or type(matcher).__name__
     if not isinstance(matches, Matches):

@@ -18,10 +18,11 @@ __all__ = ["FCOSMatcher"]
 class FCOSMatcher:
     """FCOS's matching (https://arxiv.org/abs/1904.01355, Sec. 3.2, with centre sampling).
 
-    A location learns a box when it lies inside the box, no further than ``center_sampling_radius``
-    strides (in x and in y) from its centre, and its largest distance to a side is of its level:
-    within (4, 8] strides, unbounded below on the finest level and above on the coarsest. Of several
-    such boxes the smallest wins, of equal ones the first.
+    A location is positive for a box under three conditions. It lies inside the box. It is no
+    further than ``center_sampling_radius`` strides (in x and in y) from the box's centre. Its
+    largest distance to a side fits its level: (4, 8] strides, without the lower bound on the finest
+    level and without the upper one on the coarsest. Among several such boxes the smallest wins,
+    among equal ones the first.
 
     Args:
         center_sampling_radius: in strides; 0 samples the whole box.
