@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
 
-from gfocal import model_zoo
+from gfocal.config import model_zoo
 from gfocal.detectors.gfl import GFL
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions

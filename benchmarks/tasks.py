@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gfocal import optimize_for_inference
-from gfocal.export import fast_dtype
+from gfocal.export import fast_dtype, optimize_for_inference
 from gfocal.modeling.structures import DenseTargets, GroundTruth, Matches
 
 from . import inputs as make

@@ -8,6 +8,7 @@ from tests.helpers.import_graph import (
     circle,
     imported,
     lines,
+    module_of,
     read_graph,
     upwards,
     wing,
@@ -82,10 +83,13 @@ def f():
         "gfocal.data.coco",
         "gfocal.engine.trainer",
         "gfocal.modeling.boxes",
-        "gfocal.modeling.matchers.atss",
+        "gfocal.modeling.matchers.atss.ATSSMatcher",
     } <= found
     assert "gfocal.modeling.matchers.x" not in found
-    assert "gfocal.process" in imported("gfocal.modeling", True, "from ..process import sums")
+    assert imported("gfocal.modeling", True, "from ..process import x") == {"gfocal.process.x"}
+    assert module_of("gfocal.process.x", {"gfocal", "gfocal.process"}) == "gfocal.process"
+    assert module_of("gfocal.model_zoo", {"gfocal"}) == "gfocal"
+    assert module_of("torch.nn", {"gfocal"}) == ""
 
 
 def test_files_and_functions_are_short():

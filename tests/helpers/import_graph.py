@@ -6,7 +6,7 @@ All imports count, those inside functions and those for type hints too. As a tex
 """
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import gfocal
@@ -38,7 +38,7 @@ def wing(module: str) -> str:
 
 
 def imported(module: str, is_package: bool, source: str) -> set[str]:
-    """Dotted names that a source imports, and what it imports of them, by whatever statement."""
+    """Dotted names of all that a source imports, by whatever statement."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -47,7 +47,7 @@ def imported(module: str, is_package: bool, source: str) -> set[str]:
             parts = module.split(".") if is_package else module.split(".")[:-1]
             parts = parts[: len(parts) - node.level + 1] if node.level else []
             base = ".".join([*parts, *([node.module] if node.module else [])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -60,17 +60,21 @@ def read_graph() -> dict[str, set[str]]:
             if "configs" not in parts:
                 parts = parts[:-1] if parts[-1] == "__init__" else parts
                 files[".".join([name, *parts])] = file
-    graph = {}
-    for module, file in files.items():
-        names = imported(module, file.name == "__init__.py", file.read_text())
-        targets = {name for name in names if name in files and name != module}
-        # `from .x import y` of a module y: the package around it is no target of its own.
-        graph[module] = {
-            name
-            for name in targets
-            if not (any(other.startswith(f"{name}.") for other in names & files.keys()))
+    return {
+        module: {
+            target
+            for name in imported(module, file.name == "__init__.py", file.read_text())
+            if (target := module_of(name, files)) not in ("", module)
         }
-    return graph
+        for module, file in files.items()
+    }
+
+
+def module_of(name: str, modules: Container[str]) -> str:
+    """The module that a dotted name is, or is in; "" for none."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def benchmarks_folder() -> Path:
