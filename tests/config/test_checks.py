@@ -91,7 +91,7 @@ def test_what_is_allowed_in_train(toy_config):
         ("lr_multiplier.warmup_lenght", 0.1, "did you mean lr_multiplier.warmup_length"),
         ("dataloader.train.total_batchsize", 2, "did you mean dataloader.train.total_batch_size"),
         ("dataloader.train.mapper.augmentations.0.max_sise", 2, "augmentations.0.max_size"),
-        ("model.matcher._target_", "gfocal.modeling.matchers.ATSS", "model.matcher._target_ is 'gfocal.mod"),
+        ("model.matcher._target_", "gfocal.modeling.ATSS", "model.matcher._target_ is 'gfocal.mod"),
         ("model.matcher._target_", "nowhere.ATSS", "which cannot be imported"),
         ("model.matcher._target_", "gfocal.__doc__", "expected a class or function"),
         ("model.matcher._target_", ".x", "which cannot be imported"),
