@@ -10,7 +10,8 @@ from detectron2.layers import Conv2d
 import gfocal
 from gfocal import model_zoo
 from gfocal.export import fast_dtype
-from tests.helpers.tiny import make_gfl, make_input
+from gfocal.modeling.representations import GeneralDistribution
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 
 @pytest.fixture(scope="module", params=["FrozenBN", "BN"])
@@ -155,3 +156,13 @@ def test_fast_dtype(monkeypatch):
             "builtins.open", lambda *args, flags=flags: __import__("io").StringIO(flags)
         )
         assert fast_dtype("cpu") == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bins_are_not_rounded(dtype):
+    """0.3 strides is 0.30078 in bfloat16: each box would be moved."""
+    head = make_head(box_representation=GeneralDistribution(bin_width=0.3))
+    bins = head.box_representation.bins.clone()
+    model = gfocal.optimize_for_inference(make_gfl(head=head), dtype=dtype)
+    assert model.head.cls_logits.weight.dtype == dtype
+    assert torch.equal(model.head.box_representation.bins, bins)

@@ -80,25 +80,68 @@ class ReadsWhatIsNotThere(nn.Module):
 
 
 class Counts(nn.Module):
-    """A term with a running state."""
+    """A term with a running state, which draws random numbers."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, inputs):
-        self.calls += 1
+        self.calls += torch.rand(()) * 0 + 1
         return inputs.box_weights.sum()
 
 
 def test_a_term_that_answers_no_scalar_is_refused():
-    with pytest.raises(ValueError, match=r"loss_quality, PerLocation, answered \(1,\); .* scalar"):
+    with pytest.raises(ValueError, match=r"loss_quality, PerLocation, answered \(5,\); .* scalar"):
         make_gfl(criterion=criterion_of(quality_loss=PerLocation()))
 
 
-def test_a_term_that_cannot_read_the_representation_is_refused():
-    with pytest.raises(ValueError, match="do not fit .* GeneralDistribution.*'entropy'"):
-        make_gfl(criterion=criterion_of(quality_loss=ReadsWhatIsNotThere()))
+def test_a_trial_that_fails_is_logged(caplog):
+    """It may be the made-up batch that a term cannot take."""
+    model = make_gfl(criterion=criterion_of(quality_loss=ReadsWhatIsNotThere()))
+    assert "made-up batch failed (AttributeError: " in caplog.text
+    with pytest.raises(AttributeError, match="entropy"):
+        model([make_input(64, 64, [BOX])])
+
+
+class OfLevelsAndPairs(nn.Module):
+    """What terms do: a level at a time, and positives in pairs."""
+
+    def forward(self, inputs):
+        levels = inputs.predictions.cls_logits.split(inputs.anchors.level_sizes, dim=1)
+        fine, coarse = (level.mean() for level in levels)
+        pairs = torch.combinations(inputs.fg_boxes[:, 0])
+        assert len(pairs) >= 3 or len(inputs.anchors.boxes) > 4
+        return fine + coarse + (pairs[:, 0] - pairs[:, 1]).square().mean()
+
+
+def test_the_trial_has_levels_images_and_several_positives(caplog):
+    make_gfl(criterion=criterion_of(quality_loss=OfLevelsAndPairs()))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("measure", [lambda x: x.fg_boxes[:, :1], lambda x: torch.tensor(1.0)])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        lambda measure: {"box_weight": measure},
+        lambda measure: {"cls_loss": FocalLoss(positive_weight=measure)},
+        lambda measure: {"cls_loss": QualityFocalLoss(measure=measure)},
+        lambda measure: {"quality_loss": QualityBranchLoss(measure=measure)},
+    ],
+)
+def test_a_measure_of_another_shape_is_refused(terms, measure):
+    """Broadcast, it would multiply the losses of boxes by their number."""
+    with pytest.raises(ValueError, match=r"measure <lambda> answered \(.*expected .* \(3,\)|\(5"):
+        make_gfl(criterion=criterion_of(**terms(measure)))
+
+
+@pytest.mark.parametrize("bins", [[4.0, 3, 2, 1, 0], [0.0, 1, 1, 2, 3], [0.0, 1, 2]])
+def test_bins_that_do_not_increase(bins):
+    representation = GeneralDistribution(reg_max=4)
+    representation.bins = torch.tensor(bins)
+    with pytest.raises(ValueError, match="expected as many increasing bins"):
+        make_gfl(head=make_head(box_representation=representation))
 
 
 def test_trying_the_terms_leaves_no_trace():
@@ -173,6 +216,118 @@ def test_an_index_beyond_an_images_boxes():
         model([make_input(64, 64, [BOX]), make_input(64, 64, [BOX])])
 
 
+def test_a_head_of_other_classes_or_locations():
+    """An official v2 head has one class row too many: all background would train as that class."""
+    model = make_gfl()
+    batch = [make_input(64, 64, [BOX])]
+    images, anchors, predictions = model.forward_dense(batch)
+    truth = model.ground_truth(batch, images.image_sizes)
+    extra = predictions._replace(cls_logits=torch.zeros(1, len(anchors.boxes), 4))
+    with pytest.raises(ValueError, match=r"class logits \(1, 80, 4\).*expected .* \(1, 80, 3\)"):
+        model.losses(anchors, extra, truth)
+    with pytest.raises(ValueError, match="class logits"):
+        model.inference(anchors, extra, images.image_sizes)
+    fewer = predictions.with_tensors([x[:, 1:] for x in predictions.tensors])
+    with pytest.raises(ValueError, match="class logits"):
+        model.losses(anchors, fewer, truth)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": [torch.tensor([3])]}, r"has class 3; expected 0\.\.2"),
+        ({"classes": [torch.tensor([-1])]}, "has class -1"),
+        ({"classes": [torch.tensor([0, 1])]}, "image 0 of the batch has 1 boxes and 2 classes"),
+        ({"classes": []}, r"of \[1, 0, 1\] images; expected 1 of each"),
+        ({"image_sizes": [(64, 64)] * 2}, r"of \[1, 1, 2\] images"),
+    ],
+)
+def test_a_ground_truth_that_is_none(change, message):
+    model = make_gfl()
+    batch = [make_input(64, 64, [BOX])]
+    images, anchors, predictions = model.forward_dense(batch)
+    truth = model.ground_truth(batch, images.image_sizes)._replace(**change)
+    with pytest.raises(ValueError, match=message):
+        model.losses(anchors, predictions, truth)
+
+
+def test_padding_is_ignored_whatever_the_matcher_says():
+    model = make_gfl(matcher=FirstBox())
+    batch = [make_input(64, 64, [BOX]), make_input(64, 128, [BOX])]
+    images, anchors, predictions = model.forward_dense(batch)
+    truth = model.ground_truth(batch, images.image_sizes)
+    targets = model.label_anchors(anchors, predictions, truth)
+    inside = anchors.inside([(64, 64), (64, 128)])
+    assert torch.equal(targets.labels >= 0, inside)
+    assert not inside[0].all()
+
+
+@pytest.mark.parametrize("quality", [5.0, -1.0, float("nan")])
+def test_a_quality_that_is_none(quality):
+    def matcher(anchors, truth, predictions):
+        idxs = ATSSMatcher()(anchors, truth).idxs
+        return Matches(idxs, torch.full(idxs.shape, quality))
+
+    with pytest.raises(ValueError, match=f"quality of matcher matcher is {quality}; expected 0 to"):
+        make_gfl(matcher=matcher)([make_input(64, 64, [BOX])])
+
+
+def test_matches_that_are_no_tensors():
+    def matcher(anchors, truth, predictions):
+        return Matches(ATSSMatcher()(anchors, truth).idxs.numpy())
+
+    with pytest.raises(TypeError, match="idxs of matcher matcher are a ndarray; expected a tensor"):
+        make_gfl(matcher=matcher)([make_input(64, 64, [BOX])])
+
+
+def test_the_parts_run_without_autocast():
+    seen = []
+
+    def matcher(anchors, truth, predictions):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return ATSSMatcher()(anchors, truth)
+
+    def postprocess(anchors, predictions, image_sizes):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return NMSPostProcess()(anchors, predictions, image_sizes)
+
+    model = make_gfl(matcher=matcher, postprocess=postprocess)
+    with torch.autocast("cpu", torch.bfloat16):
+        model([make_input(64, 64, [BOX])])
+        with torch.no_grad():
+            model.eval()([make_input(64, 64)])
+    assert seen == [False, False]
+
+
+def test_targets_have_no_gradient():
+    weight = torch.ones((), requires_grad=True)
+
+    def matcher(anchors, truth, predictions):
+        idxs = ATSSMatcher()(anchors, truth).idxs
+        return Matches(idxs, torch.full(idxs.shape, 0.5) * weight)
+
+    model = make_gfl(matcher=matcher)
+    batch = [make_input(64, 64, [BOX])]
+    images, anchors, predictions = model.forward_dense(batch)
+    truth = model.ground_truth(batch, images.image_sizes)
+    assert not model.label_anchors(anchors, predictions, truth).quality.requires_grad
+
+
+def test_the_heads_representation_reads_predictions_that_have_none():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_head()
+            self.num_classes, self.num_levels = 3, 2
+            self.box_representation = self.inner.box_representation
+
+        def forward(self, features):
+            return self.inner(features)._replace(box_representation=None)
+
+    model = make_gfl(head=Head())
+    assert model([make_input(64, 64, [BOX])])["loss_dfl"].isfinite()
+
+
 def test_post_processing_is_a_part():
     class Nothing:
         def __call__(self, anchors, predictions, image_sizes):
@@ -188,6 +343,8 @@ def test_post_processing_is_a_part():
     assert model.postprocess.score_thresh == 0.4
     with pytest.raises(ValueError, match="got a postprocess Nothing and also score_thresh 0.3"):
         make_gfl(postprocess=Nothing(), test_score_thresh=0.3)
+    with pytest.raises(AttributeError, match="score_thresh"):
+        make_gfl(postprocess=Nothing()).test_score_thresh = 0.3
 
 
 def test_observers_see_each_step_and_change_nothing():
@@ -226,6 +383,10 @@ def test_pictures_are_drawn_by_what_is_passed_in():
         for iteration in range(3):
             storage.iter = iteration
             model(batch)
+    assert len(drawn) == 2
+    model.vis_period = 0
+    with EventStorage():
+        model(batch)
     assert len(drawn) == 2
     inputs, result, input_format = drawn[0]
     assert inputs is batch[0]

@@ -88,6 +88,11 @@ def test_other_bins_by_hand():
     assert coordinates.tolist() == [0.0, 1.0, 1.5, 3.0, 4.0, 5.0, -1.0]
 
 
+def test_whole_numbers_are_distances_too():
+    coordinates = GeneralDistribution(bin_width=0.5).to_bins(torch.tensor([1, 2]))
+    assert coordinates.tolist() == [2.0, 4.0]
+
+
 def test_dfl_leads_other_bins_to_the_target():
     """All that reads the bins reads the same ones: where DFL is least, the expectation is the
     target. (Bins of its own in ``forward`` alone would be trained towards 2.5 bins, 6.5 strides.)

@@ -26,3 +26,13 @@ def test_inside_each_on_its_own_no_process_waits_for_another(monkeypatch):
     total, world_size = sum_over_workers(values)
     assert total.tolist() == [3, 6] and world_size == 3
     assert values.tolist() == [1, 2]  # the caller's are left alone
+
+
+def test_each_on_its_own_inside_of_another(monkeypatch):
+    """A model that is built inside of a validation leaves the validation as it was."""
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with each_on_its_own():
+        with each_on_its_own():
+            pass
+        total, world_size = sum_over_workers(torch.tensor([1.0]))
+        assert total.tolist() == [1] and world_size == 1

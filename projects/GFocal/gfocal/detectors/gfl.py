@@ -12,37 +12,27 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from ..modeling import recipes
-from ..modeling.contracts import (
-    Head,
-    Matcher,
-    PostProcess,
-)
-from ..modeling.dense import (
-    DenseCore,
-    Observer,
-)
+from ..modeling.contracts import Head, Matcher, PostProcess
+from ..modeling.dense import DenseCore, Observer
 from ..modeling.ground_truth import ground_truth_of
 from ..modeling.head import GFLHead
 from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.statistics import TargetStatistics
-from ..modeling.structures import (
-    DenseAnchors,
-    DensePredictions,
-    GroundTruth,
-)
+from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 
 __all__ = ["GFL"]
 
 
-def _number(name: str) -> property:
-    """A number of the post-processing, as an attribute of the detector."""
+def _setting(part: str, name: str) -> property:
+    """A setting of a part, as an attribute of the detector."""
 
     def read(detector: "GFL"):
-        return getattr(detector.postprocess, name)
+        return getattr(getattr(detector, part), name)
 
     def write(detector: "GFL", value) -> None:
-        setattr(detector.postprocess, name, value)
+        read(detector)  # what the part does not have it would not read
+        setattr(getattr(detector, part), name, value)
 
     return property(read, write)
 
@@ -117,9 +107,8 @@ class GFL(DenseCore):
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
     ):
-        observers = [TargetStatistics(statistics_period, head_in_features), *observers]
-        if vis_period > 0:
-            observers.append(TrainingPictures(vis_period, draw_training, input_format))
+        statistics = TargetStatistics(statistics_period, head_in_features)
+        pictures = TrainingPictures(vis_period, draw_training, input_format)
         super().__init__(
             anchor_generator=anchor_generator,
             matcher=matcher,
@@ -132,8 +121,9 @@ class GFL(DenseCore):
                 max_detections=max_detections_per_image,
             ),
             num_classes=num_classes,
-            observers=observers,
+            observers=[statistics, *observers, pictures],
         )
+        self.pictures = pictures
         self.backbone = backbone
         self.head = head
         self.head_in_features = list(head_in_features)
@@ -191,10 +181,12 @@ class GFL(DenseCore):
         }
 
     # The numbers of the post-processing, by Detectron2's names.
-    test_score_thresh = _number("score_thresh")
-    test_topk_candidates = _number("topk_candidates")
-    test_nms_thresh = _number("nms_thresh")
-    max_detections_per_image = _number("max_detections")
+    test_score_thresh = _setting("postprocess", "score_thresh")
+    test_topk_candidates = _setting("postprocess", "topk_candidates")
+    test_nms_thresh = _setting("postprocess", "nms_thresh")
+    max_detections_per_image = _setting("postprocess", "max_detections")
+
+    vis_period = _setting("pictures", "period")
 
     @property
     def device(self) -> torch.device:
@@ -206,10 +198,15 @@ class GFL(DenseCore):
 
     def cast_networks(self, dtype: torch.dtype) -> None:
         """Lets backbone and head compute in another precision; boxes and scores stay in float32."""
+        # The bins of a representation are no weights: not even rounded to dtype and back.
+        representation = cast("nn.Module", self.head.box_representation)
+        constants = [(m, dict(m.named_buffers(recurse=False))) for m in representation.modules()]
         for network in self.networks():
             network.to(dtype)
-        # The bins of the representation are no weights.
-        cast("nn.Module", self.head.box_representation).float()
+        representation.float()
+        for module, buffers in constants:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
         """
@@ -248,7 +245,10 @@ class GFL(DenseCore):
         """The network's predictions at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
         features = self.features(images.tensor)
-        return images, self.anchors(features), self.head(features)
+        predictions = self.head(features)
+        if predictions.box_representation is None:
+            predictions = predictions._replace(box_representation=self.head.box_representation)
+        return images, self.anchors(features), predictions
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The maps that the head sees, finest first. With ``head``, which takes them, this is the

@@ -20,10 +20,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..modeling.boxes import aligned_iou
-from ..modeling.losses import (
-    check_beta,
-    sparse_quality_focal_loss,
-)
+from ..modeling.losses import check_beta, sparse_quality_focal_loss
 
 __all__ = ["QFLRetinaNet"]
 

@@ -12,13 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from .representations import BoxRepresentation
-from .structures import (
-    DenseAnchors,
-    DensePredictions,
-    GroundTruth,
-    LossInputs,
-    Matches,
-)
+from .structures import DenseAnchors, DensePredictions, GroundTruth, LossInputs, Matches
 
 __all__ = ["Head", "LossTerm", "Matcher", "Measure", "PostProcess"]
 
@@ -46,7 +40,8 @@ class Matcher(Protocol):
     def __call__(
         self, anchors: DenseAnchors, truth: GroundTruth, predictions: DensePredictions
     ) -> Matches:
-        """``predictions`` are detached."""
+        """``predictions`` are detached. They share their numbers with the head's: do not change
+        them in place."""
 
 
 class LossTerm(Protocol):

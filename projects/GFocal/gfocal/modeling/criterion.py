@@ -7,31 +7,18 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq
 """
 
 import copy
+import logging
 
 import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from ..process.sums import (
-    each_on_its_own,
-    sum_over_workers,
-)
-from .contracts import (
-    Head,
-    Measure,
-)
+from ..process.rng import preserved_rng
+from ..process.sums import each_on_its_own, sum_over_workers
+from .contracts import Head, Measure
 from .numerics import at_least_float32
-from .quality import (
-    NoQuality,
-    max_class_score,
-)
-from .representations import BoxRepresentation
-from .structures import (
-    DenseAnchors,
-    DensePredictions,
-    DenseTargets,
-    LossInputs,
-)
+from .quality import NoQuality, max_class_score, measured
+from .structures import BACKGROUND, DenseAnchors, DensePredictions, DenseTargets, LossInputs
 
 __all__ = ["GFLCriterion"]
 
@@ -81,33 +68,37 @@ class GFLCriterion(nn.Module):
         return {name: term for name, term in terms.items() if term is not None}
 
     def check_head(self, head: Head) -> None:
-        """Tries the terms on a made-up image. Parts that do not fit are refused at once.
+        """Asks the terms whether they fit a head, and tries them on a made-up batch. Terms that
+        answer no scalar are refused at once.
+
+        A trial cannot know everything: if it ends in another error than a ValueError, this is
+        logged, and the first batch will tell.
 
         Args:
-            head: with ``num_classes``, ``box_representation`` and perhaps ``quality_predictor``.
+            head: with ``num_classes``, ``num_levels``, ``box_representation`` and perhaps
+                ``quality_predictor``.
 
         Raises:
-            ValueError: if a term needs what the head does not have, or answers no scalar.
+            ValueError: if a term needs what the head does not have, or answers no scalar, or a
+                measure not one number a location.
         """
         for term in self.terms.values():
             check_head = getattr(term, "check_head", None)
             if check_head is not None:
                 check_head(head)
-        representation = head.box_representation
-        modules = [x for x in (self, representation) if isinstance(x, nn.Module)]
+        modules = [x for x in (self, head.box_representation) if isinstance(x, nn.Module)]
         tensors = (x for module in modules for x in [*module.parameters(), *module.buffers()])
         if any(x.device.type != "cpu" for x in tensors):
             return  # "meta" has no numbers to try
-        has_quality = not isinstance(getattr(head, "quality_predictor", None), NoQuality)
-        # A copy, as a term may have a running state.
-        with torch.device("cpu"), each_on_its_own(), EventStorage():
+        with torch.device("cpu"), each_on_its_own(), EventStorage(), preserved_rng():
             try:
-                copy.deepcopy(self)(*_made_up(head.num_classes, representation, has_quality))
-            except Exception as error:
-                raise ValueError(
-                    f"the loss terms do not fit the head {type(head).__name__} with "
-                    f"{type(representation).__name__}: {error}"
-                ) from error
+                trial = copy.deepcopy(self)  # as a term may have a running state
+                trial(*_made_up(head))
+            except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+                logging.getLogger(__name__).warning(
+                    f"Trying the loss terms on a made-up batch failed ({type(error).__name__}: "
+                    f"{error}). The first batch of the training will tell whether they work"
+                )
 
     def forward(
         self, anchors: DenseAnchors, predictions: DensePredictions, targets: DenseTargets
@@ -160,7 +151,7 @@ class GFLCriterion(nn.Module):
             num_foreground=distances.new_empty(0),
             total_box_weight=distances.new_empty(0),
         )
-        box_weights = self.box_weight(inputs)
+        box_weights = measured(self.box_weight, inputs)
         num_foreground = foreground.sum(dim=1).clamp(min=1).sum()
         sums, world_size = sum_over_workers(
             torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
@@ -173,27 +164,33 @@ class GFLCriterion(nn.Module):
         )
 
 
-def _made_up(
-    num_classes: int, representation: BoxRepresentation, has_quality: bool
-) -> tuple[DenseAnchors, DensePredictions, DenseTargets]:
-    """An image of two locations of stride 8, the first of them with a box of 16 x 16 pixels."""
+def _made_up(head: Head) -> tuple[DenseAnchors, DensePredictions, DenseTargets]:
+    """Two images of two locations a level. In the first all have a box, in the second one has."""
+    levels, classes = head.num_levels, head.num_classes
+    strides = torch.tensor([8.0 * 2**level for level in range(levels) for _ in range(2)])
+    centers = torch.stack([strides * torch.tensor([0.0, 1.0] * levels), strides * 0], dim=1)
+    reach = strides[:, None]
     anchors = DenseAnchors(
-        boxes=torch.tensor([[-24.0, -24.0, 40.0, 40.0], [-16.0, -24.0, 48.0, 40.0]]),
-        strides=torch.tensor([8.0, 8.0]),
-        level_shapes=[(1, 2)],
+        boxes=torch.cat([centers - 4 * reach, centers + 4 * reach], dim=1),
+        strides=strides,
+        level_shapes=[(1, 2)] * levels,
     )
+    rows = (2, 2 * levels)
+    has_quality = not isinstance(getattr(head, "quality_predictor", None), NoQuality)
     predictions = DensePredictions(
-        torch.zeros(1, 2, num_classes),
-        torch.zeros(1, 2, 4, representation.num_channels),
-        torch.zeros(1, 2, 1) if has_quality else None,
-        representation,
-    )
-    targets = DenseTargets(
-        labels=torch.tensor([[0, num_classes]]),
-        boxes=torch.tensor([[[0.0, 0.0, 16.0, 16.0], [0.0] * 4]]),
-        matched_idxs=torch.tensor([[0, -1]]),
-        quality=torch.ones(1, 2),
+        torch.zeros(*rows, classes),
+        torch.zeros(*rows, 4, head.box_representation.num_channels),
+        torch.zeros(*rows, 1) if has_quality else None,
+        head.box_representation,
     )
     for logits in predictions.tensors:
         logits.requires_grad_()
+    matched = torch.zeros(rows, dtype=torch.int64)
+    matched[1, 1:] = BACKGROUND
+    targets = DenseTargets(
+        labels=torch.where(matched == 0, classes - 1, classes),
+        boxes=torch.cat([centers - 1.5 * reach, centers + reach], dim=1).expand(*rows, 4),
+        matched_idxs=matched,
+        quality=torch.ones(rows),
+    )
     return anchors, predictions, targets

@@ -12,21 +12,10 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .contracts import (
-    Head,
-    Matcher,
-    PostProcess,
-)
-from .matchers import (
-    check_matches,
-    ignore_background_inside,
-)
-from .structures import (
-    DenseAnchors,
-    DensePredictions,
-    DenseTargets,
-    GroundTruth,
-)
+from .contracts import Head, Matcher, PostProcess
+from .ground_truth import check_ground_truth
+from .matchers import check_matches, ignore_background_inside
+from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 
 __all__ = ["DenseCore", "DenseStep"]
 
@@ -50,7 +39,7 @@ Observer = Callable[["DenseCore", DenseStep], None]
 
 
 class DenseCore(nn.Module):
-    """Anchors, matcher, criterion and post-processing of a dense detector; no parameters.
+    """Anchors, matcher, criterion and post-processing of a dense detector; it adds no parameters.
 
     Args:
         anchor_generator: a Detectron2 anchor generator with one anchor a location.
@@ -59,8 +48,8 @@ class DenseCore(nn.Module):
         postprocess: ``(anchors, predictions, image_sizes)`` -> detections, e.g.
             :class:`gfocal.modeling.postprocess.NMSPostProcess`.
         num_classes: K.
-        observers: called after the losses of each training step, with this module and the
-            :class:`DenseStep`. They change nothing.
+        observers: called after the losses of each step, those of a validation loss too, with this
+            module and the :class:`DenseStep`; see observers.py. They change nothing.
     """
 
     def __init__(
@@ -108,11 +97,16 @@ class DenseCore(nn.Module):
         ``truth.ignore_regions`` that are positive for no box.
 
         Raises:
-            TypeError, ValueError: if the matcher's answer is not valid, see :func:`check_matches`.
+            TypeError, ValueError: if the matcher's answer is not valid, see :func:`check_matches`,
+                or the ground truth, see :func:`check_ground_truth`.
         """
+        check_ground_truth(truth, len(predictions.cls_logits), self.num_classes)
         matches = self.matcher(anchors, truth, predictions.detach())
         check_matches(matches, anchors, truth, self.matcher)
-        idxs = ignore_background_inside(matches.idxs, anchors, truth.ignore_regions)
+        idxs = matches.idxs
+        if truth.image_sizes is not None:  # whatever the matcher says of padding
+            idxs = torch.where(anchors.inside(truth.image_sizes), idxs, IGNORED)
+        idxs = ignore_background_inside(idxs, anchors, truth.ignore_regions)
         return DenseTargets.from_matches(matches._replace(idxs=idxs), truth, self.num_classes)
 
     def losses(
@@ -127,7 +121,12 @@ class DenseCore(nn.Module):
         Args:
             anchors, predictions, truth: of the batch.
             batched_inputs: for the observers, who may draw the images.
+
+        Raises:
+            TypeError, ValueError: see :meth:`label_anchors`; or if the predictions are not of these
+                anchors and classes.
         """
+        self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             targets = self.label_anchors(anchors, predictions, truth)
             losses = self.criterion(anchors, predictions, targets)
@@ -147,9 +146,24 @@ class DenseCore(nn.Module):
         Args:
             anchors, predictions: of the batch.
             image_sizes: (height, width) without padding, pixels.
+
+        Raises:
+            ValueError: if the predictions are not of these anchors and classes.
         """
+        self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             return self.postprocess(anchors, predictions, image_sizes)
+
+    def _check_predictions(self, anchors: DenseAnchors, predictions: DensePredictions) -> None:
+        cls_logits, box_logits = predictions.cls_logits, predictions.box_logits
+        rows = (len(cls_logits), len(anchors.boxes))
+        shapes = (tuple(cls_logits.shape), tuple(box_logits.shape[:3]))
+        if shapes != ((*rows, self.num_classes), (*rows, 4)):
+            raise ValueError(
+                f"the head answered class logits {shapes[0]} and box logits "
+                f"{tuple(box_logits.shape)}; expected (images, locations, classes) "
+                f"{(*rows, self.num_classes)} and {(*rows, 4)} and channels"
+            )
 
     def check_head(self, head: Head) -> None:
         """Refuses a head that these parts do not fit.

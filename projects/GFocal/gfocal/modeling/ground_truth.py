@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 
+from .numerics import has_false
 from .structures import GroundTruth
 
-__all__ = ["ground_truth_of", "image_name"]
+__all__ = ["check_ground_truth", "ground_truth_of", "image_name"]
 
 
 def ground_truth_of(
@@ -48,6 +49,39 @@ def ground_truth_of(
         image_sizes=[(_round_up(h, divisor), _round_up(w, divisor)) for h, w in image_sizes],
         ignore_regions=[_checked_regions(i, x) for i, x in enumerate(batched_inputs)],
     )
+
+
+def check_ground_truth(truth: GroundTruth, num_images: int, num_classes: int) -> None:
+    """Refuses a ground truth that would give boxes to other images or to classes that are not
+    there. It does not wait for a GPU: there, a class out of range is an assertion of the device.
+
+    Args:
+        truth: of a batch.
+        num_images: N.
+        num_classes: K.
+
+    Raises:
+        ValueError: if it is of another number of images, an image has not one class a box, or a
+            class is not in [0, K).
+    """
+    sizes = truth.image_sizes
+    counts = [len(truth.boxes), len(truth.classes), num_images if sizes is None else len(sizes)]
+    if counts != [num_images] * 3:
+        raise ValueError(
+            f"the ground truth has boxes, classes and sizes of {counts} images; expected "
+            f"{num_images} of each, as the predictions"
+        )
+    for image, (boxes, classes) in enumerate(zip(truth.boxes, truth.classes)):
+        if len(boxes) != len(classes):
+            raise ValueError(
+                f"image {image} of the batch has {len(boxes)} boxes and {len(classes)} classes"
+            )
+    classes = torch.cat([*truth.classes])
+    good = (classes >= 0) & (classes < num_classes)
+    if has_false(good):
+        raise ValueError(
+            f"the ground truth has class {classes[~good][0].item()}; expected 0..{num_classes - 1}"
+        )
 
 
 def image_name(index: int, inputs: Mapping[str, Any]) -> str:

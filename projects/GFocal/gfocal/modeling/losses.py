@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .numerics import (
-    at_least_float32,
-    joint_logits,
-)
+from .numerics import at_least_float32, joint_logits
 
 __all__ = [
     "distribution_focal_loss",

@@ -6,12 +6,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["at_least_float32", "joint_logits", "to_device"]
+__all__ = ["at_least_float32", "has_false", "joint_logits", "to_device"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x`` itself, or a copy in float32: half precision is too coarse for boxes and scores."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def has_false(mask: Tensor) -> bool:
+    """Whether a bool tensor has a False. It does not wait for a GPU: there the answer is no, and a
+    False is an assertion of the device, a little later."""
+    try:
+        torch._assert_async(mask.all())
+    except RuntimeError:
+        return True
+    return False
 
 
 def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Observers of training steps: they look at a step and write into the event storage.
 
 An observer is called as ``observer(core, step)`` after the losses of a step, with the
-:class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``. It changes nothing.
+:class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``. It changes nothing. A validation
+loss is computed by a copy of the model, so an observer must be copyable; it is called there too,
+with an event storage of its own that is thrown away.
 """
 
 from collections.abc import Callable
@@ -12,10 +14,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import locate
 
-from .dense import (
-    DenseCore,
-    DenseStep,
-)
+from .dense import DenseCore, DenseStep
 
 __all__ = ["TrainingPictures", "is_due"]
 
@@ -41,7 +40,7 @@ class TrainingPictures:
 
     def __init__(self, period: int, draw: Callable[..., np.ndarray] | str, input_format: str):
         self.period = period
-        self.draw: Callable[..., Any] = locate(draw) if isinstance(draw, str) else draw
+        self.draw = draw
         self.input_format = input_format
 
     @torch.no_grad()
@@ -49,8 +48,10 @@ class TrainingPictures:
         if not is_due(self.period) or not step.batched_inputs:
             return
         inputs = step.batched_inputs[0]
-        (result,) = core.inference(step.anchors, step.predictions, [inputs["image"].shape[-2:]])
-        picture = self.draw(inputs, result, self.input_format)
+        first = step.predictions.with_tensors([x[:1] for x in step.predictions.tensors])
+        (result,) = core.inference(step.anchors, first, [inputs["image"].shape[-2:]])
+        draw: Callable[..., Any] = locate(self.draw) if isinstance(self.draw, str) else self.draw
+        picture = draw(inputs, result, self.input_format)
         get_event_storage().put_image(
             "ground truth (top), detections (bottom)", picture.transpose(2, 0, 1)
         )

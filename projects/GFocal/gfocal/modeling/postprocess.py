@@ -11,14 +11,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from .numerics import (
-    at_least_float32,
-    joint_logits,
-)
-from .structures import (
-    DenseAnchors,
-    DensePredictions,
-)
+from .numerics import at_least_float32, joint_logits
+from .structures import DenseAnchors, DensePredictions
 
 __all__ = ["NMSPostProcess"]
 

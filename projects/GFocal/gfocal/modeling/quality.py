@@ -7,6 +7,7 @@ References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
 (https://arxiv.org/abs/2011.12885).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "localization_iou",
     "matched_quality",
     "max_class_score",
+    "measured",
     "uniform",
 ]
 
@@ -59,6 +61,24 @@ def matched_quality(inputs: LossInputs) -> Tensor:
             "matched_quality has nothing to read: the matcher answers Matches without quality"
         )
     return inputs.targets.quality[inputs.fg_idxs].to(inputs.fg_joint_logits.dtype)
+
+
+def measured(measure: Callable[[LossInputs], Tensor], inputs: LossInputs) -> Tensor:
+    """(M,) a measure's answer.
+
+    Raises:
+        ValueError: if it is not one number a foreground location. Another shape would be broadcast.
+    """
+    values = measure(inputs)
+    shape = (len(inputs.fg_labels),)
+    if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        name = getattr(measure, "__name__", None) or type(measure).__name__
+        raise ValueError(
+            f"the measure {name} answered {got}; expected a tensor of shape {shape}, a number for "
+            "each foreground location"
+        )
+    return values
 
 
 def uniform(inputs: LossInputs) -> Tensor:

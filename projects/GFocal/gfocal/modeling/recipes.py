@@ -15,10 +15,7 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
 from .criterion import GFLCriterion
-from .matchers import (
-    ATSSMatcher,
-    FCOSMatcher,
-)
+from .matchers import ATSSMatcher, FCOSMatcher
 from .quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
@@ -28,11 +25,7 @@ from .quality import (
     max_class_score,
     uniform,
 )
-from .representations import (
-    DiracDistance,
-    GaussianDistance,
-    GeneralDistribution,
-)
+from .representations import DiracDistance, GaussianDistance, GeneralDistribution
 from .terms import (
     DistributionFocalLoss,
     FocalLoss,

@@ -150,6 +150,7 @@ class GeneralDistribution(nn.Module):
         Returns:
             (...) from 0 to C - 1 if the bins can express the distance, else below 0 or above C - 1.
         """
+        distances = at_least_float32(distances)
         bins = self.bins.to(distances.dtype)
         left = torch.searchsorted(bins, distances.detach().contiguous(), right=True) - 1
         left = left.clamp(0, len(bins) - 2)

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from ..process.sums import sum_over_workers
 from .boxes import aligned_iou
-from .dense import (
-    DenseCore,
-    DenseStep,
-)
+from .dense import DenseCore, DenseStep
 from .numerics import to_device
 from .observers import is_due
 from .representations import BinnedRepresentation

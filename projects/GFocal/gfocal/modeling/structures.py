@@ -24,14 +24,8 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from .boxes import (
-    boxes_to_distances,
-    distances_to_boxes,
-)
-from .numerics import (
-    joint_logits,
-    to_device,
-)
+from .boxes import boxes_to_distances, distances_to_boxes
+from .numerics import joint_logits, to_device
 from .representations import BoxRepresentation
 
 __all__ = [

@@ -14,20 +14,14 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
 
-from .contracts import (
-    Head,
-    Measure,
-)
+from .contracts import Head, Measure
 from .losses import (
     check_beta,
     distribution_focal_loss,
     generalized_iou_loss,
     sparse_quality_focal_loss,
 )
-from .quality import (
-    NoQuality,
-    localization_iou,
-)
+from .quality import NoQuality, localization_iou, measured
 from .representations import BinnedRepresentation
 from .structures import LossInputs
 
@@ -70,7 +64,7 @@ class QualityFocalLoss(nn.Module):
             inputs.predictions.cls_logits.flatten(0, 1),
             None if quality_logits is None else quality_logits.flatten(0, 1),
             (inputs.fg_rows, inputs.fg_labels),
-            self.measure(inputs),
+            measured(self.measure, inputs),
             valid=(inputs.targets.labels >= 0).flatten(),
             beta=self.beta,
             scale=self.weight / inputs.num_foreground,
@@ -111,7 +105,7 @@ class FocalLoss(nn.Module):
         loss = sigmoid_focal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
         if self.positive_weight is not None:
             factors = torch.ones_like(loss)
-            factors[positives] = self.positive_weight(inputs).to(loss.dtype)
+            factors[positives] = measured(self.positive_weight, inputs).to(loss.dtype)
             loss = loss * factors
         loss = (loss.sum(dim=-1) * (inputs.targets.labels >= 0)).sum()
         return self.weight * loss / inputs.num_foreground
@@ -146,7 +140,8 @@ class QualityBranchLoss(nn.Module):
         if inputs.predictions.quality_logits is None:
             raise ValueError(self._NOTHING)
         logits = inputs.predictions.quality_logits[inputs.fg_idxs].squeeze(-1)
-        loss = binary_cross_entropy_with_logits(logits, self.measure(inputs), reduction="sum")
+        labels = measured(self.measure, inputs)
+        loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
         return self.weight * loss / inputs.num_foreground
 
 
@@ -181,8 +176,19 @@ class DistributionFocalLoss(nn.Module):
         self.weight = weight
 
     def check_head(self, head: Head) -> None:
-        """Raises ValueError if the head's boxes are not read from bins."""
-        _check_can(head, "to_bins", self, "GeneralDistribution")
+        """Raises ValueError if the head's boxes are not read from increasing bins, a channel
+        each."""
+        for method in ("to_bins", "bins"):
+            _check_can(head, method, self, "GeneralDistribution")
+        representation = cast("BinnedRepresentation", head.box_representation)
+        bins = representation.bins
+        if bins.device.type == "meta":
+            return  # no numbers to look at
+        if len(bins) != representation.num_channels or not (bins.diff() > 0).all():
+            raise ValueError(
+                f"{type(representation).__name__} has bins {bins.tolist()} and "
+                f"{representation.num_channels} channels; expected as many increasing bins"
+            )
 
     def forward(self, inputs: LossInputs) -> Tensor:
         representation = cast("BinnedRepresentation", inputs.predictions.box_representation)

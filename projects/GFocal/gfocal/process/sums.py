@@ -26,8 +26,8 @@ def each_on_its_own() -> Iterator[None]:
     """Inside it, a process sums over itself only, and waits for no other. So the losses of an image
     do not depend on the images of other processes, nor on their number."""
     global _on_its_own
-    _on_its_own = True
+    before, _on_its_own = _on_its_own, True
     try:
         yield
     finally:
-        _on_its_own = False
+        _on_its_own = before

@@ -8,16 +8,9 @@ location of every image the index of its box among that image's boxes, ``BACKGRO
 positive location. The measure :func:`gfocal.modeling.quality.matched_quality` reads it.
 """
 
-from ..structures import (
-    BACKGROUND,
-    IGNORED,
-)
+from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
-from .common import (
-    check_matches,
-    ignore_background_inside,
-    nothing_matched,
-)
+from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
 
 __all__ = [

@@ -8,12 +8,7 @@ from torch import Tensor
 
 from ..boxes import aligned_iou
 from ..numerics import to_device
-from ..structures import (
-    DenseAnchors,
-    DensePredictions,
-    GroundTruth,
-    Matches,
-)
+from ..structures import DenseAnchors, DensePredictions, GroundTruth, Matches
 from .common import nothing_matched
 
 __all__ = ["ATSSMatcher"]

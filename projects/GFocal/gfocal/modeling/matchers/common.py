@@ -7,14 +7,8 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from ..numerics import to_device
-from ..structures import (
-    BACKGROUND,
-    IGNORED,
-    DenseAnchors,
-    GroundTruth,
-    Matches,
-)
+from ..numerics import has_false, to_device
+from ..structures import BACKGROUND, IGNORED, DenseAnchors, GroundTruth, Matches
 
 __all__ = ["check_matches", "ignore_background_inside", "nothing_matched"]
 
@@ -75,8 +69,9 @@ def check_matches(matches: Any, anchors: DenseAnchors, truth: GroundTruth, match
         matcher: for the message.
 
     Raises:
-        TypeError: if the answer is not ``Matches``, or its ``idxs`` are not int64.
-        ValueError: if they have another shape, or one is neither a box of its image nor a code.
+        TypeError: if the answer is not ``Matches`` of tensors, or its ``idxs`` are not int64.
+        ValueError: if they have another shape, one is neither a box of its image nor a code, or a
+            quality is not in [0, 1].
     """
     name = getattr(matcher, "__name__", None) or type(matcher).__name__
     if not isinstance(matches, Matches):
@@ -86,7 +81,13 @@ def check_matches(matches: Any, anchors: DenseAnchors, truth: GroundTruth, match
         )
     idxs, shape = matches.idxs, (len(truth.boxes), len(anchors.boxes))
     for what, value in (("idxs", idxs), ("quality", matches.quality)):
-        if value is not None and tuple(value.shape) != shape:
+        if value is None and what == "quality":
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"the {what} of matcher {name} are a {type(value).__name__}; expected a tensor"
+            )
+        if tuple(value.shape) != shape:
             raise ValueError(
                 f"the {what} of matcher {name} have shape {tuple(value.shape)}; expected "
                 f"(images, locations) {shape}"
@@ -94,12 +95,14 @@ def check_matches(matches: Any, anchors: DenseAnchors, truth: GroundTruth, match
     if idxs.dtype != torch.int64:
         raise TypeError(f"the idxs of matcher {name} are {idxs.dtype}; expected int64")
     good = (idxs >= IGNORED) & (idxs < to_device(truth.counts, idxs)[:, None])
-    try:  # on a GPU it is seen later, by the device
-        torch._assert_async(good.all())
-    except RuntimeError as error:
+    if has_false(good):
         image, location = (~good).nonzero()[0].tolist()
         raise ValueError(
             f"matcher {name} gave location {location} of image {image} of the batch the index "
             f"{idxs[image, location]}; expected that of one of the image's "
             f"{truth.counts[image]} boxes, {BACKGROUND} (background) or {IGNORED} (ignored)"
-        ) from error
+        )
+    quality = matches.quality
+    if quality is not None and has_false((quality >= 0) & (quality <= 1)):
+        bad = quality[~((quality >= 0) & (quality <= 1))][0].item()
+        raise ValueError(f"the quality of matcher {name} is {bad}; expected 0 to 1")

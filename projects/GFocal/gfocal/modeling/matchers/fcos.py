@@ -3,13 +3,7 @@
 import torch
 
 from ..boxes import boxes_to_distances
-from ..structures import (
-    IGNORED,
-    DenseAnchors,
-    DensePredictions,
-    GroundTruth,
-    Matches,
-)
+from ..structures import IGNORED, DenseAnchors, DensePredictions, GroundTruth, Matches
 from .common import nothing_matched
 
 __all__ = ["FCOSMatcher"]
