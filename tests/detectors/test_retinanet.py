@@ -209,24 +209,38 @@ def tiny_backbone_of_qfl_retinanet(cfg, input_shape):
     return TinyBackbone()
 
 
-@pytest.mark.parametrize("beta", [None, 1.5])
-def test_yacs(beta):
-    """MODEL.GFL.QFL_BETA is read where there is such a key."""
+def yacs_config(with_gfl=True):
     cfg = get_cfg()
-    if beta is not None:
+    if with_gfl:
         add_gfocal_config(cfg)
-        cfg.MODEL.GFL.QFL_BETA = beta
     cfg.MODEL.META_ARCHITECTURE = "QFLRetinaNet"
     cfg.MODEL.BACKBONE.NAME = "tiny_backbone_of_qfl_retinanet"
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4"]
     cfg.MODEL.RETINANET.NUM_CLASSES = NUM_CLASSES
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64]]
+    return cfg
+
+
+@pytest.mark.parametrize("beta", [None, 1.5])
+def test_yacs(beta):
+    """MODEL.GFL.QFL_BETA is read where there is such a key."""
+    cfg = yacs_config(with_gfl=beta is not None)
+    if beta is not None:
+        cfg.MODEL.GFL.QFL_BETA = beta
     model = build_model(cfg)
     assert type(model) is QFLRetinaNet is META_ARCH_REGISTRY.get("QFLRetinaNet")
     assert model.qfl_beta == (2.0 if beta is None else beta)
     assert set(model(make_batch())) == {"loss_cls", "loss_box_reg"}
     assert all("instances" in x for x in model.eval()(make_batch()))
+
+
+@pytest.mark.parametrize(("key", "value"), [("REG_MAX", 99), ("ATSS_TOPK", 3), ("DGQP.TOPK", 2)])
+def test_yacs_numbers_of_other_parts(key, value):
+    cfg = yacs_config()
+    cfg.merge_from_list([f"MODEL.GFL.{key}", value])
+    with pytest.raises(ValueError, match=rf"MODEL.GFL.{key} is {value}, but QFLRetinaNet does not"):
+        build_model(cfg)
 
 
 def test_the_configs_of_table_1b():

@@ -8,6 +8,7 @@ whole batch; boxes are XYXY in pixels of the network's input.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
 
@@ -49,10 +51,22 @@ class QFLRetinaNet(RetinaNet):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        """RetinaNet's keys, and MODEL.GFL.QFL_BETA if ``add_gfocal_config`` added it."""
+        """RetinaNet's keys, and MODEL.GFL.QFL_BETA if ``add_gfocal_config`` added it.
+
+        Raises:
+            ValueError: a number of MODEL.GFL for another part is not its default: nothing reads it.
+        """
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
-            kwargs["qfl_beta"] = cfg.MODEL.GFL.QFL_BETA
+            gfl = cfg.MODEL.GFL
+            kwargs["qfl_beta"] = gfl.QFL_BETA
+            for key, default in ((number.key, number.default) for number in recipes.NUMBERS):
+                value = attrgetter(key)(gfl)
+                if key != "QFL_BETA" and value != default:
+                    raise ValueError(
+                        f"MODEL.GFL.{key} is {value!r}, but {cls.__name__} does not read it; "
+                        f"expected {default!r}. Of MODEL.GFL it reads QFL_BETA"
+                    )
         return kwargs
 
     def losses(
