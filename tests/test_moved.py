@@ -1,6 +1,8 @@
 """Names of the version before work: in saved configs, and in imports."""
 
 import importlib
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 
 import gfocal
 from gfocal._moved import MOVED
+from tests.helpers.import_graph import FLOORS
 
 # Every callable of this package that the configs of version 0.1 were saved with, and others that
 # its pages named.
@@ -79,6 +82,8 @@ OLD_NAMES = [
     "gfocal.engine.hooks.BestMetric",
     "gfocal.engine.hooks.validation_losses",
     "gfocal.engine.config_io.load_config",
+    "gfocal.engine.config_io.all_keys",
+    "gfocal.engine.config_io.unknown_key",
     "gfocal.engine.config_checks.check_config",
     "gfocal.engine.checkpointing.StrictCheckpointer",
     "gfocal.engine.checkpointing.TrainingCheckpointer",
@@ -118,6 +123,20 @@ def test_the_model_zoo_is_still_public():
 
         assert gfocal.model_zoo is importlib.import_module("gfocal.config.model_zoo")
         assert importlib.import_module("gfocal.model_zoo").get_config is not None
+
+
+def test_modules_are_attributes_of_the_package():
+    code = "import gfocal; print(gfocal.matcher.ATSSMatcher is gfocal.modeling.ATSSMatcher)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+    with pytest.raises(AttributeError, match="'gfocal' has no attribute 'nothing'"):
+        gfocal.nothing  # noqa: B018
+    wings = FLOORS.keys() - {"_moved", "gfocal", "backbones", "detectors"}
+    assert wings <= set(dir(gfocal))
+    for name in [*wings, *(x.split(".")[1] for x in MOVED)]:
+        assert gfocal.__getattr__(name).__name__ == f"gfocal.{name}"
 
 
 def test_a_name_that_never_was():

@@ -1,11 +1,17 @@
 """Every task of the benchmark runs, on a small image, and says what it should."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from gfocal.benchmarks import inputs
 from gfocal.cli import benchmark as tool
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -58,3 +64,17 @@ def test_arguments(capsys):
         with pytest.raises(SystemExit):
             tool.parse_args(["inference", option, "0"])
         assert "expected at least 1" in capsys.readouterr().err
+
+
+def test_a_checkout_times_its_own_files():
+    """Without an installed gfocal, and whichever checkout is installed."""
+    code = (
+        "import sys; sys.meta_path[:] = [x for x in sys.meta_path if 'gfocal' not in repr(x)];"
+        "import gfocal.benchmarks.tasks as tasks; print(tasks.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "projects" / "GFocal")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(ROOT / "benchmarks" / "tasks.py"), done.stderr

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 from PIL import Image
 
 from gfocal import model_zoo
@@ -84,6 +86,14 @@ def test_a_failed_row_is_named_and_tried_again(ablate):
     assert "failed" not in (folder / "table.md").read_text()
 
 
+def test_the_exit_status_tells_of_failed_rows(ablate, tmp_path):
+    arguments = ["--table", "3", "--seeds", "2", "--max-iter", "7", "--output", str(tmp_path)]
+    ablate.training.failing = ("qfl",)
+    assert tool.main(arguments) == 1
+    ablate.training.failing = ()
+    assert tool.main(arguments) == 0
+
+
 def test_a_row_of_ones_own(ablate, monkeypatch):
     """Without numbers of the paper."""
     get_config = model_zoo.get_config
@@ -104,6 +114,41 @@ def test_runs_of_another_config_are_not_mixed(ablate):
     file = folder / "qfl" / "seed0" / "run.yaml"
     file.write_text(file.read_text().replace("max_iter: 7", "max_iter: 8"))
     with pytest.raises(ValueError, match=r"qfl.seed0 holds a run of another config"):
+        ablate()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_table_begun_with_an_earlier_version_goes_on(ablate):
+    """Its configs have old names, and a `train` without the options that it left at defaults."""
+    _, folder = ablate()
+    ablate.started.clear()
+    file = folder / "baseline" / "seed0" / "run.yaml"
+    current = file.read_text()
+    old = current
+    for new, name in (
+        ("gfocal.detectors.GFL", "gfocal.meta_arch.GFL"),
+        ("gfocal.modeling.ATSSMatcher", "gfocal.matcher.ATSSMatcher"),
+        ("gfocal.modeling.FocalLoss", "gfocal.criterion.FocalLoss"),
+        ("gfocal.modeling.quality.centerness", "gfocal.quality.centerness"),
+        (
+            "{_target_: gfocal.modeling.recipes.tower_width, conv_dims: '${...conv_dims}'}",
+            "${..conv_dims.0}",
+        ),
+    ):
+        assert new in old
+        old = old.replace(new, name)
+    tree = OmegaConf.create(yaml.unsafe_load(old), flags={"allow_objects": True})
+    for key in ("reference_world_size", "cudnn_benchmark", "float32_precision"):
+        tree.train.pop(key)
+    LazyConfig.save(tree, str(file))
+    assert file.read_text() != current
+    assert ablate()[0] == 0 and ablate.started == []  # the finished run is taken
+    assert file.read_text() == current
+    file.write_text(old.replace("gfocal.meta_arch.GFL", "gfocal.nowhere.GFL"))
+    with pytest.raises(ValueError, match="another config"):
+        ablate()
+    file.write_text(old.replace("gfocal.quality.centerness", "gfocal.quality.no_score"))
+    with pytest.raises(ValueError, match="another config"):
         ablate()
 
 

@@ -48,6 +48,22 @@ def test_unreadable_overrides_are_refused(toy_config, override, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "end"),
+    [
+        (["train.output_dir=${x"], "; expected a string"),
+        (["train.device=${x"], "; expected a string, or null"),
+        (["+train.own=${nowhere}", "+train.own.x=1"], "Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_a_message_is_one_line(toy_config, overrides, end):
+    with pytest.raises(ValueError, match="^override ") as error:
+        toy_config(*overrides)
+    message = str(error.value)
+    assert message.endswith(end)
+    assert "\n" not in message and "full_key" not in message and "object_type" not in message
+
+
 def test_overrides_reach_every_kind_of_key(toy_config):
     cfg = toy_config(
         "train.max_iter=9",

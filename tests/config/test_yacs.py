@@ -1,5 +1,6 @@
 """The yacs side: the same detector as the LazyConfig's, and names looked up in one table."""
 
+import re
 from operator import attrgetter
 from pathlib import Path
 
@@ -225,6 +226,22 @@ def test_a_matcher_brings_its_offset(matcher, offset):
     for own in (0.0, 0.25, 0.5):  # a number in a config wins
         model = build_model(yacs("gfl_R_50_FPN_1x", *keys, "MODEL.GFL.ANCHOR_OFFSET", own))
         assert model.anchor_generator.offset == own
+
+
+@pytest.mark.parametrize("value", ["left", True, [0.5], 1.0, -0.5])
+def test_an_offset_that_is_none(value):
+    cfg = yacs("gfl_R_50_FPN_1x", "MODEL.GFL.ANCHOR_OFFSET", value)
+    message = rf"^MODEL.GFL.ANCHOR_OFFSET is {re.escape(repr(value))}; expected a number of strides"
+    with pytest.raises(ValueError, match=message):
+        recipes.from_yacs(cfg.MODEL.GFL)
+
+
+def test_a_head_without_towers():
+    cfg = model_zoo.get_config("quick_start/shapes_gflv2.py")
+    recipes.use(cfg.model, quality="iou_branch")
+    apply_overrides(cfg, ["model.head.conv_dims=[]"])
+    with pytest.raises(ValueError, match=r"^conv_dims is \[\]; expected at least one width$"):
+        instantiate(cfg.model)
 
 
 @pytest.mark.parametrize(

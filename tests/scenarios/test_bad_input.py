@@ -1,7 +1,7 @@
 """What users feed a detector by mistake, from the file to the losses and the detections.
 
 What a single part does with it is tested beside the part: data/test_mapper.py (files, modes,
-sizes), data/test_coco.py (jsons), test_meta_arch.py (boxes, classes, regions at the model),
+sizes), data/test_coco.py (jsons), detectors/test_gfl.py (boxes, classes, regions at the model),
 config/test_overrides.py (keys and their values), weights/ (weight files).
 """
 

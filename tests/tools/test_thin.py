@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,20 @@ def test_a_command_is_a_function_of_its_arguments(name):
         command.main(["--no-such-option"])
     assert end.value.code == 2
     assert len((TOOLS / f"{name}.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("command", COMMANDS.values())
+def test_a_module_is_a_command_too(command):
+    """python -m gfocal.cli.COMMAND, in a process of its own."""
+    ends = {"--help": 0, "--no-such-option": 2}
+    start = [sys.executable, "-W", "ignore", "-m", f"gfocal.cli.{command}"]
+    processes = {
+        option: subprocess.Popen(
+            [*start, option], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for option in ends
+    }
+    for option, process in processes.items():
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == ends[option], output
+        assert "usage: " in output

@@ -1,6 +1,7 @@
 """Generalized Focal Loss v1 and v2 for Detectron2."""
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -20,11 +21,31 @@ if TYPE_CHECKING:
 __all__ = ["model_zoo", "optimize_for_inference"]
 
 _moved.install()
+# gfocal.benchmarks is a folder of the installed package, or at the top of this file's checkout.
+_top = Path(__path__[0], "../../..").resolve()
+if (_top / "benchmarks" / "straightforward.py").is_file():
+    __path__.append(str(_top))
 # Names that are imported when they are first used, and their modules.
 _LAZY = {"model_zoo": "gfocal.config.model_zoo", "optimize_for_inference": "gfocal.export"}
+# Parts of the package that are imported when they are first used.
+_WINGS = (
+    "benchmarks",
+    "cli",
+    "config",
+    "data",
+    "engine",
+    "export",
+    "inspect",
+    "modeling",
+    "process",
+    "solver",
+    "weights",
+)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _WINGS or f"{__name__}.{name}" in _moved.MOVED:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
@@ -32,4 +53,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_WINGS})

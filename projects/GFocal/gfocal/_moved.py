@@ -46,7 +46,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "gfocal.workers": ("gfocal.process.sums",),
     "gfocal.engine.checkpointing": ("gfocal.engine.saving", "gfocal.weights"),
     "gfocal.engine.config_checks": ("gfocal.config",),
-    "gfocal.engine.config_io": ("gfocal.config",),
+    "gfocal.engine.config_io": ("gfocal.config", "gfocal.config.keys"),
     # These are still there.
     "gfocal.data.coco": ("gfocal.data.coco_json", "gfocal.data.coco_evaluation"),
     "gfocal.data.mapper": ("gfocal.data.images",),

@@ -106,3 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(index())
         return 0
     return min(run(args), 1)
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.ablate
+    sys.exit(main())

@@ -10,6 +10,7 @@ inference. A FLOP is one multiply-add, as fvcore counts. No weights are loaded.
 
 import argparse
 import os
+import sys
 from collections import Counter
 
 from detectron2.config import CfgNode, instantiate
@@ -85,3 +86,7 @@ def build(config: str) -> GFL:
 def main(argv: list[str] | None = None) -> int:
     run(parse_args(argv))
     return 0
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.analyze
+    sys.exit(main())

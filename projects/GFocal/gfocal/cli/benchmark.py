@@ -11,6 +11,7 @@ are medians of --repeat runs. MB are the tensors that a call holds at its peak b
 import argparse
 import functools
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -63,3 +64,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 def main(argv: list[str] | None = None) -> int:
     run(parse_args(argv))
     return 0
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.benchmark
+    sys.exit(main())

@@ -8,6 +8,7 @@ another shape is an error. Then nothing is written.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
@@ -95,3 +96,7 @@ def _how_to_evaluate(
 def main(argv: list[str] | None = None) -> int:
     run(parse_args(argv))
     return 0
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.convert
+    sys.exit(main())

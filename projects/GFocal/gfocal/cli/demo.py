@@ -9,6 +9,7 @@ images. Configs are LazyConfigs (.py) or yacs configs (.yaml). Overrides (key=va
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -116,3 +117,7 @@ def _make_folder(path: str) -> None:
 @exit_on_mistake()
 def main(argv: list[str] | None = None) -> int:
     return complain(run(parse_args(argv)))
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.demo
+    sys.exit(main())

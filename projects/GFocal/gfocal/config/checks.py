@@ -16,6 +16,7 @@ from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.utils.registry import Registry, locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from .declaring import Kind
@@ -23,6 +24,7 @@ from .keys import (
     Config,
     all_keys,
     arguments_of,
+    one_line,
     unknown_key,
 )
 from .options import OPTIONS
@@ -133,8 +135,12 @@ def _check(key: str, value: Any, kind: Kind) -> None:
 
 def _check_key_of_train(train: DictConfig, name: str, kinds: Mapping[str, Kind]) -> None:
     if name in kinds:
-        # A missing value ("???") becomes None.
-        _check(f"train.{name}", OmegaConf.select(train, name), kinds[name])
+        try:
+            value = OmegaConf.select(train, name)  # a missing one ("???") becomes None
+        except OmegaConfBaseException as error:
+            expected = kinds[name].expected
+            raise ValueError(f"train.{name}: {one_line(error)}; expected {expected}") from error
+        _check(f"train.{name}", value, kinds[name])
     elif (known := _resembled(str(name), kinds)) is not None:
         raise ValueError(
             f"the config has train.{name}, which nothing reads; did you mean train.{known}? "

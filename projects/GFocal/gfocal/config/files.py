@@ -14,10 +14,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .keys import (
     Config,
     all_keys,
+    one_line,
     unknown_key,
 )
 from .options import (
     OPTIONS,
+    expectation,
     is_declared,
 )
 from .overrides import apply_overrides
@@ -78,11 +80,14 @@ def _load_py(path: str) -> DictConfig:
 
 def _reason(error: Exception) -> str:
     """The message of an error in a config's code, on one line."""
-    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and is_declared(error.object_type):
-        key = f"train.{str(error.full_key).removeprefix('train.')}"
+    text = f"{type(error).__name__}: {one_line(error)}"
+    if not (isinstance(error, OmegaConfBaseException) and is_declared(error.object_type)):
+        return text
+    key = f"train.{str(error.full_key).removeprefix('train.')}"
+    if isinstance(error, (ConfigAttributeError, ConfigKeyError)):
         keys = [f"train.{option.key}" for option in OPTIONS]
         return f"{unknown_key(key, 'the config', keys)} (a key of your own: open_dict)"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{key}: {text}{expectation(key)}"
 
 
 def _is_config_file(frame: FrameType) -> bool:
@@ -93,6 +98,7 @@ def _is_config_file(frame: FrameType) -> bool:
 def _is_library(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__", "").partition(".")[0]
     return module in (
+        "antlr4",
         "collections",
         "detectron2",
         "importlib",

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["Config", "all_keys", "arguments_of", "parameters_of", "unknown_key"]
+__all__ = ["Config", "all_keys", "arguments_of", "one_line", "parameters_of", "unknown_key"]
 
 Config = DictConfig | CfgNode
 
@@ -44,6 +44,13 @@ def parameters_of(node: DictConfig) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(target).parameters
     except (TypeError, ValueError):  # a builtin without a signature
         return {"": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, without the lines that OmegaConf adds for its developers."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    internal = ("full_key:", "object_type=", "reference_type=")
+    return " ".join(line for line in lines if line and not line.startswith(internal))
 
 
 def unknown_key(key: str, where: str, valid: Sequence[str]) -> str:

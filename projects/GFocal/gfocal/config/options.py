@@ -3,15 +3,17 @@
 These read them: the `train` node of configs/common/train.py, the defaults of a training, the yacs
 keys of ``add_gfocal_config``, the checks of ``check_train``, and the table of docs/training.md.
 
-The dataclasses are an OmegaConf structured config. So a `train` made of them refuses unknown keys
-and values of another kind, wherever they are set. The type of a group is Any, so that a config can
-replace the whole group by a plain dict. The code says Optional, because OmegaConf 2.1 cannot read
-``int | None``.
+``train_node`` makes an OmegaConf structured config of the dataclasses. It refuses an unknown key at
+once, wherever it is set. It takes a value of any kind, because OmegaConf converts a value of a
+wrong kind instead of refusing it ("off" becomes False). ``check_train`` checks kinds and bounds,
+before anything is built. A config can replace a whole group by a plain dict, whose keys are checked
+there too.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Optional
+from typing import Any
 
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +27,7 @@ __all__ = [
     "Checkpointer",
     "TrainOptions",
     "check_best_metric",
+    "expectation",
     "is_declared",
     "train_node",
     "train_options",
@@ -47,9 +50,7 @@ class Checkpointer:
     period: int = option(
         5000, "iterations between checkpoints", least=1, yacs="SOLVER.CHECKPOINT_PERIOD"
     )
-    max_to_keep: Optional[int] = option(  # noqa: UP045
-        None, "the newest so many are kept; null: all", least=1
-    )
+    max_to_keep: int | None = option(None, "the newest so many are kept; null: all", least=1)
     file_prefix: str = option("model", "how the names of the files begin")
 
 
@@ -58,10 +59,10 @@ class TrainOptions:
     """`train` of a LazyConfig."""
 
     output_dir: str = option("./output", "folder of all that a training writes", yacs="OUTPUT_DIR")
-    init_checkpoint: Optional[str] = option(  # noqa: UP045
+    init_checkpoint: str | None = option(
         "", "weights to start from, or to evaluate", yacs="MODEL.WEIGHTS"
     )
-    device: Optional[str] = option(  # noqa: UP045
+    device: str | None = option(
         None, "cpu, cuda, cuda:0, ...; null: cuda where there is one, else cpu", yacs="MODEL.DEVICE"
     )
     max_iter: int = option(90000, "iterations", least=1, yacs="SOLVER.MAX_ITER")
@@ -77,7 +78,7 @@ class TrainOptions:
         yacs="DETERMINISTIC",
         added=True,
     )
-    amp: Any = field(default_factory=Amp)
+    amp: Amp = field(default_factory=Amp)
     channels_last: bool = option(
         False, "memory format of the convolutions", yacs="MODEL.CHANNELS_LAST", added=True
     )
@@ -89,7 +90,7 @@ class TrainOptions:
         },
         metadata=about("arguments of DistributedDataParallel, for several processes"),
     )
-    checkpointer: Any = field(default_factory=Checkpointer)
+    checkpointer: Checkpointer = field(default_factory=Checkpointer)
     eval_period: int = option(
         0, "iterations between evaluations; 0: only at the end", yacs="TEST.EVAL_PERIOD"
     )
@@ -150,21 +151,56 @@ class TrainOptions:
 OPTIONS = declared(TrainOptions)
 
 
+def _node_class(declaration: type) -> type[Any]:
+    """A dataclass with the same fields, each of any kind, for OmegaConf."""
+    fields = [(x.name, Any) for x in dataclasses.fields(declaration)]
+    name = f"{declaration.__name__}Node"
+    return dataclasses.make_dataclass(name, fields, namespace={"__module__": __name__})
+
+
+# Under their own names, so that pickle finds them.
+AmpNode = _node_class(Amp)
+CheckpointerNode = _node_class(Checkpointer)
+TrainOptionsNode = _node_class(TrainOptions)
+_NODES: dict[type, type[Any]] = {
+    Amp: AmpNode,
+    Checkpointer: CheckpointerNode,
+    TrainOptions: TrainOptionsNode,
+}
+
+
+def _as_node(value: Any) -> Any:
+    if type(value) not in _NODES:
+        return value
+    fields = dataclasses.fields(value)
+    return _NODES[type(value)](**{x.name: _as_node(getattr(value, x.name)) for x in fields})
+
+
 def is_declared(kind: Any) -> bool:
     """Whether a class (named in an OmegaConf error) is that of `train` or of a group in it."""
-    return kind in (TrainOptions, Amp, Checkpointer)
+    return kind in _NODES.values()
+
+
+def expectation(key: str) -> str:
+    """The end of an error message: the kind of a LazyConfig's option; "" for another key."""
+    for x in OPTIONS:
+        if key == f"train.{x.key}" and x.kind is not None:
+            return f"; expected {x.kind.expected}"
+    return ""
 
 
 def train_node(**changes: Any) -> DictConfig:
-    """A `train` for a LazyConfig. It refuses keys that nothing reads.
+    """A `train` for a LazyConfig. It refuses keys that nothing reads, but takes values of any kind;
+    ``check_train`` checks these.
 
     A key of your own: ``with omegaconf.open_dict(train): train.note = "x"``.
 
     Args:
         changes: options that differ from their defaults; a group is a mapping of such options.
     """
-    ret = OmegaConf.structured(TrainOptions(), flags={"allow_objects": True})
-    ret.merge_with(changes)
+    flags = {"allow_objects": True}
+    ret = OmegaConf.structured(_as_node(TrainOptions()), flags=flags)
+    ret.merge_with(OmegaConf.create(changes, flags=flags))
     return ret
 
 

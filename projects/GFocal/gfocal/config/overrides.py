@@ -20,9 +20,11 @@ from .keys import (
     Config,
     all_keys,
     arguments_of,
+    one_line,
     parameters_of,
     unknown_key,
 )
+from .options import expectation
 
 __all__ = ["apply_overrides"]
 
@@ -65,7 +67,8 @@ def apply_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
         try:
             _override_lazy(cfg, text)
         except (KeyError, OmegaConfBaseException) as error:
-            raise ValueError(f"override {text!r}: {error}") from error
+            expected = expectation(text.lstrip("+").partition("=")[0])
+            raise ValueError(f"override {text!r}: {one_line(error)}{expected}") from error
     return cfg
 
 

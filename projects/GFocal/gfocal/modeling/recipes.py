@@ -6,6 +6,7 @@ that is not in a table needs no entry: pass it in a LazyConfig.
 
 import copy
 import inspect
+import numbers
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -50,7 +51,13 @@ __all__ = [
 
 def tower_width(conv_dims: Sequence[int]) -> int:
     """The number of output channels of a tower of the head. A part's LazyCall calls it, because an
-    interpolation cannot count from the end of a list."""
+    interpolation cannot count from the end of a list.
+
+    Raises:
+        ValueError: there is no tower.
+    """
+    if not conv_dims:
+        raise ValueError("conv_dims is []; expected at least one width")
     return conv_dims[-1]
 
 
@@ -236,14 +243,14 @@ def from_yacs(gfl) -> dict[str, Any]:
         "criterion".
 
     Raises:
-        ValueError: a name that is in no table, or a number that is not the default and that no
-            chosen part reads.
+        ValueError: a name that is in no table, an offset that is none, or a number that is not the
+            default and that no chosen part reads.
     """
     parts: dict[str, Any] = {}
     for choice, table in _TABLES.items():
         parts |= pick(table, gfl[choice], f"MODEL.GFL.{choice}")
     if gfl.ANCHOR_OFFSET is not None:
-        parts["anchor_offset"] = gfl.ANCHOR_OFFSET
+        parts["anchor_offset"] = _checked_offset(gfl.ANCHOR_OFFSET)
     if "in_channels" in _arguments(parts["quality_predictor"]):
         parts["quality_predictor"].in_channels = gfl.CONV_DIM
     for number in NUMBERS:
@@ -251,6 +258,16 @@ def from_yacs(gfl) -> dict[str, Any]:
     names = ("box_representation", "quality_predictor", "matcher", "anchor_offset")
     ret = {name: instantiate(parts.pop(name)) for name in names}
     return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
+
+
+def _checked_offset(offset: Any) -> float:
+    is_number = isinstance(offset, numbers.Real) and not isinstance(offset, bool)
+    if not (is_number and 0 <= offset < 1):
+        raise ValueError(
+            f"MODEL.GFL.ANCHOR_OFFSET is {offset!r}; expected a number of strides in [0, 1), or "
+            "None for the matcher's"
+        )
+    return offset
 
 
 def _set(parts: Mapping[str, Any], number: Number, gfl) -> None:

@@ -4,23 +4,32 @@ A folder holds run.yaml (the config), output.txt (the output of the training) an
 files.
 """
 
+import contextlib
+import dataclasses
 import json
 import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from detectron2.config import LazyConfig
-from omegaconf import DictConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
 
+from ...config import load_config, train_options
+from ...modeling.recipes import tower_width
 from .tables import METRICS
 
 __all__ = ["save_config", "train"]
 
 
 def save_config(cfg: DictConfig) -> None:
-    """Writes run.yaml, or checks that the folder's run has this config.
+    """Writes run.yaml, or checks that the folder's run has this config. A config that an earlier
+    version saved is the same one if its names lead to the same objects and its `train` has the same
+    options, defaults included.
 
     Raises:
         ValueError: if it has another.
@@ -30,12 +39,41 @@ def save_config(cfg: DictConfig) -> None:
     file = folder / "run.yaml"
     new = file.with_suffix(".new.yaml")
     LazyConfig.save(cfg, str(new))
-    if file.exists() and file.read_text() != new.read_text():
+    if file.exists() and file.read_text() != new.read_text() and not _is_same(file, new):
         raise ValueError(
             f"{folder} holds a run of another config, compare run.yaml with {new.name}; "
             "remove the folder or choose another --output"
         )
     new.replace(file)
+
+
+def _is_same(file: Path, new: Path) -> bool:
+    """Whether two saved configs make the same training."""
+    try:
+        return _meaning(file) == _meaning(new)
+    except (ValueError, yaml.YAMLError):  # not a config, or of names that are gone
+        return False
+
+
+def _meaning(file: Path) -> dict[str, Any]:
+    """A saved config with its values, its targets as objects, and all options of its `train`."""
+    cfg = load_config(file)
+    ret = _located(OmegaConf.to_container(cfg, resolve=True))
+    return {**ret, "train": {**ret["train"], **dataclasses.asdict(train_options(cfg))}}
+
+
+def _located(x: Any) -> Any:
+    if isinstance(x, list):
+        return [_located(value) for value in x]
+    if not isinstance(x, dict):
+        return x
+    ret = {key: _located(value) for key, value in x.items()}
+    if isinstance(ret.get("_target_"), str):
+        with contextlib.suppress(ImportError):
+            ret["_target_"] = locate(ret["_target_"])
+    if ret.get("_target_") is tower_width:  # a width; earlier versions saved an interpolation
+        return tower_width(ret["conv_dims"])
+    return ret
 
 
 def train(
