@@ -11,11 +11,7 @@ from detectron2.config import LazyConfig
 
 from gfocal import model_zoo
 from gfocal.cli import convert as tool
-from gfocal.weights import (
-    convert_mmdet_state_dict,
-    expected_state_dict,
-    to_mmdet_state_dict,
-)
+from gfocal.weights import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
 
 ROOT = Path(__file__).parents[2]
 NAME = "COCO-Detection/gflv2_R_50_FPN_1x.py"

@@ -8,11 +8,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from gfocal.data import (
-    coco_evaluator,
-    coco_num_classes,
-    detection_dataset_dicts,
-)
+from gfocal.data import coco_evaluator, coco_num_classes, detection_dataset_dicts
 from gfocal.data.coco import check_dataset_files
 from tests.helpers.coco_files import register, valid_document, write_dataset
 

@@ -3,10 +3,7 @@
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-)
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler

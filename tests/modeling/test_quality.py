@@ -6,11 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfocal.modeling.numerics import joint_logits
-from gfocal.modeling.quality import (
-    DistributionGuidedQualityPredictor,
-    NoQuality,
-    QualityBranch,
-)
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor, NoQuality, QualityBranch
 
 
 @settings(max_examples=50, deadline=None)

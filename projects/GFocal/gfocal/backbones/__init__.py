@@ -1,20 +1,9 @@
 """Backbones and necks that the released models need and Detectron2 does not have."""
 
-from .builders import (
-    build_gfl_res2net_fpn_backbone,
-    build_gfl_resnet_fpn_backbone,
-)
-from .deformable import (
-    DeformBottleneckBlock,
-    DeformConv2d,
-)
+from .builders import build_gfl_res2net_fpn_backbone, build_gfl_resnet_fpn_backbone
+from .deformable import DeformBottleneckBlock, DeformConv2d
 from .necks import LinearP6P7
-from .res2net import (
-    DeepStem,
-    DeformRes2NetBlock,
-    Res2NetBlock,
-    make_res2net_stages,
-)
+from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages
 
 __all__ = [

@@ -6,10 +6,7 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
 from .necks import LinearP6P7
-from .res2net import (
-    DeepStem,
-    make_res2net_stages,
-)
+from .res2net import DeepStem, make_res2net_stages
 from .resnet import make_resnet_stages
 
 __all__ = ["build_gfl_res2net_fpn_backbone", "build_gfl_resnet_fpn_backbone"]

@@ -31,10 +31,7 @@ from ..inspect.ablations import (
     table_lines,
     train,
 )
-from .common import (
-    exit_on_mistake,
-    make_parser,
-)
+from .common import exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

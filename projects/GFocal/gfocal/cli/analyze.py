@@ -18,19 +18,9 @@ from detectron2.modeling import build_model
 
 from ..config import model_zoo
 from ..detectors.gfl import GFL
-from ..engine import (
-    check_model,
-    load_config,
-    set_device,
-)
-from ..inspect.complexity import (
-    count_flops,
-    count_parameters,
-)
-from .common import (
-    exit_on_mistake,
-    make_parser,
-)
+from ..engine import check_model, load_config, set_device
+from ..inspect.complexity import count_flops, count_parameters
+from .common import exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -17,18 +17,9 @@ from pathlib import Path
 import torch
 
 # benchmarks/ at the top of the checkout: setup.py ships it as gfocal.benchmarks.
-from ..benchmarks.harness import (
-    Benchmark,
-    machine,
-)
-from ..benchmarks.tasks import (
-    TASKS,
-    Settings,
-)
-from .common import (
-    exit_on_mistake,
-    make_parser,
-)
+from ..benchmarks.harness import Benchmark, machine
+from ..benchmarks.tasks import TASKS, Settings
+from .common import exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,15 +14,9 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from ..engine import load_config
-from ..weights import (
-    convert_checkpoint_to_mmdet,
-    convert_mmdet_checkpoint,
-)
+from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
 from ..weights.writing import write_checkpoint
-from .common import (
-    exit_on_mistake,
-    make_parser,
-)
+from .common import exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -17,25 +17,11 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..data import read_image
-from ..data.images import (
-    find_images,
-    output_names,
-)
-from ..engine import (
-    Predictor,
-    check_model,
-    load_config,
-)
+from ..data.images import find_images, output_names
+from ..engine import Predictor, check_model, load_config
 from ..inspect.distributions import detect_with_distributions
-from ..inspect.gallery import (
-    PictureFiles,
-    PictureSheet,
-)
-from .common import (
-    complain,
-    exit_on_mistake,
-    make_parser,
-)
+from ..inspect.gallery import PictureFiles, PictureSheet
+from .common import complain, exit_on_mistake, make_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,24 +1,11 @@
 """Options, config files and overrides, and the checks of all three: all that a user may write."""
 
-from .checks import (
-    check_config,
-    check_model,
-    check_train,
-)
+from .checks import check_config, check_model, check_train
 from .files import load_config
 from .keys import Config
-from .options import (
-    TrainOptions,
-    train_node,
-    train_options,
-)
+from .options import TrainOptions, train_node, train_options
 from .overrides import apply_overrides
-from .settings import (
-    ConfigSettings,
-    config_settings,
-    resolve_device,
-    set_device,
-)
+from .settings import ConfigSettings, config_settings, resolve_device, set_device
 from .yacs import add_gfocal_config
 
 __all__ = [

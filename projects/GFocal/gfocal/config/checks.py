@@ -20,13 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from .declaring import Kind
-from .keys import (
-    Config,
-    all_keys,
-    arguments_of,
-    one_line,
-    unknown_key,
-)
+from .keys import Config, all_keys, arguments_of, one_line, unknown_key
 from .options import OPTIONS
 from .yacs import NORMS
 

@@ -11,17 +11,8 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from .keys import (
-    Config,
-    all_keys,
-    one_line,
-    unknown_key,
-)
-from .options import (
-    OPTIONS,
-    expectation,
-    is_declared,
-)
+from .keys import Config, all_keys, one_line, unknown_key
+from .options import OPTIONS, expectation, is_declared
 from .overrides import apply_overrides
 from .settings import resolve_device
 from .yacs import add_gfocal_config

@@ -16,14 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .keys import (
-    Config,
-    all_keys,
-    arguments_of,
-    one_line,
-    parameters_of,
-    unknown_key,
-)
+from .keys import Config, all_keys, arguments_of, one_line, parameters_of, unknown_key
 from .options import expectation
 
 __all__ = ["apply_overrides"]

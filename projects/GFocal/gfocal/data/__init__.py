@@ -1,14 +1,8 @@
 """Datasets: COCO-format json files, checked, and the generated shapes."""
 
-from .coco import (
-    detection_dataset_dicts,
-    register_coco_json,
-)
+from .coco import detection_dataset_dicts, register_coco_json
 from .coco_evaluation import coco_evaluator
-from .coco_json import (
-    coco_num_classes,
-    read_coco_json,
-)
+from .coco_json import coco_num_classes, read_coco_json
 from .images import read_image
 from .loader import build_train_loader
 from .mapper import DetectionMapper

@@ -15,18 +15,9 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .._moved import moved_names
-from .coco_json import (
-    CocoJson,
-    category_difference,
-    read_categories,
-    read_coco_json,
-)
+from .coco_json import CocoJson, category_difference, read_categories, read_coco_json
 from .mapper import check_crowds
-from .messages import (
-    HOW_TO_POINT,
-    absolute_path,
-    shorten,
-)
+from .messages import HOW_TO_POINT, absolute_path, shorten
 
 __all__ = [
     "CocoLoader",

@@ -7,10 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from pycocotools.coco import COCO
 
-from .coco import (
-    CocoLoader,
-    check_dataset_files,
-)
+from .coco import CocoLoader, check_dataset_files
 from .coco_json import CocoJson
 
 __all__ = ["coco_evaluator"]

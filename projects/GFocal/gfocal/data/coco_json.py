@@ -16,16 +16,8 @@ from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 
-from .coco_entries import (
-    Invalid,
-    valid_annotations,
-    valid_images,
-)
-from .messages import (
-    HOW_TO_POINT,
-    absolute_path,
-    shorten,
-)
+from .coco_entries import Invalid, valid_annotations, valid_images
+from .messages import HOW_TO_POINT, absolute_path, shorten
 
 __all__ = [
     "CocoJson",

@@ -23,10 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .coco import (
-    CocoLoader,
-    register_loader,
-)
+from .coco import CocoLoader, register_loader
 
 __all__ = ["CLASSES", "generate_shapes", "register_shapes"]
 

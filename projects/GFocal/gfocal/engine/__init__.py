@@ -14,10 +14,7 @@ from .launch import launch
 from .lazy_trainer import LazyTrainer
 from .predictor import Predictor
 from .steps import AutocastTrainer
-from .trainer import (
-    Trainer,
-    trainer_class,
-)
+from .trainer import Trainer, trainer_class
 
 __all__ = [
     "AutocastTrainer",

@@ -13,44 +13,16 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from .._moved import moved_names
-from ..config import (
-    Config,
-    TrainOptions,
-    config_settings,
-    train_options,
-)
+from ..config import Config, TrainOptions, config_settings, train_options
 from ..config.options import check_best_metric
-from ..weights.checkpointers import (
-    GFLCheckpointer,
-    check_weights,
-)
+from ..weights.checkpointers import GFLCheckpointer, check_weights
 from .best import BestMetric
 from .ema import EMAHook
-from .evaluation import (
-    evaluate,
-    evaluation_leaves_no_trace,
-)
-from .hooks import (
-    EvaluationHook,
-    MetricsHook,
-    StopTraining,
-    WriterHook,
-)
-from .resume import (
-    ANEW,
-    RandomStates,
-    load_training_state,
-    training_state,
-)
-from .saving import (
-    CheckpointHook,
-    TrainingCheckpointer,
-    plain,
-)
-from .validation import (
-    ValidationBatches,
-    validation_losses,
-)
+from .evaluation import evaluate, evaluation_leaves_no_trace
+from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
+from .resume import ANEW, RandomStates, load_training_state, training_state
+from .saving import CheckpointHook, TrainingCheckpointer, plain
+from .validation import ValidationBatches, validation_losses
 
 __getattr__ = moved_names(__name__)
 

@@ -13,20 +13,10 @@ from detectron2.utils.events import EventStorage, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..config import (
-    Config,
-    config_settings,
-)
-from ..export import (
-    Optimizable,
-    fast_dtype,
-    optimize_for_inference,
-)
+from ..config import Config, config_settings
+from ..export import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
-from ..weights.checkpointers import (
-    StrictCheckpointer,
-    check_weights,
-)
+from ..weights.checkpointers import StrictCheckpointer, check_weights
 
 __all__ = ["evaluate", "evaluation_leaves_no_trace"]
 

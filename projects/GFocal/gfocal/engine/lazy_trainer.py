@@ -24,20 +24,11 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ..config import (
-    TrainOptions,
-    check_train,
-    config_settings,
-    resolve_device,
-    train_options,
-)
+from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
 from .base import BaseTrainer
 from .saving import TrainingCheckpointer
 from .seed import set_seed
-from .steps import (
-    is_cpu,
-    step_class,
-)
+from .steps import is_cpu, step_class
 from .validation import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"

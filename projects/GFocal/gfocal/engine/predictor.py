@@ -13,20 +13,10 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import (
-    Config,
-    config_settings,
-    resolve_device,
-)
+from ..config import Config, config_settings, resolve_device
 from ..data.mapper import without_empty_resize
-from ..export import (
-    fast_dtype,
-    optimize_for_inference,
-)
-from ..weights.checkpointers import (
-    StrictCheckpointer,
-    check_weights,
-)
+from ..export import fast_dtype, optimize_for_inference
+from ..weights.checkpointers import StrictCheckpointer, check_weights
 
 
 class Predictor:

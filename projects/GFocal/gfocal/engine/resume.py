@@ -13,10 +13,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 
-from ..process.rng import (
-    rng_state,
-    set_rng_state,
-)
+from ..process.rng import rng_state, set_rng_state
 
 __all__ = ["ANEW", "RandomStates", "load_training_state", "training_state"]
 

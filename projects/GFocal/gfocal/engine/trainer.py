@@ -15,15 +15,8 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from ..config import (
-    Config,
-    check_config,
-    resolve_device,
-)
-from ..data.coco import (
-    check_dataset_files,
-    detection_dataset_dicts,
-)
+from ..config import Config, check_config, resolve_device
+from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import coco_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
@@ -31,10 +24,7 @@ from .base import BaseTrainer
 from .lazy_trainer import LazyTrainer
 from .saving import TrainingCheckpointer
 from .seed import set_seed
-from .steps import (
-    AutocastTrainer,
-    is_cpu,
-)
+from .steps import AutocastTrainer, is_cpu
 from .validation import ValidationBatches
 
 

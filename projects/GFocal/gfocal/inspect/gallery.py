@@ -10,11 +10,7 @@ import numpy as np
 from detectron2.structures import Instances
 from PIL import Image
 
-from .pictures import (
-    draw_box_distributions,
-    draw_detections,
-    draw_grid,
-)
+from .pictures import draw_box_distributions, draw_detections, draw_grid
 
 __all__ = ["PictureFiles", "PictureSheet"]
 

@@ -13,16 +13,9 @@ from .convert import (
     convert_mmdet_state_dict,
     to_mmdet_state_dict,
 )
-from .fit import (
-    check_state_dict,
-    expected_state_dict,
-    find_configs,
-)
+from .fit import check_state_dict, expected_state_dict, find_configs
 from .names import DetectorTable
-from .reading import (
-    load_mmdet_checkpoint,
-    load_weights_only,
-)
+from .reading import load_mmdet_checkpoint, load_weights_only
 
 __all__ = [
     "DetectorTable",

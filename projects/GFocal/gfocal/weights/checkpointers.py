@@ -8,10 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from .convert import convert_imagenet_state_dict
 from .fit import refuse_incompatible
-from .reading import (
-    load_weights_only,
-    named_tensors,
-)
+from .reading import load_weights_only, named_tensors
 
 __all__ = ["GFLCheckpointer", "StrictCheckpointer", "WeightsOnlyCheckpointer", "check_weights"]
 

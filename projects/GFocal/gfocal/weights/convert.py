@@ -12,25 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fit import (
-    is_optional,
-    problems_of,
-    refuse_misfit,
-)
-from .names import (
-    GFL,
-    OLD_BACKBONE_ROWS,
-    DetectorTable,
-    Row,
-    backbone_rows,
-    inverse,
-    rename,
-)
-from .reading import (
-    load_mmdet_checkpoint,
-    load_weights_only,
-    named_tensors,
-)
+from .fit import is_optional, problems_of, refuse_misfit
+from .names import GFL, OLD_BACKBONE_ROWS, DetectorTable, Row, backbone_rows, inverse, rename
+from .reading import load_mmdet_checkpoint, load_weights_only, named_tensors
 
 __all__ = [
     "convert_checkpoint_to_mmdet",

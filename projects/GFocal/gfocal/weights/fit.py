@@ -10,11 +10,7 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from ..config import model_zoo
-from .names import (
-    GFL,
-    TABLES,
-    DetectorTable,
-)
+from .names import GFL, TABLES, DetectorTable
 
 __all__ = [
     "check_state_dict",

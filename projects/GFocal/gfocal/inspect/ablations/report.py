@@ -5,13 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .tables import (
-    METRICS,
-    TABLES,
-    label,
-    paper_of,
-    rows,
-)
+from .tables import METRICS, TABLES, label, paper_of, rows
 
 __all__ = ["Results", "index", "plot", "table_lines"]
 
