@@ -1,9 +1,15 @@
 """Operators that make a GPU's queue run empty. (A CPU runs the same, so they can be counted.)"""
 
 import traceback
+from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import gfocal
+
+# Not by its name: a clone may lie in a folder that is called gfocal too.
+PACKAGE = Path(gfocal.__file__).parent
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"}
 
@@ -24,6 +30,7 @@ class Synchronisations(TorchDispatchMode):
             for x in arg
         )
         if name in WAITING or masks:
-            frames = [f.filename for f in traceback.extract_stack() if "/gfocal/" in f.filename]
-            self.found.append((name, frames[-1].rsplit("/", 1)[1] if frames else "autograd"))
+            frames = [Path(frame.filename) for frame in traceback.extract_stack()]
+            frames = [file for file in frames if file.is_relative_to(PACKAGE)]
+            self.found.append((name, frames[-1].name if frames else "autograd"))
         return func(*args, **(kwargs or {}))
