@@ -13,8 +13,9 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
-from gfocal import model_zoo, recipes
+from gfocal import model_zoo
 from gfocal.config import add_gfocal_config, apply_overrides
+from gfocal.modeling import recipes
 from gfocal.modeling.quality import NoQuality
 from gfocal.modeling.terms import GaussianNLLLoss, QualityFocalLoss
 
