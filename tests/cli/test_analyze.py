@@ -24,7 +24,7 @@ def test_without_a_config_it_is_the_zoo():
 
 
 def test_errors(tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"did you mean .*gfl_R_50_FPN_1x\.py"):
+    with pytest.raises(FileNotFoundError, match=r"did you mean .*gfl_R_50_FPN_1x\.py"):
         tool.build("COCO-Detection/gfl_R_50_FPN_1.py")
     other = tmp_path / "other.yaml"
     other.write_text('MODEL:\n  META_ARCHITECTURE: "GeneralizedRCNN"\n')

@@ -74,8 +74,8 @@ def test_command_line(files):
     paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]
     args = ["--config-file", TOY, "--weights", "toy.pth", "--confidence", "0.1"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/demo.py"), *args, "--input", "images/toy*", "images",
-         "--output", "out", "data.num_classes=2"],
+        [sys.executable, str(ROOT / "tools/demo.py"), *args, "--output", "out",
+         "--input", "images/toy*", "images", "data.num_classes=2"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, cwd=files,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

@@ -33,7 +33,7 @@ def _loggers():
 def arguments(tmp_path: Path, *opts: str, **flags) -> Namespace:
     opts = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/out", *opts]
     flags = {"config_file": TOY, "resume": False, "eval_only": False, "num_gpus": 1, **flags}
-    flags = {"fast": False, **flags}
+    flags = {"fast": False, "weights": None, **flags}
     return Namespace(opts=opts, **flags)
 
 
@@ -161,7 +161,7 @@ def test_num_gpus_0_is_the_cpu(tmp_path, monkeypatch):
     [
         (["--config-file", "x", "--num-gpus", "99"], "--num-gpus is 99, but this machine has"),
         (["--config-file", "x", "--num-gpus", "-1"], "--num-gpus is -1"),
-        ([], "--config-file is missing"),
+        ([], "required: --config-file"),
         (["--config-file", "x", "--fast"], "--fast is for --eval-only"),
         (["--config-file", "x", "--num-gpus", "0", "--num-machines", "2"], "at least one GPU"),
     ],

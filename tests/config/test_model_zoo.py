@@ -36,6 +36,19 @@ def test_get_config(name):
     assert Path(model_zoo.get_config_file(name)).is_file()
 
 
+def test_a_file_or_a_name(tmp_path, monkeypatch):
+    """What is here comes first; a name is found without the checkout, as the pages write it too."""
+    monkeypatch.chdir(tmp_path)
+    shapes = model_zoo.get_config_file("quick_start/shapes_gflv2.py")
+    for name in ("quick_start/shapes_gflv2.py", "configs/quick_start/shapes_gflv2.py", shapes):
+        assert model_zoo.find_config(name) == shapes
+    (tmp_path / "quick_start").mkdir()
+    (tmp_path / "quick_start/shapes_gflv2.py").touch()
+    assert model_zoo.find_config("quick_start/shapes_gflv2.py") == "quick_start/shapes_gflv2.py"
+    with pytest.raises(FileNotFoundError, match=r"'shapes.py' \(working dir.*did you mean quick_s"):
+        model_zoo.find_config("shapes.py")
+
+
 def test_quick_start_configs_are_found_too():
     cfg = model_zoo.get_config("quick_start/shapes_gflv2.py")
     assert cfg.model.num_classes == 6

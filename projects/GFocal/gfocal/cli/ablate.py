@@ -31,7 +31,7 @@ from ..inspect.ablations import (
     table_lines,
     train,
 )
-from .common import exit_on_mistake, make_parser
+from .common import exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", default="output/ablations", metavar="OUT")
     parser.add_argument("--num-gpus", type=int, help="as of train_net.py")
     parser.add_argument("--index", action="store_true", help="print configs/ablations/README.md")
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if (args.table is None) != args.index:
         parser.error("expected either --table or --index")
     if args.seeds < 1 or (args.max_iter is not None and args.max_iter < 1):

@@ -9,7 +9,6 @@ inference. A FLOP is one multiply-add, as fvcore counts. No weights are loaded.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 
@@ -20,7 +19,7 @@ from ..config import model_zoo
 from ..detectors.gfl import GFL
 from ..engine import check_model, load_config, set_device
 from ..inspect.complexity import count_flops, count_parameters
-from .common import exit_on_mistake, make_parser
+from .common import exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=(800, 1333),
         help="of the image, pixels (default 800 1333)",
     )
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if min(args.input_size) < 1:
         parser.error(f"--input-size is {args.input_size}; expected at least 1 pixel")
     args.configs = args.configs or [n for n in model_zoo.list_configs() if n.endswith(".py")]
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 def build(config: str) -> GFL:
     """The model of a config file or a name of the zoo, on the CPU, without weights."""
-    cfg = load_config(config if os.path.isfile(config) else model_zoo.get_config_file(config))
+    cfg = load_config(model_zoo.find_config(config))
     check_model(cfg)
     if isinstance(cfg, CfgNode):
         set_device(cfg, "cpu")

@@ -19,7 +19,7 @@ import torch
 # benchmarks/ at the top of the checkout: setup.py ships it as gfocal.benchmarks.
 from ..benchmarks.harness import Benchmark, machine
 from ..benchmarks.tasks import TASKS, Settings
-from .common import exit_on_mistake, make_parser
+from .common import exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="images of inference (1) and train-step (2)")
     parser.add_argument("--amp", action="store_true", help="train-step in mixed precision")
     parser.add_argument("--compile", action="store_true", help="inference with torch.compile too")
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no CUDA device here")
     if args.repeat < 1 or (args.batch is not None and args.batch < 1):

@@ -1,28 +1,152 @@
-"""Shared by all commands: their help, and the way that they end.
+"""Shared by all commands: their help, how arguments are read, and the way that they end.
 
 A command ends with exit status 0, or with a line for each mistake on stderr and status 1. (argparse
 ends it with status 2 if the arguments are wrong.)
 """
 
 import argparse
+import difflib
+import functools
+import glob
+import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["MISTAKES", "complain", "exit_on_mistake", "make_parser"]
+from detectron2.config import get_cfg
+
+from ..config import add_gfocal_config
+
+__all__ = [
+    "MISTAKES",
+    "add_overrides",
+    "complain",
+    "exit_on_mistake",
+    "make_parser",
+    "parse_arguments",
+]
 
 # Mistakes that the user can correct: a value, a type, a file, a config that is not Python.
 MISTAKES = (ValueError, TypeError, OSError, SyntaxError)
 _PACKAGE = str(Path(__file__).parents[1])
 
 
+# An override: a key, with hydra's signs for new and deleted ones. A key has no slash, a path may.
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.\[\]]*=|~[A-Za-z_][\w.]*$")
+_YACS_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*$")
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose help begins with the description, line breaks kept."""
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=os.path.basename(sys.argv[0]),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Lets a command take overrides of its config, as ``opts``; see :func:`parse_arguments`."""
+    parser.add_argument_group("changes of the config").add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="anywhere among the options; for a yacs .yaml also Detectron2's pairs KEY VALUE",
+    )
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Reads the arguments of a command. Options, paths and overrides can stand in any order.
+
+    After an option that takes a list of paths, the first word is a path. A later word is an
+    override if it looks like one (``key=value``, ``+key=value``, ``~key``, and yacs' ``KEY
+    VALUE``), unless a file has that name, or a folder what stands before the first "/". Words after
+    ``--`` are overrides.
+
+    Args:
+        parser: of the command. It takes overrides if it went through :func:`add_overrides`.
+        argv: the words; by default those of the process.
+
+    Returns:
+        The values of the options; with overrides, ``opts`` is the list of them.
+
+    Raises:
+        SystemExit: with status 2 for an unknown option, and what argparse refuses.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not any(action.dest == "opts" for action in parser._actions):
+        for word in words[: words.index("--") if "--" in words else None]:
+            _option(parser, word)
+        return parser.parse_intermixed_args(words)
+    words, overrides = _take_overrides(parser, words)
+    args = parser.parse_args(words)
+    args.opts = overrides
+    return args
+
+
+def _take_overrides(
+    parser: argparse.ArgumentParser, words: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Splits words into those of options and overrides."""
+    rest: list[str] = []
+    overrides: list[str] = []
+    queue = deque(words)
+    values, is_list = 0, False  # how many words the last option must get; whether it takes more
+    while queue:
+        word = queue.popleft()
+        if word == "--":
+            overrides += queue
+            break
+        if option := _option(parser, word):
+            nargs = 0 if "=" in word else option.nargs
+            values = nargs if isinstance(nargs, int) else int(nargs in (None, "+"))
+            is_list = nargs in ("+", "*")
+            rest.append(word)
+        elif values or (is_list and not _is_override(word)):
+            values = max(values - 1, 0)
+            rest.append(word)
+        else:
+            overrides.append(word)
+            if _is_yacs_key(word) and queue and not queue[0].startswith("--"):
+                overrides.append(queue.popleft())
+    return rest, overrides
+
+
+def _option(parser: argparse.ArgumentParser, word: str) -> argparse.Action | None:
+    """The option that a word names, also by its beginning; None for another word."""
+    if not word.startswith("-") or word == "-" or re.match(r"-\.?\d", word):
+        return None
+    name = word.partition("=")[0]
+    options = parser._option_string_actions
+    found = [text for text in options if text.startswith(name)]
+    if not found:
+        nearest = difflib.get_close_matches(name, options, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        parser.error(f"unrecognized arguments: {name}{hint}")
+    return options[name if name in options else found[0]]
+
+
+def _is_override(word: str) -> bool:
+    looks_like_one = _OVERRIDE.match(word) or _is_yacs_key(word)
+    folder = word.partition("/")[0]  # of a path, also of one that is not there
+    return bool(looks_like_one) and not (os.path.exists(folder) or glob.glob(word))
+
+
+def _is_yacs_key(word: str) -> bool:
+    return bool(_YACS_KEY.match(word)) and word.partition(".")[0] in _yacs_groups()
+
+
+@functools.cache
+def _yacs_groups() -> frozenset[str]:
+    cfg = get_cfg()
+    add_gfocal_config(cfg)
+    return frozenset(cfg)
 
 
 @contextmanager

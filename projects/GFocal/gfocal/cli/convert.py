@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from ..engine import load_config
+from ..config import load_config, model_zoo
 from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
 from ..weights.writing import write_checkpoint
-from .common import exit_on_mistake, make_parser
+from .common import exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--to-mmdet", action="store_true", help="the other way: a checkpoint of ours to mmdetection"
     )
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if not args.out.endswith(".pth"):
         parser.error(f"OUT is {args.out!r}; it must end in .pth, by which Detectron2 knows it")
     if args.num_classes is not None and args.num_classes < 1:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _model_config(file: str) -> DictConfig:
-    cfg = load_config(file)
+    cfg = load_config(model_zoo.find_config(file))
     if "model" not in cfg:
         raise ValueError(f"{file} has no model; expected a LazyConfig")
     return cfg.model

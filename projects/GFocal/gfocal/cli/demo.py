@@ -1,10 +1,12 @@
 """Draws a detector's boxes on images, and the distributions of their sides.
 
-    python tools/demo.py --config-file C --weights model_final.pth --input DIR --output pictures
+    gfocal demo --config-file C --weights model_final.pth --input photos/ --output pictures
+    gfocal demo --config-file C --weights W --input 'a/*.jpg' b.png --output out --distributions
+    gfocal demo --config-file C --weights W --input photos/ --output pictures --sheet --max-images 9
 
 writes pictures/NAME_detections.png for each image, with --distributions also
 NAME_distributions.png. With --sheet it writes one predictions.png (and distributions.png) for all
-images. Configs are LazyConfigs (.py) or yacs configs (.yaml). Overrides (key=value) come last.
+images. C is a file, or a name of the package's configs (gfocal zoo lists them).
 """
 
 import argparse
@@ -16,31 +18,39 @@ import numpy as np
 from detectron2.structures import Instances
 from tqdm import tqdm
 
+from ..config import model_zoo
 from ..data import read_image
 from ..data.images import find_images, output_names
 from ..engine import Predictor, check_model, load_config
 from ..inspect.distributions import detect_with_distributions
 from ..inspect.gallery import PictureFiles, PictureSheet
-from .common import complain, exit_on_mistake, make_parser
+from .common import add_overrides, complain, exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--config-file", required=True, help=".py or .yaml")
-    parser.add_argument("--weights", help="default: the weights that the config names")
-    parser.add_argument("--input", required=True, nargs="+", help="files, folders or patterns")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures")
-    parser.add_argument("--confidence", type=float, default=0.5, help="lowest score (default 0.5)")
-    parser.add_argument("--distributions", action="store_true", help="draw box distributions too")
-    parser.add_argument("--sheet", action="store_true", help="one picture for all images")
-    parser.add_argument(
+    group = parser.add_argument_group("detector")
+    group.add_argument("--config-file", metavar="C", required=True, help="file, or name of the zoo")
+    group.add_argument("--weights", metavar="W", help="default: the weights that the config names")
+    group.add_argument(
         "--fast",
         action="store_true",
         help="batch norm folded, channels_last, half precision where it is native",
     )
-    parser.add_argument("--max-images", type=int, help="stop after so many images")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides: key=value")
-    return parser.parse_args(argv)
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--input", required=True, nargs="+", metavar="PATH", help="files, folders or patterns"
+    )
+    group.add_argument("--max-images", type=int, metavar="N", help="stop after so many")
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures")
+    group.add_argument(
+        "--confidence", type=float, default=0.5, metavar="SCORE", help="lowest (default 0.5)"
+    )
+    group.add_argument("--distributions", action="store_true", help="draw box distributions too")
+    group.add_argument("--sheet", action="store_true", help="one picture for all images")
+    add_overrides(parser)
+    return parse_arguments(parser, argv)
 
 
 def run(args: argparse.Namespace) -> list[str]:
@@ -48,7 +58,7 @@ def run(args: argparse.Namespace) -> list[str]:
     if args.max_images is not None and args.max_images < 1:
         raise ValueError(f"--max-images is {args.max_images}, expected at least 1")
     paths, names = _paths_and_names(args)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(model_zoo.find_config(args.config_file), args.opts)
     check_model(cfg)
     predictor = Predictor(cfg, args.weights, fast=args.fast)
     detect = _detector(predictor, args.distributions)

@@ -1,12 +1,13 @@
-"""Trains or evaluates a detector from a LazyConfig (.py) or a yacs config (.yaml).
+"""Trains a detector from a LazyConfig (.py) or a yacs config (.yaml).
 
-    python tools/train_net.py --config-file configs/quick_start/shapes_gflv2.py
-    python tools/train_net.py --config-file C --num-gpus 8 --resume train.output_dir=output/run
-    torchrun --nproc-per-node 8 tools/train_net.py --config-file C
-    python tools/train_net.py --config-file C --eval-only train.init_checkpoint=model_final.pth
+    gfocal train --config-file quick_start/shapes_gflv2.py
+    gfocal train --config-file C --num-gpus 8 --resume train.output_dir=output/run
+    torchrun --nproc-per-node 8 -m gfocal train --config-file C
+    gfocal train --config-file C --eval-only --weights model_final.pth
 
-Overrides are key=value; for yacs also Detectron2's KEY VALUE pairs. --num-gpus 0 runs on the CPU. A
-machine without a GPU does so by itself.
+C is a file, or a name of the package's configs (gfocal zoo lists them). Changes of the config are
+key=value; for yacs also Detectron2's KEY VALUE pairs. They and the options stand in any order. A
+machine without a GPU trains on its CPU by itself.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
+from ..config import model_zoo, set_weights
 from ..engine import (
     BaseTrainer,
     check_config,
@@ -26,27 +28,64 @@ from ..engine import (
     set_device,
     trainer_class,
 )
-from .common import exit_on_mistake
+from .common import add_overrides, exit_on_mistake, make_parser, parse_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = default_argument_parser(epilog=__doc__)
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    group = parser.add_argument_group("what to train")
+    group.add_argument("--config-file", metavar="C", required=True, help="file, or name of the zoo")
+    group.add_argument("--weights", metavar="W", help="to start from, in place of the config's")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in the output folder"
+    )
+    add_overrides(parser)
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--eval-only", action="store_true", help="don't train: evaluate, as gfocal eval does"
+    )
+    add_fast(group)
+    add_machines(parser)
+    args = parse_arguments(parser, argv)
+    if args.fast and not args.eval_only:
+        parser.error("--fast is for --eval-only; training has train.amp.enabled")
+    check(parser, args)
+    return args
+
+
+def add_fast(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--fast",
         action="store_true",
         help="evaluate with batch norm folded, channels_last, half precision where it is native",
     )
-    args = parser.parse_args(argv)
-    if not args.config_file:
-        parser.error("--config-file is missing")
-    if args.fast and not args.eval_only:
-        parser.error("--fast is for --eval-only; training has train.amp.enabled")
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """The options of :func:`gfocal.engine.launch`."""
+    group = parser.add_argument_group("GPUs and machines")
+    group.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="a machine (default 1); 0: the CPU"
+    )
+    group.add_argument("--num-machines", type=int, default=1, metavar="N", help="(default 1)")
+    group.add_argument("--machine-rank", type=int, default=0, metavar="I", help="from 0 on")
+    group.add_argument(
+        "--dist-url",
+        default=default_argument_parser().get_default("dist_url"),
+        metavar="URL",
+        help="where the processes meet, e.g. tcp://HOST:PORT of the first machine",
+    )
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command if options contradict each other, or there are not so many GPUs."""
+    if args.eval_only and args.resume and args.weights:
+        parser.error("--resume evaluates the last checkpoint: expected it or --weights, not both")
     gpus = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(gpus, 1):
         parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")
     if args.num_machines > 1 and args.num_gpus == 0:
         parser.error("--num-machines needs at least one GPU a machine")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,7 +103,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     """The trainer, ready to start; None after an evaluation with ``--eval-only``."""
+    args.config_file = model_zoo.find_config(args.config_file)
     cfg = load_config(args.config_file, args.opts)
+    if args.weights:
+        set_weights(cfg, args.weights)
     check_config(cfg)
     cls = trainer_class(cfg)
     if args.num_gpus == 0:

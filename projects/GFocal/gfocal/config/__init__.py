@@ -5,7 +5,7 @@ from .files import load_config
 from .keys import Config
 from .options import TrainOptions, train_node, train_options
 from .overrides import apply_overrides
-from .settings import ConfigSettings, config_settings, resolve_device, set_device
+from .settings import ConfigSettings, config_settings, resolve_device, set_device, set_weights
 from .yacs import add_gfocal_config
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "load_config",
     "resolve_device",
     "set_device",
+    "set_weights",
     "train_node",
     "train_options",
 ]

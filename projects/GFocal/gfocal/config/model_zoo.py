@@ -1,6 +1,7 @@
 """The published configs by name, wherever the package is installed."""
 
 import difflib
+import os
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -8,7 +9,7 @@ from omegaconf import DictConfig
 
 from .files import load_config
 
-__all__ = ["get_config", "get_config_file", "list_configs"]
+__all__ = ["find_config", "get_config", "get_config_file", "list_configs"]
 
 
 def list_configs() -> list[str]:
@@ -50,6 +51,25 @@ def get_config(name: str) -> DictConfig | CfgNode:
         name: see :func:`get_config_file`.
     """
     return load_config(get_config_file(name))
+
+
+def find_config(name: str) -> str:
+    """Returns the path of a config: the file of that name, or else the package's.
+
+    Args:
+        name: a path, or a name as of :func:`get_config_file`; "configs/" may stand before it.
+
+    Raises:
+        FileNotFoundError: neither; names the nearest of the package.
+    """
+    if os.path.isfile(name):
+        return name
+    try:
+        return get_config_file(name.removeprefix("configs/"))
+    except ValueError as error:
+        raise FileNotFoundError(
+            f"no config file {name!r} (working directory: {os.getcwd()}), and {error}"
+        ) from None
 
 
 def _root() -> Path:

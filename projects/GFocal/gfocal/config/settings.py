@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from .keys import Config
 from .options import TrainOptions
 
-__all__ = ["ConfigSettings", "config_settings", "resolve_device", "set_device"]
+__all__ = ["ConfigSettings", "config_settings", "resolve_device", "set_device", "set_weights"]
 
 
 class ConfigSettings(NamedTuple):
@@ -43,6 +43,14 @@ def set_device(cfg: Config, device: str) -> None:
         cfg.MODEL.DEVICE = device
     else:
         OmegaConf.update(cfg, "train.device", device)
+
+
+def set_weights(cfg: Config, weights: str) -> None:
+    """Sets the weights that a config names."""
+    if isinstance(cfg, CfgNode):
+        cfg.MODEL.WEIGHTS = weights
+    else:
+        OmegaConf.update(cfg, "train.init_checkpoint", weights)
 
 
 def resolve_device(name: str | None = None) -> torch.device:
