@@ -53,14 +53,24 @@ def test_both_kinds_of_config_give_the_evaluation_loaders_answer(toy_config, tra
     assert torch.equal(swapped, prepared["image"].flip(0))
 
 
-def test_config_without_its_dataset_still_predicts(toy_config, trained):
+def test_config_without_its_dataset_still_predicts(toy_config, trained, tmp_path, caplog):
+    bare = str(tmp_path / "bare.pth")
+    torch.save({"model": torch.load(trained)["model"]}, bare)
     cfg = toy_config("dataloader.test.dataset.names=not_there")
-    assert Predictor(cfg, trained).metadata is None
     node = {"_target_": "gfocal.data.coco.register_coco_json", "name": "x", "image_root": "/"}
-    cfg.dataloader.test.dataset.names = {**node, "json_file": "/nowhere.json"}
-    assert Predictor(cfg, trained).metadata is None
-    cfg.dataloader.test.dataset.names = {"_target_": f"{__name__}.not_permitted"}
-    assert Predictor(cfg, trained).metadata is None
+    for names in (
+        "not_there",
+        {**node, "json_file": "/nowhere.json"},
+        {"_target_": f"{__name__}.not_permitted"},
+    ):
+        cfg.dataloader.test.dataset.names = names
+        caplog.clear()
+        predictor = Predictor(cfg, trained)  # these weights know their classes
+        assert predictor.class_names == predictor.metadata.thing_classes == ["square", "wide"]
+        assert "unknown" not in caplog.text
+        predictor = Predictor(cfg, bare)
+        assert predictor.class_names is None and predictor.metadata is None
+        assert ("unknown" in caplog.text) == (names != "not_there")
 
 
 def not_permitted():

@@ -23,7 +23,9 @@ from ..config import add_gfocal_config
 
 __all__ = [
     "MISTAKES",
+    "add_model",
     "add_overrides",
+    "check_model_arguments",
     "complain",
     "exit_on_mistake",
     "make_parser",
@@ -47,6 +49,30 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_model(group: argparse._ArgumentGroup) -> None:
+    """The options that say which detector: its config, its weights, whose code they may name."""
+    group.add_argument(
+        "--config-file",
+        metavar="C",
+        help="file, or name of the zoo; by default what the weights carry",
+    )
+    group.add_argument("--weights", metavar="W", help="default: the weights that the config names")
+    group.add_argument(
+        "--trust",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a package of yours whose parts the config in the weights may name; more than once "
+        "for several",
+    )
+
+
+def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command if there is neither a config nor weights."""
+    if not (args.config_file or args.weights):
+        parser.error("expected --weights that carry their config, or --config-file")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

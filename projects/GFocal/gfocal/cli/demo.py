@@ -1,12 +1,13 @@
 """Draws a detector's boxes on images, and the distributions of their sides.
 
-    gfocal demo --config-file C --weights model_final.pth --input photos/ --output pictures
-    gfocal demo --config-file C --weights W --input 'a/*.jpg' b.png --output out --distributions
+    gfocal demo --weights output/mine/model_final.pth --input photos/ --output pictures
+    gfocal demo --weights W --input 'a/*.jpg' b.png --output pictures --distributions
     gfocal demo --config-file C --weights W --input photos/ --output pictures --sheet --max-images 9
 
 writes pictures/NAME_detections.png for each image, with --distributions also
 NAME_distributions.png. With --sheet it writes one predictions.png (and distributions.png) for all
-images. C is a file, or a name of the package's configs (gfocal zoo lists them).
+images. Weights that a training left need no config. C is a file, or a name of the package's
+configs (gfocal zoo lists them).
 """
 
 import argparse
@@ -18,20 +19,26 @@ import numpy as np
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from ..config import model_zoo
 from ..data import read_image
 from ..data.images import find_images, output_names
-from ..engine import Predictor, check_model, load_config
+from ..engine import Predictor
 from ..inspect.distributions import detect_with_distributions
 from ..inspect.gallery import PictureFiles, PictureSheet
-from .common import add_overrides, complain, exit_on_mistake, make_parser, parse_arguments
+from .common import (
+    add_model,
+    add_overrides,
+    check_model_arguments,
+    complain,
+    exit_on_mistake,
+    make_parser,
+    parse_arguments,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("detector")
-    group.add_argument("--config-file", metavar="C", required=True, help="file, or name of the zoo")
-    group.add_argument("--weights", metavar="W", help="default: the weights that the config names")
+    add_model(group)
     group.add_argument(
         "--fast",
         action="store_true",
@@ -50,7 +57,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--distributions", action="store_true", help="draw box distributions too")
     group.add_argument("--sheet", action="store_true", help="one picture for all images")
     add_overrides(parser)
-    return parse_arguments(parser, argv)
+    args = parse_arguments(parser, argv)
+    check_model_arguments(parser, args)
+    return args
 
 
 def run(args: argparse.Namespace) -> list[str]:
@@ -58,9 +67,13 @@ def run(args: argparse.Namespace) -> list[str]:
     if args.max_images is not None and args.max_images < 1:
         raise ValueError(f"--max-images is {args.max_images}, expected at least 1")
     paths, names = _paths_and_names(args)
-    cfg = load_config(model_zoo.find_config(args.config_file), args.opts)
-    check_model(cfg)
-    predictor = Predictor(cfg, args.weights, fast=args.fast)
+    predictor = Predictor(
+        args.config_file or args.weights,
+        args.weights if args.config_file else None,
+        fast=args.fast,
+        overrides=args.opts,
+        trusted_packages=args.trust,
+    )
     detect = _detector(predictor, args.distributions)
     _make_folder(args.output)
     kind = PictureSheet if args.sheet else PictureFiles

@@ -1,26 +1,32 @@
 """Evaluates weights on the test dataset of a config, and prints the table of AP.
 
-    gfocal eval --config-file output/mine/config.yaml --weights output/mine/model_final.pth
+    gfocal eval --weights output/mine/model_final.pth
     gfocal eval --config-file COCO-Detection/gfl_R_50_FPN_1x.py --weights gfl_R_50_FPN_1x.pth --fast
     gfocal eval --config-file C --resume model.test_score_thresh=0.1
 
-C is a file, or a name of the package's configs (gfocal zoo lists them). The metrics are added to
-metrics.json in the config's output folder. It is what gfocal train --eval-only does.
+Weights that a training left need no config. C is a file, or a name of the package's configs
+(gfocal zoo lists them). The metrics are added to metrics.json in the config's output folder. It is
+what gfocal train --eval-only does.
 """
 
 import argparse
 import sys
 
 from ..engine import launch
-from .common import add_overrides, make_parser, parse_arguments
+from .common import (
+    add_model,
+    add_overrides,
+    check_model_arguments,
+    make_parser,
+    parse_arguments,
+)
 from .train import add_fast, add_machines, check, run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     group = parser.add_argument_group("what to evaluate")
-    group.add_argument("--config-file", metavar="C", required=True, help="file, or name of the zoo")
-    group.add_argument("--weights", metavar="W", help="default: the weights that the config names")
+    add_model(group)
     group.add_argument(
         "--resume", action="store_true", help="the last checkpoint in the output folder instead"
     )
@@ -29,6 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_machines(parser)
     args = parse_arguments(parser, argv)
     args.eval_only = True
+    check_model_arguments(parser, args)
     check(parser, args)
     return args
 

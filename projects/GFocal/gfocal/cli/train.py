@@ -18,7 +18,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
-from ..config import model_zoo, set_weights
+from ..config import Config, model_zoo, set_weights
 from ..engine import (
     BaseTrainer,
     check_config,
@@ -28,6 +28,7 @@ from ..engine import (
     set_device,
     trainer_class,
 )
+from ..weights import find_config
 from .common import add_overrides, exit_on_mistake, make_parser, parse_arguments
 
 
@@ -103,10 +104,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     """The trainer, ready to start; None after an evaluation with ``--eval-only``."""
-    args.config_file = model_zoo.find_config(args.config_file)
-    cfg = load_config(args.config_file, args.opts)
-    if args.weights:
-        set_weights(cfg, args.weights)
+    cfg = _config(args)
     check_config(cfg)
     cls = trainer_class(cfg)
     if args.num_gpus == 0:
@@ -119,6 +117,17 @@ def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     trainer = cls(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer
+
+
+def _config(args: argparse.Namespace) -> Config:
+    if args.config_file:
+        args.config_file = model_zoo.find_config(args.config_file)
+        cfg = load_config(args.config_file, args.opts)
+        if args.weights:
+            set_weights(cfg, args.weights)
+        return cfg
+    args.config_file = ""  # for Detectron2's default_setup
+    return find_config(None, args.weights, args.opts, args.trust)[0]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,11 @@
 """The common base of the LazyConfig trainer and the yacs trainer."""
 
+import dataclasses
 import functools
 import itertools
 import logging
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import DefaultTrainer, TrainerBase, default_writers, hooks
@@ -16,7 +19,9 @@ from .._moved import moved_names
 from ..config import Config, TrainOptions, config_settings, train_options
 from ..config.options import check_best_metric
 from ..weights.checkpointers import GFLCheckpointer, check_weights
+from ..weights.description import Description, describe, metrics_of
 from .best import BestMetric
+from .classes import classes_of
 from .ema import EMAHook
 from .evaluation import evaluate, evaluation_leaves_no_trace
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
@@ -44,6 +49,7 @@ class BaseTrainer(DefaultTrainer):
     _ema: EMAHook | None = None
     _best: BestMetric | None = None
     _resumed = False
+    _last_evaluation: tuple[int, dict[str, Any]] = (-1, {})  # iteration and results
 
     @functools.cached_property
     def _random_states(self) -> RandomStates:
@@ -100,6 +106,7 @@ class BaseTrainer(DefaultTrainer):
         """Returns the default hooks: timing, learning rate, averaged weights, checkpoints,
         evaluation, writers. README.md beside this file explains the order."""
         options = train_options(self.cfg)
+        self.checkpointer.describe = _weak(self._describe)
         self._build_ema_and_best(options)
         self._checkpoint_hook = CheckpointHook(
             self.checkpointer, self._random_states, **vars(options.checkpointer)
@@ -148,7 +155,31 @@ class BaseTrainer(DefaultTrainer):
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))
                 results["validation"] = validation_losses(model, batches)
         self._last_eval_results = results
+        self._last_evaluation = (self.iter, results)
         return results
+
+    @functools.cached_property
+    def _description(self) -> Description:
+        num_classes = getattr(self.checkpointer.model, "num_classes", None)
+        classes = classes_of(self.cfg)
+        return describe(
+            self.cfg,
+            num_classes=num_classes if isinstance(num_classes, int) else None,
+            class_names=classes.names,
+            category_ids=classes.category_ids,
+        )
+
+    def _describe(self, iteration: int, averaged: bool) -> dict[str, Any]:
+        """What a file says of its weights. The metrics are those of the same weights, or none."""
+        evaluated, results = self._last_evaluation
+        results = results if evaluated == iteration else {}
+        if averaged:
+            results = results.get("ema", {})
+        results = {name: value for name, value in results.items() if name != "ema"}
+        description = dataclasses.replace(
+            self._description, iteration=iteration, metrics=metrics_of(results)
+        )
+        return description.plain()
 
     @classmethod
     def build_validation_batches(cls, cfg: Config) -> list[ValidationBatches]:
@@ -177,7 +208,13 @@ class BaseTrainer(DefaultTrainer):
         self.iter = min(self.iter, self.max_iter)
         super().after_train()
         if self.iter >= self.max_iter:
-            self._save_ema(self.max_iter - 1)
+            last = self.max_iter - 1
+            if self._last_evaluation[0] == self.max_iter:  # after the last step
+                self._last_evaluation = (last, self._last_evaluation[1])
+            self._save_ema(last)
+            if comm.is_main_process():
+                prefix = train_options(self.cfg).checkpointer.file_prefix
+                self.checkpointer.describe_again(f"{prefix}_final", last)
 
     def _save_ema(self, iteration: int) -> None:
         if self._ema is not None and comm.is_main_process():
@@ -239,4 +276,11 @@ class BaseTrainer(DefaultTrainer):
 def _write_weights(
     checkpointer: TrainingCheckpointer, model: nn.Module, name: str, extra: dict[str, Any]
 ) -> None:
-    checkpointer.write(name, {"model": model.state_dict(), **extra})
+    averaged = model is not checkpointer.model
+    checkpointer.write(name, {"model": model.state_dict(), **extra}, averaged=averaged)
+
+
+def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that does not keep its object alive."""
+    reference = weakref.WeakMethod(method)
+    return lambda *args: reference()(*args)  # type: ignore[misc]  # it lives as long as the trainer

@@ -17,6 +17,8 @@ from ..config import Config, config_settings
 from ..export import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
+from ..weights.description import description_of
+from .classes import classes_of, warn_if_others
 
 __all__ = ["evaluate", "evaluation_leaves_no_trace"]
 
@@ -44,6 +46,15 @@ def evaluate(
     if fast and not isinstance(model, Optimizable):
         raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
     state = checkpointer.resume_or_load(weights, resume=resume)
+    weights = checkpointer.get_checkpoint_file() if resume else weights
+    classes = classes_of(cfg)
+    warn_if_others(
+        description_of(state, weights),
+        weights,
+        "the test dataset",
+        getattr(model, "num_classes", None),
+        classes.names,
+    )
     if fast:
         optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
     results = trainer.test(cfg, model)

@@ -1,6 +1,6 @@
 """One image in, its detections out: Detectron2's DefaultPredictor for both kinds of config."""
 
-import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,15 +8,16 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from ..config import Config, config_settings, resolve_device
+from ..config import Config, check_model, config_settings, resolve_device
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
-from ..weights.checkpointers import StrictCheckpointer, check_weights
+from ..weights.checkpointers import StrictCheckpointer
+from ..weights.description import find_config
+from .classes import test_metadata, warn_if_others
 
 
 class Predictor:
@@ -24,29 +25,48 @@ class Predictor:
 
     Attributes:
         model: the model, in eval mode, on the config's device (cuda if there is one, else cpu).
-        metadata: of the first test dataset, with the class names; None without that dataset.
+        class_names: of the K classes, in the order of ``pred_classes``; None if neither the test
+            dataset nor the weights know them.
+        metadata: of the first test dataset, or of the weights, with the class names; None without
+            both.
 
     Examples:
         ```python
-        predictor = Predictor(load_config("config.py"), "output/model_final.pth")
+        predictor = Predictor("output/model_final.pth")
         instances = predictor(gfocal.data.read_image("input.jpg", "BGR"))["instances"]
+        names = [predictor.class_names[i] for i in instances.pred_classes]
         ```
     """
 
-    def __init__(self, cfg: Config, weights: str | None = None, *, fast: bool = False):
+    def __init__(
+        self,
+        cfg: Config | str | os.PathLike,
+        weights: str | os.PathLike | None = None,
+        *,
+        fast: bool = False,
+        overrides: Sequence[str] = (),
+        trusted_packages: Sequence[str] = (),
+    ):
         """
         Args:
-            cfg: a LazyConfig or a yacs config.
+            cfg: a LazyConfig or a yacs config, or the path of one; or weights that carry their
+                config, as a training leaves them.
             weights: a file that DetectionCheckpointer reads; by default the config's.
             fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
+            overrides: changes of the config, ``key=value``.
+            trusted_packages: packages whose classes and functions the config in a weight file may
+                name, beside those of gfocal, detectron2, fvcore, torch and torchvision.
 
         Raises:
             FileNotFoundError: no such weight file.
-            ValueError: no weights, weights of another model, a device that is not there, or a
+            ValueError: no weights, weights of another model, weights without a config where none
+                is given, a config in them that names other code, a device that is not there, or a
                 LazyConfig without `dataloader.test.mapper.augmentations`.
         """
+        cfg, description = find_config(cfg, weights, overrides, trusted_packages)
+        check_model(cfg)
         settings = config_settings(cfg)
-        weights = check_weights(settings.weights if weights is None else str(weights))
+        weights = settings.weights
         if not weights:
             raise ValueError(
                 "Predictor has no weights: pass the file, or set train.init_checkpoint "
@@ -54,12 +74,10 @@ class Predictor:
             )
         device = resolve_device(settings.device)
         if isinstance(cfg, CfgNode):
-            cfg = cfg.clone()  # from_config may change it
             cfg.MODEL.DEVICE = str(device)
             self.model = build_model(cfg)
             augmentations = build_augmentation(cfg, is_train=False)
             self.input_format = cfg.INPUT.FORMAT
-            names = cfg.DATASETS.TEST
         else:
             self.model = instantiate(cfg.model).to(device)
             mapper = OmegaConf.select(cfg, "dataloader.test.mapper", default={})
@@ -67,12 +85,14 @@ class Predictor:
                 raise ValueError("Predictor needs dataloader.test.mapper.augmentations in a config")
             augmentations = [instantiate(augmentation) for augmentation in mapper.augmentations]
             self.input_format = mapper.get("image_format") or self.model.input_format
-            names = _registered_names(cfg)
         self.augmentations = T.AugmentationList(without_empty_resize(augmentations))
         if self.input_format not in ("RGB", "BGR"):
             raise ValueError(f"the model's image format is {self.input_format!r}, not RGB or BGR")
-        known = bool(names) and names[0] in MetadataCatalog.list()
-        self.metadata = MetadataCatalog.get(names[0]) if known else None
+        self.metadata = test_metadata(cfg, description)
+        names = self.metadata.get("thing_classes", None) if self.metadata is not None else None
+        self.class_names = names and list(names)
+        num_classes = getattr(self.model, "num_classes", None)
+        warn_if_others(description, weights, "the config", num_classes, names or ())
         StrictCheckpointer(self.model).load(weights)
         self.model.eval()
         if fast:
@@ -114,14 +134,3 @@ class Predictor:
         """
         with torch.no_grad():
             return self.model([self.preprocess(image)])[0]
-
-
-def _registered_names(cfg: DictConfig) -> Sequence[str]:
-    """Names of a LazyConfig's test datasets, after the LazyCalls that register them."""
-    try:
-        names = instantiate(OmegaConf.select(cfg, "dataloader.test.dataset.names", default=[]))
-    except (OSError, ValueError) as error:
-        # Prediction needs no dataset. Only the class names are lost.
-        logging.getLogger(__name__).warning(f"The test dataset's class names are unknown: {error}")
-        return []
-    return [names] if isinstance(names, str) else names

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -15,13 +15,22 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 
 from ..weights.checkpointers import StrictCheckpointer
+from ..weights.description import KEY
+from ..weights.reading import load_weights_only
 from .resume import RandomStates
 
 __all__ = ["CheckpointHook", "TrainingCheckpointer", "plain"]
 
 
 class TrainingCheckpointer(StrictCheckpointer):
-    """A StrictCheckpointer that never leaves a half-written file under a checkpoint's name."""
+    """A StrictCheckpointer that never leaves a half-written file under a checkpoint's name.
+
+    Attributes:
+        describe: called with the iteration of a checkpoint, and whether the weights are averaged;
+            answers the description that the file gets. None: it gets none.
+    """
+
+    describe: Callable[[int, bool], dict[str, Any]] | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Writes model, checkpointables and ``kwargs`` to NAME.pth, and the name of that file to
@@ -29,16 +38,23 @@ class TrainingCheckpointer(StrictCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         if "://" in self.save_dir:  # no rename there
-            super().save(name, **kwargs)
+            super().save(name, **self._described(kwargs))
             return
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         self.write(name, {**data, **kwargs})
         self.tag_last_checkpoint(f"{name}.pth")
 
-    def write(self, name: str, data: dict[str, Any]) -> None:
-        """Writes NAME.pth, without making it the last checkpoint."""
+    def write(self, name: str, data: dict[str, Any], *, averaged: bool = False) -> None:
+        """Writes NAME.pth, without making it the last checkpoint.
+
+        Args:
+            name: without the ending.
+            data: model, iteration and so on.
+            averaged: the weights are those of :class:`gfocal.engine.ema.EMAHook`.
+        """
         path = os.path.join(self.save_dir, f"{name}.pth")
+        data = self._described(data, averaged)
         try:
             data = plain(data, name)
         except TypeError as error:  # the weights are worth keeping
@@ -46,6 +62,23 @@ class TrainingCheckpointer(StrictCheckpointer):
         self.logger.info(f"Saving checkpoint to {path}")
         with self._replaced(path) as file:
             torch.save(data, file)
+
+    def describe_again(self, name: str, iteration: int) -> None:
+        """Renews the description in NAME.pth, which was written before the evaluation of its
+        weights. The rest of the file stays."""
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        if self.describe is None or not os.path.isfile(path):
+            return
+        data = load_weights_only(path)
+        description = self.describe(iteration, False)
+        if data.get("iteration") == iteration and data.get(KEY) != description:
+            with self._replaced(path) as file:
+                torch.save({**data, KEY: description}, file)
+
+    def _described(self, data: dict[str, Any], averaged: bool = False) -> dict[str, Any]:
+        if self.describe is None:
+            return data
+        return {**data, KEY: self.describe(data.get("iteration", -1), averaged)}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with self._replaced(os.path.join(self.save_dir, "last_checkpoint")) as file:

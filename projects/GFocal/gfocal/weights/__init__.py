@@ -13,11 +13,13 @@ from .convert import (
     convert_mmdet_state_dict,
     to_mmdet_state_dict,
 )
+from .description import Description, describe, find_config, read_description
 from .fit import check_state_dict, expected_state_dict, find_configs
 from .names import DetectorTable
 from .reading import load_mmdet_checkpoint, load_weights_only
 
 __all__ = [
+    "Description",
     "DetectorTable",
     "GFLCheckpointer",
     "StrictCheckpointer",
@@ -28,9 +30,12 @@ __all__ = [
     "convert_imagenet_state_dict",
     "convert_mmdet_checkpoint",
     "convert_mmdet_state_dict",
+    "describe",
     "expected_state_dict",
+    "find_config",
     "find_configs",
     "load_mmdet_checkpoint",
     "load_weights_only",
+    "read_description",
     "to_mmdet_state_dict",
 ]

@@ -1,0 +1,253 @@
+"""What weights say of themselves: the config of the model, its classes, how good it is.
+
+It lies in the file under the key "gfocal", as plain data, which is read without running code.
+:func:`describe` makes it, :func:`read_description` reads it, and :func:`find_config` builds a
+config from it.
+"""
+
+import copy
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .._version import __version__
+from ..config import Config, apply_overrides, model_zoo, set_weights
+from ..config.files import load_config
+from ..config.settings import config_settings
+from .checkpointers import check_weights
+from .config_data import config_of, tree_of
+from .reading import load_weights_only
+
+__all__ = [
+    "KEY",
+    "Description",
+    "describe",
+    "description_of",
+    "disagreement",
+    "find_config",
+    "metrics_of",
+    "read_description",
+]
+
+KEY = "gfocal"  # of a checkpoint
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What weights say of themselves.
+
+    Attributes:
+        kind: "lazy" or "yacs"; "" without a config.
+        config: the config, resolved: of a LazyConfig a tree of dicts, lists, strings and numbers,
+            with dotted names of classes and functions; of yacs its text.
+        class_names: of the K classes, in their order; () if nobody knew them.
+        category_ids: of the dataset, for each class; () likewise.
+        pixel_mean, pixel_std: per channel, in the order of ``input_format``.
+        input_format: order of the channels, e.g. "BGR".
+        metrics: {name: value} of the evaluation of these weights; {} if there was none.
+        iteration: the last that was done; -1 if it is not known.
+        versions: of gfocal, detectron2 and torch, where the file was written.
+        format: of this description.
+    """
+
+    kind: str = ""
+    config: Any = None
+    class_names: Sequence[str] = ()
+    category_ids: Sequence[int] = ()
+    pixel_mean: Sequence[float] = ()
+    pixel_std: Sequence[float] = ()
+    input_format: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    iteration: int = -1
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def plain(self) -> dict[str, Any]:
+        """Dicts, lists, strings and numbers alone, for a checkpoint."""
+        data = asdict(self)
+        return {key: list(x) if isinstance(x, tuple) else x for key, x in data.items()}
+
+
+def describe(
+    cfg: Config,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] = (),
+    category_ids: Sequence[int] = (),
+) -> Description:
+    """Describes the model of a config.
+
+    A config that cannot be written as data is left out, with a warning that names the key.
+
+    Args:
+        cfg: a LazyConfig or yacs config.
+        num_classes: K, which a config may leave to a file that will not be there.
+        class_names, category_ids: of the dataset.
+    """
+    kind, config = "yacs", None
+    if isinstance(cfg, CfgNode):
+        config = cfg.dump()
+        mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
+    else:
+        kind = "lazy"
+        try:
+            config = tree_of(cfg, num_classes)
+        except (ValueError, OmegaConfBaseException) as error:
+            kind = ""
+            logging.getLogger(__name__).warning(
+                f"The weights are saved without their config: {' '.join(str(error).split())}"
+            )
+        values = (OmegaConf.select(cfg, f"model.{x}") for x in ("pixel_mean", "pixel_std"))
+        mean, std = (x or () for x in values)
+        order = OmegaConf.select(cfg, "model.input_format") or ""
+    versions = {"gfocal": __version__, "detectron2": detectron2.__version__}
+    return Description(
+        kind=kind,
+        config=config,
+        class_names=[str(name) for name in class_names],
+        category_ids=list(category_ids),
+        pixel_mean=[float(x) for x in mean],
+        pixel_std=[float(x) for x in std],
+        input_format=str(order),
+        versions={**versions, "torch": str(torch.__version__)},
+    )
+
+
+def read_description(path: str) -> Description | None:
+    """Reads the description of a weight file.
+
+    Args:
+        path: a file or URL.
+
+    Returns:
+        None if it has none.
+
+    Raises:
+        FileNotFoundError, ValueError: the file cannot be read.
+    """
+    if not path.partition("?")[0].endswith(".pth"):  # Python's own formats: they could run code
+        return None
+    with_local_path = PathManager.get_local_path(path.partition("?")[0])
+    return description_of(load_weights_only(with_local_path), path)
+
+
+def description_of(checkpoint: Mapping[str, Any], path: str) -> Description | None:
+    """The description in a checkpoint that was read; None if it has none."""
+    data = checkpoint.get(KEY)
+    if data is None:
+        return None
+    if not (isinstance(data, Mapping) and isinstance(data.get("format"), int)):
+        raise ValueError(  # noqa: TRY004 (of a file, not of an argument)
+            f"{path}: its {KEY!r} is no description of weights"
+        )
+    if data["format"] > FORMAT:
+        logging.getLogger(__name__).warning(
+            f"{path} was written by gfocal {data.get('versions', {}).get('gfocal')}, in a format "
+            f"({data['format']}) that this version ({__version__}) does not know: its config and "
+            "class names are not read"
+        )
+        return None
+    known = {key: data[key] for key in Description.__dataclass_fields__ if key in data}
+    wrong = [
+        key
+        for key, value in known.items()
+        if key != "config" and not isinstance(value, _KINDS[type(getattr(Description(), key))])
+    ]
+    if wrong:
+        raise ValueError(f"{path}: {', '.join(wrong)} of its description cannot be read")
+    return Description(**known)
+
+
+_KINDS: dict[type, Any] = {str: str, tuple: (list, tuple), dict: Mapping, int: int}
+
+
+def find_config(
+    cfg: Config | str | os.PathLike | None,
+    weights: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
+    trusted_packages: Sequence[str] = (),
+) -> tuple[Config, Description | None]:
+    """The config of a model, from what a user has: a config, its file, or weights that carry it.
+
+    Args:
+        cfg: a config; the path of one (.py, .yaml) or its name in the zoo; the path of weights.
+            None: the weights carry it.
+        weights: the weight file; by default the config's.
+        overrides: ``key=value``.
+        trusted_packages: packages, or modules of them, whose callables the config in a weight file
+            may name.
+
+    Returns:
+        A config that names the weights, and the description of these (None without one). A config
+        that was given wins over that of the weights.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: no weights; or no config is given, and the weights carry none that can be read.
+    """
+    if isinstance(cfg, (str, os.PathLike)):
+        path = os.fspath(cfg)
+        if os.path.splitext(path)[1] in (".py", ".yaml", ".yml"):
+            cfg = load_config(model_zoo.find_config(path))
+        elif weights is None:
+            cfg, weights = None, path
+        else:
+            raise ValueError(f"got {path!r} as a config; expected a .py or .yaml")
+    if weights is None:
+        weights = config_settings(cfg).weights if cfg is not None else ""
+    weights = check_weights(os.fspath(weights))
+    description = read_description(weights) if weights else None
+    if cfg is None:
+        if description is None or not description.kind:
+            raise ValueError(
+                f"{weights} carries no config (a training of this version writes it into its "
+                "weights): give its config too, with --config-file or Predictor(config, weights)"
+            )
+        cfg = config_of(description.kind, description.config, weights, trusted_packages)
+    else:
+        cfg = cfg.clone() if isinstance(cfg, CfgNode) else copy.deepcopy(cfg)
+    if isinstance(cfg, CfgNode):
+        cfg.defrost()
+    cfg = apply_overrides(cfg, overrides)
+    set_weights(cfg, weights)
+    return cfg, description
+
+
+def metrics_of(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """{task: {metric: value}} of an evaluation as {"task/metric": value}."""
+    flat: dict[str, float] = {}
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            flat |= metrics_of(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
+
+
+def disagreement(
+    description: Description, num_classes: int | None, class_names: Sequence[str]
+) -> str:
+    """How a config differs from the weights in its classes; "" if it does not, as far as known."""
+    theirs = list(description.class_names)
+    if not theirs:
+        return ""
+    if num_classes is not None and num_classes != len(theirs):
+        return f"{num_classes} classes, and the weights {len(theirs)}: {_first(theirs)}"
+    if class_names and list(class_names) != theirs:
+        differ = [f"{a!r} ({b!r})" for a, b in zip(class_names, theirs) if a != b]
+        return f"other class names than the weights (in brackets): {_first(differ)}"
+    return ""
+
+
+def _first(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
