@@ -6,11 +6,16 @@ Detectron2 is not among the requirements, because no package index has it under 
 the official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
 """
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+FILE = Path(__file__).parent / "projects" / "GFocal" / "gfocal" / "_version.py"
+VERSION = FILE.read_text().split('__version__ = "')[1].rstrip('"\n')
 
 setup(
     name="gfocal",
-    version="0.1.0",
+    version=VERSION,
     description="Generalized Focal Loss v1 and v2 for Detectron2",
     license="Apache-2.0",
     python_requires=">=3.10",
@@ -26,6 +31,7 @@ setup(
     },
     # Config folders have hyphens in their names: they are data, not packages.
     package_data={"gfocal": ["py.typed"], "gfocal.configs": ["**/*.py", "**/*.yaml"]},
+    entry_points={"console_scripts": ["gfocal = gfocal.cli.main:main"]},
     install_requires=[
         "torch>=2.0",
         "torchvision>=0.15",
