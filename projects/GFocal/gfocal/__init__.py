@@ -6,6 +6,7 @@ Importing it registers the architectures and backbones for Detectron2's yacs con
 
 import difflib
 import importlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ except ImportError as error:
         "tools/install_detectron2.py for a pure-Python one"
     ) from error
 
-from . import _moved, backbones, detectors  # noqa: F401  (the last two register their names)
+with warnings.catch_warnings():  # Detectron2 and fvcore script functions when they are imported
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+    from . import _moved, backbones, detectors  # noqa: F401  (the last two register their names)
 from ._version import __version__ as __version__
 
 # isort: off
