@@ -121,9 +121,7 @@ def test_calls_of_the_command_are_right(page, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     text = "\n".join(blocks(page, "")).replace("\\\n", " ")
     calls = [line for line in text.splitlines() if line.startswith("gfocal ")]
-    calls += re.findall(
-        r"`gfocal [^`]* --config-file[^`]*`", re.sub(r"^```.*?^```", "", page.read_text())
-    )
+    calls += re.findall(r"(?<!`)`gfocal [^`]* --config-file[^`]*`", page.read_text())
     for call in calls:
         verb, *words = shlex.split(call.strip("`"), comments=True)[1:] or ["--help"]
         if verb in ("VERB", "--help", "--version"):
