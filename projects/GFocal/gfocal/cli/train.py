@@ -28,6 +28,7 @@ from ..engine import (
     set_device,
     trainer_class,
 )
+from ..weights import check_weights
 from .common import add_overrides, exit_on_mistake, make_parser, parse_arguments
 
 
@@ -106,7 +107,7 @@ def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     args.config_file = model_zoo.find_config(args.config_file)
     cfg = load_config(args.config_file, args.opts)
     if args.weights:
-        set_weights(cfg, args.weights)
+        set_weights(cfg, check_weights(args.weights))
     check_config(cfg)
     cls = trainer_class(cfg)
     if args.num_gpus == 0:
