@@ -51,12 +51,12 @@ test: env  ## run the tests
 	$(BIN)/python -m pytest
 
 lint: env  ## check style, formatting and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 docs: $(DOCS_READY)  ## build the site into output/site, without a warning
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # On demand, so that env stays small.
 $(DOCS_READY): requirements/docs.txt $(READY)

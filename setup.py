@@ -1,31 +1,36 @@
 """Packaging: the package lives in projects/GFocal.
 
-configs/ and benchmarks/ ship inside it, as gfocal/configs and gfocal/benchmarks.
+configs/ and benchmarks/ ship inside it, as gfocal/configs and gfocal/benchmarks. An editable
+install is one folder on the path: the package finds both in the checkout. The finder that
+setuptools makes of three folders comes too late where the working directory has a folder `gfocal`.
 
 Detectron2 is not among the requirements, because no package index has it under its name: install
 the official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
 """
 
+import sys
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+FILE = Path(__file__).parent / "projects" / "GFocal" / "gfocal" / "_version.py"
+VERSION = FILE.read_text().split('__version__ = "')[1].rstrip('"\n')
+SHIPPED = () if "editable_wheel" in sys.argv else ("benchmarks", "configs")
 
 setup(
     name="gfocal",
-    version="0.1.0",
+    version=VERSION,
     description="Generalized Focal Loss v1 and v2 for Detectron2",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=[
         *find_packages("projects/GFocal", include=("gfocal", "gfocal.*")),
-        "gfocal.benchmarks",
-        "gfocal.configs",
+        *(f"gfocal.{name}" for name in SHIPPED),
     ],
-    package_dir={
-        "gfocal": "projects/GFocal/gfocal",
-        "gfocal.benchmarks": "benchmarks",
-        "gfocal.configs": "configs",
-    },
+    package_dir={"": "projects/GFocal", **{f"gfocal.{name}": name for name in SHIPPED}},
     # Config folders have hyphens in their names: they are data, not packages.
     package_data={"gfocal": ["py.typed"], "gfocal.configs": ["**/*.py", "**/*.yaml"]},
+    entry_points={"console_scripts": ["gfocal = gfocal.cli.main:main"]},
     install_requires=[
         "torch>=2.0",
         "torchvision>=0.15",

@@ -2,13 +2,16 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gfocal.config import apply_overrides, load_config
+from gfocal import apply_overrides, load_config, model_zoo
+from gfocal.cli.main import VERBS
 from tests.helpers.import_graph import lines, read_graph
 
 ROOT = Path(__file__).parents[1]
@@ -34,9 +37,10 @@ def test_the_api_reference_has_every_module():
     named = {wing: re.findall(r"^::: (\S+)", text, re.MULTILINE) for wing, text in pages.items()}
     for wing, modules in named.items():
         assert all(f"{name}.".startswith(f"gfocal.{wing}.") for name in modules)
+    unlisted = {"gfocal", "gfocal.__main__", "gfocal._moved", "gfocal._version"}
     modules = {name for name in read_graph() if not name.startswith("gfocal.benchmarks")}
     found = [name for names in named.values() for name in names]
-    assert sorted(found) == sorted(modules - {"gfocal", "gfocal._moved"})
+    assert sorted(found) == sorted(modules - unlisted)
 
 
 def test_the_import_graph_is_todays():
@@ -46,16 +50,56 @@ def test_the_import_graph_is_todays():
     assert block.splitlines() == list(lines(read_graph()))
 
 
+def resolve(name: str) -> object:
+    """The object of a dotted name; AttributeError or ImportError if there is none."""
+    module, _, attributes = name.partition(".")
+    found = importlib.import_module(module)
+    for attribute in attributes.split(".") if attributes else ():
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            found = importlib.import_module(f"{found.__name__}.{attribute}")
+    return found
+
+
+def names_used(source: str) -> Iterator[str]:
+    """Dotted names of what code imports, and of gfocal's attributes that it uses."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("gfocal."):
+            name = ast.unparse(node)
+            yield name if re.fullmatch(r"[\w.]+", name) else "gfocal"
+
+
 @by_path
-def test_what_python_blocks_import_is_there(page):
-    for block in blocks(page, "python"):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    importlib.import_module(alias.name)
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "mine":
-                module = importlib.import_module(node.module)
-                assert all(hasattr(module, alias.name) for alias in node.names), node.module
+def test_the_names_that_a_page_uses_are_there(page):
+    """In python blocks. In the text too, where it names the public face; the changelog tells of
+    names that have gone."""
+    names = {name for block in blocks(page, "python") for name in names_used(block)}
+    if page.name != "CHANGELOG.md":
+        names |= set(re.findall(r"`(gfocal(?:\.\w+)+)(?=[(`])", page.read_text()))
+    for name in names:
+        assert name.startswith("mine.") or resolve(name) is not None
+
+
+def test_the_names_that_the_notebook_uses_are_there():
+    cells = json.loads((ROOT / "docs/quick_start.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert any(name.startswith("gfocal.") for source in code for name in names_used(source))
+    for source in code:
+        for name in names_used(source):
+            assert resolve(name) is not None
+
+
+def test_a_name_that_is_not_there_is_seen():
+    source = "import gfocal\nfrom gfocal.engine import Predictor\ngfocal.GFL\ngfocal.cli.x().y"
+    assert {"gfocal", "gfocal.engine.Predictor", "gfocal.GFL"} <= set(names_used(source))
+    for name in ("gfocal.GFLhead", "gfocal.engine.nothing", "gfocal.nothing.GFL"):
+        with pytest.raises((AttributeError, ImportError)):
+            resolve(name)
 
 
 @by_path
@@ -68,3 +112,24 @@ def test_commands_name_files_and_keys_that_are_there(page):
             if file.startswith("configs/"):
                 overrides = [word for word in words if re.match(r"\+?[\w.]+=", word)]
                 apply_overrides(load_config(str(ROOT / file)), overrides)
+
+
+@by_path
+def test_calls_of_the_command_are_right(page, monkeypatch):
+    """Verbs, options, names of configs and keys, in blocks and in the text."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    text = "\n".join(blocks(page, "")).replace("\\\n", " ")
+    calls = [line for line in text.splitlines() if line.startswith("gfocal ")]
+    calls += re.findall(r"(?<!`)`gfocal [^`]* --config-file[^`]*`", page.read_text())
+    for call in calls:
+        verb, *words = shlex.split(call.strip("`"), comments=True)[1:] or ["--help"]
+        if verb in ("VERB", "--help", "--version"):
+            continue
+        module = importlib.import_module(f"gfocal.cli.{VERBS[verb].module}")
+        if words == ["--help"]:
+            continue
+        args = module.parse_args(words)
+        config = getattr(args, "config_file", None)
+        if config and config.startswith(("configs/", "quick_start/", "COCO-Detection/")):
+            load_config(model_zoo.find_config(config), args.opts)

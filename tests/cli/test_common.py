@@ -1,5 +1,7 @@
 """How a command reads its arguments, and how it ends."""
 
+import os
+
 import pytest
 import torch
 
@@ -119,6 +121,18 @@ def test_others_keep_their_traceback():
         raise TypeError
     with pytest.raises(SystemExit, match="2"), exit_on_mistake():
         raise SystemExit(2)  # argparse's
+
+
+def test_a_reader_that_has_gone_is_no_mistake(monkeypatch, capsys):
+    """As in `gfocal zoo | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stdout)
+        with pytest.raises(SystemExit) as error, exit_on_mistake():
+            print("a line")
+    assert error.value.code == 1
+    assert capsys.readouterr() == ("", "")
 
 
 def test_where_other_code_found_it_can_be_said():

@@ -54,7 +54,7 @@ def test_a_published_model(theirs, convert, tmp_path, capsys):
     assert list(out) == ["model"] and len(out["model"]["head.cls_logits.bias"]) == 5
     said = capsys.readouterr().out
     assert f"{NAME} and {NAME.replace('1x', 'ms_2x')}" in said
-    assert f"--config-file configs/{NAME} --eval-only train.init_checkpoint={tmp_path}" in said
+    assert f"--config-file {NAME} --weights {tmp_path}" in said
     assert "model.num_classes=5" in said
 
 
@@ -83,9 +83,7 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
     LazyConfig.save(cfg, config)
     assert convert(own, "--config-file", config) == (0, "")
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.endswith(
-        f"--config-file {config} --eval-only train.init_checkpoint={tmp_path}/out.pth"
-    )
+    assert said.endswith(f"--config-file {config} --weights {tmp_path}/out.pth")
     os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
     assert convert(None, "--to-mmdet")[0] == 1
     assert convert(None, "--to-mmdet", "--config-file", config) == (0, "")

@@ -49,6 +49,7 @@ def arguments(files: Path, model: str = "toy", **flags) -> Namespace:
         "fast": False,
         "max_images": None,
         "opts": [],
+        "trust": [],
     }
     return Namespace(**{**defaults, **flags})
 

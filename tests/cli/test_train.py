@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gfocal import model_zoo
+from gfocal.cli import evaluate
 from gfocal.cli import train as train_net
 
 ROOT = Path(__file__).parents[2]
@@ -81,13 +82,13 @@ def test_resume_and_eval_only(tmp_path):
 
     trained, count = log.read_text(), len(metrics(tmp_path))
     train_net.run(arguments(tmp_path, resume=True, eval_only=True))
-    train_net.run(
-        arguments(tmp_path, f"train.init_checkpoint={tmp_path}/out/model_final.pth", eval_only=True)
-    )
+    weights = f"{tmp_path}/out/model_final.pth"
+    train_net.run(arguments(tmp_path, f"train.init_checkpoint={weights}", eval_only=True))
+    train_net.run(arguments(tmp_path, weights=weights, eval_only=True))
     evaluated = log.read_text()[len(trained) :]
     assert "copypaste: 50.0000,2.0000" in evaluated
     assert "Starting training" not in evaluated
-    assert [line["bbox/AP"] for line in metrics(tmp_path)[count:]] == [50.0, 50.0]
+    assert [line["bbox/AP"] for line in metrics(tmp_path)[count:]] == [50.0, 50.0, 50.0]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_resume_and_eval_only(tmp_path):
         ([], {"config_file": "nowhere.py"}, "error: no config file 'nowhere.py'"),
         (["train.init_checkpoint=no.pth"], {}, "error: no weight file 'no.pth'"),
         (["train.init_checkpoint=no.pth"], {"eval_only": True}, "error: no weight file 'no.pth'"),
+        ([], {"weights": "no.pth"}, "error: no weight file 'no.pth'"),
         ([], {"eval_only": True}, "error: no weights to evaluate"),
         (["optimizer.lr=-1"], {}, "error: Invalid learning rate: -1"),
         (["+train.ema=0.9"], {}, "error: the config has train.ema, which nothing reads"),
@@ -156,6 +158,13 @@ def test_num_gpus_0_is_the_cpu(tmp_path, monkeypatch):
     assert metrics(tmp_path)
 
 
+def test_the_verb_eval_is_eval_only():
+    argv = ["--weights", "w.pth", "SEED", "3", "--config-file", "x", "--fast"]
+    args = evaluate.parse_args(argv)
+    assert vars(args) == vars(train_net.parse_args([*argv, "--eval-only"]))
+    assert (args.weights, args.opts, args.eval_only) == ("w.pth", ["SEED", "3"], True)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -163,6 +172,7 @@ def test_num_gpus_0_is_the_cpu(tmp_path, monkeypatch):
         (["--config-file", "x", "--num-gpus", "-1"], "--num-gpus is -1"),
         ([], "required: --config-file"),
         (["--config-file", "x", "--fast"], "--fast is for --eval-only"),
+        (["--config-file", "x", "--eval-only", "--resume", "--weights", "w"], "expected it or --w"),
         (["--config-file", "x", "--num-gpus", "0", "--num-machines", "2"], "at least one GPU"),
     ],
 )

@@ -15,6 +15,7 @@ PACKAGE = Path(gfocal.__file__).parent
 # A wing may import the wings of lower floors, and itself.
 FLOORS = {
     "_moved": 0,
+    "_version": 0,
     "process": 1,
     "solver": 1,
     "modeling": 2,
@@ -28,6 +29,7 @@ FLOORS = {
     "inspect": 6,
     "benchmarks": 6,
     "cli": 7,
+    "__main__": 8,
     "gfocal": 8,  # what `import gfocal` offers
 }
 

@@ -1,7 +1,7 @@
 """Trains the rows of one of the paper's ablation tables under one budget, and writes the table.
 
-    python tools/ablate.py --table 3 --dataset shapes --seeds 3 --max-iter 1200
-    python tools/ablate.py --index > configs/ablations/README.md
+    gfocal ablate --table 3 --dataset shapes --seeds 3 --max-iter 1200
+    gfocal ablate --index > configs/ablations/README.md
 
 A row is a config of configs/ablations. With --dataset coco it is trained as it is. With --dataset
 shapes its quality predictor, box representation, matcher, anchors' offset and criterion go into the
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-iter", type=int, help="of each run (default: the config's)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row (default 3)")
     parser.add_argument("--output", default="output/ablations", metavar="OUT")
-    parser.add_argument("--num-gpus", type=int, help="as of train_net.py")
+    parser.add_argument("--num-gpus", type=int, help="as of gfocal train")
     parser.add_argument("--index", action="store_true", help="print configs/ablations/README.md")
     args = parse_arguments(parser, argv)
     if (args.table is None) != args.index:

@@ -1,7 +1,7 @@
 """Counts the parameters and FLOPs of models; prints a markdown table.
 
-    python tools/analyze_model.py
-    python tools/analyze_model.py COCO-Detection/gfl_R_50_FPN_1x.py mine.yaml --input-size 640 640
+    gfocal analyze
+    gfocal analyze COCO-Detection/gfl_R_50_FPN_1x.py mine.yaml --input-size 640 640
 
 A CONFIG is a file or a name of the zoo. Without one, all LazyConfigs of the zoo are counted, which
 takes some minutes on a CPU. The network (backbone and head) is counted on one image, padded as in

@@ -1,7 +1,7 @@
 """Times the package beside the straightforward formulation of the papers, in one run.
 
-    python tools/benchmark.py matcher|losses|postprocess|inference|train-step
-        [--device cpu|cuda] [--json FILE]
+    gfocal benchmark matcher
+    gfocal benchmark train-step --device cuda --amp --json times.json
 
 The straightforward formulation is benchmarks/straightforward.py: every box with every anchor, dense
 labels, everything decoded. Images have 800 x 1344 px and 80 classes, networks a ResNet-50. Times

@@ -187,10 +187,14 @@ def exit_on_mistake(
             authors of new parts.
 
     Raises:
-        SystemExit: with the message, for exit status 1.
+        SystemExit: with the message, for exit status 1; silent where nobody reads on (``| head``).
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except mistakes as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         show = locate and not frame.filename.startswith(_PACKAGE)

@@ -1,7 +1,7 @@
 """Converts a checkpoint of GFocalV2 or mmdetection 2.x/3.x (GFL, v1 or v2) into one of ours.
 
-    python tools/convert_mmdet.py gfl_r50_fpn_1x_coco.pth gfl_R_50_FPN_1x.pth
-    python tools/convert_mmdet.py --to-mmdet model_final.pth for_mmdet.pth
+    gfocal convert gfl_r50_fpn_1x_coco.pth gfl_R_50_FPN_1x.pth
+    gfocal convert --to-mmdet model_final.pth for_mmdet.pth
 
 The file is read without running its code. A key without a counterpart, a missing key or a key of
 another shape is an error. Then nothing is written.
@@ -79,11 +79,10 @@ def _how_to_evaluate(
     args: argparse.Namespace, names: Sequence[str], num_classes: int | None
 ) -> str:
     """The command; ``num_classes`` is None if the config has the same number."""
-    config = args.config_file or f"configs/{names[0]}"
-    return (
-        f"To evaluate it:\n  python tools/train_net.py --config-file {config} --eval-only "
-        f"train.init_checkpoint={args.out}"
-    ) + ("" if num_classes is None else f" model.num_classes={num_classes}")
+    config = args.config_file or names[0]
+    return (f"To evaluate it:\n  gfocal eval --config-file {config} --weights {args.out}") + (
+        "" if num_classes is None else f" model.num_classes={num_classes}"
+    )
 
 
 @exit_on_mistake()

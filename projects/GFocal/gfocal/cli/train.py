@@ -28,7 +28,7 @@ from ..engine import (
     set_device,
     trainer_class,
 )
-from ..weights import find_config
+from ..weights import check_weights, find_config
 from .common import add_overrides, exit_on_mistake, make_parser, parse_arguments
 
 
@@ -124,7 +124,7 @@ def _config(args: argparse.Namespace) -> Config:
         args.config_file = model_zoo.find_config(args.config_file)
         cfg = load_config(args.config_file, args.opts)
         if args.weights:
-            set_weights(cfg, args.weights)
+            set_weights(cfg, check_weights(args.weights))
         return cfg
     args.config_file = ""  # for Detectron2's default_setup
     return find_config(None, args.weights, args.opts, args.trust)[0]

@@ -1,5 +1,6 @@
 """Options, config files and overrides, and the checks of all three: all that a user may write."""
 
+from . import model_zoo
 from .checks import check_config, check_model, check_train
 from .files import load_config
 from .keys import Config
@@ -19,6 +20,7 @@ __all__ = [
     "check_train",
     "config_settings",
     "load_config",
+    "model_zoo",
     "resolve_device",
     "set_device",
     "set_weights",

@@ -9,16 +9,18 @@ from omegaconf import DictConfig
 
 from .files import load_config
 
-__all__ = ["find_config", "get_config", "get_config_file", "list_configs"]
+__all__ = ["find_config", "get_config", "get_config_file", "list_all_configs", "list_configs"]
 
 
 def list_configs() -> list[str]:
     """Returns the names of the published models' configs, as :func:`get_config` takes them."""
-    root = _root()
-    files = root.glob("COCO-Detection/*")
-    return sorted(
-        str(file.relative_to(root).as_posix()) for file in files if file.suffix in (".py", ".yaml")
-    )
+    return [name for name in list_all_configs() if name.startswith("COCO-Detection/")]
+
+
+def list_all_configs() -> list[str]:
+    """Returns the names of all configs that can be trained, as :func:`get_config` takes them."""
+    names = _names(_root())
+    return sorted(name for name in names if "/" in name and not name.startswith("common/"))
 
 
 def get_config_file(name: str) -> str:
@@ -32,11 +34,7 @@ def get_config_file(name: str) -> str:
         ValueError: no such config; names the nearest.
     """
     root = _root()
-    names = {
-        str(file.relative_to(root).as_posix())
-        for file in root.rglob("*")
-        if file.suffix in (".py", ".yaml") and file.name != "__init__.py"
-    }
+    names = _names(root)
     if name not in names:
         nearest = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "see list_configs()"
@@ -70,6 +68,14 @@ def find_config(name: str) -> str:
         raise FileNotFoundError(
             f"no config file {name!r} (working directory: {os.getcwd()}), and {error}"
         ) from None
+
+
+def _names(root: Path) -> set[str]:
+    return {
+        file.relative_to(root).as_posix()
+        for file in root.rglob("*")
+        if file.suffix in (".py", ".yaml") and file.name != "__init__.py"
+    }
 
 
 def _root() -> Path:

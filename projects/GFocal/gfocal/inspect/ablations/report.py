@@ -69,7 +69,7 @@ def index() -> str:
         "Rows of the paper's tables (https://arxiv.org/abs/2006.04388, Sec. 4), a config each.",
         "The AP are the paper's, of ResNet-50 after 1x on COCO minival; none was measured here.",
         "Measured results are in [docs/ablations.md](../../docs/ablations.md).",
-        "`python tools/ablate.py --index` wrote this page.",
+        "`gfocal ablate --index` wrote this page.",
     ]
     for table, title in TABLES.items():
         lines += [

@@ -1,0 +1,83 @@
+"""What was published about the models of the zoo: the authors' AP, and their weights.
+
+The APs are those of COCO val2017. None was measured here.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["PUBLISHED", "PublishedModel"]
+
+
+class PublishedModel(NamedTuple):
+    """A published model.
+
+    Attributes:
+        ap: on COCO val2017, as its authors report it.
+        parameters: in millions, of backbone and head.
+        weights: address of the official file, which `gfocal convert` turns into one of ours.
+    """
+
+    ap: float
+    parameters: float
+    weights: str
+
+
+_V1 = "https://download.openmmlab.com/mmdetection/v2.0/gfl/"
+_V2 = "https://drive.google.com/file/d/"
+# By the name of the config in configs/COCO-Detection. Sources of the AP: configs/gfl of mmdetection
+# (v1), the README of GFocalV2 (v2).
+PUBLISHED = {
+    "gfl_R_50_FPN_1x": PublishedModel(
+        ap=40.2,
+        parameters=32.44,
+        weights=f"{_V1}gfl_r50_fpn_1x_coco/gfl_r50_fpn_1x_coco_20200629_121244-25944287.pth",
+    ),
+    "gfl_R_50_FPN_ms_2x": PublishedModel(
+        ap=42.9,
+        parameters=32.44,
+        weights=f"{_V1}gfl_r50_fpn_mstrain_2x_coco/"
+        "gfl_r50_fpn_mstrain_2x_coco_20200629_213802-37bb1edc.pth",
+    ),
+    "gfl_R_101_FPN_ms_2x": PublishedModel(
+        ap=44.7,
+        parameters=51.43,
+        weights=f"{_V1}gfl_r101_fpn_mstrain_2x_coco/"
+        "gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth",
+    ),
+    "gfl_R_101_dcn_FPN_ms_2x": PublishedModel(
+        ap=47.1,
+        parameters=52.72,
+        weights=f"{_V1}gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco/"
+        "gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco_20200630_102002-134b07df.pth",
+    ),
+    "gfl_X_101_32x4d_FPN_ms_2x": PublishedModel(
+        ap=45.9,
+        parameters=51.06,
+        weights=f"{_V1}gfl_x101_32x4d_fpn_mstrain_2x_coco/"
+        "gfl_x101_32x4d_fpn_mstrain_2x_coco_20200630_102002-50c1ffdb.pth",
+    ),
+    "gfl_X_101_32x4d_dcn_FPN_ms_2x": PublishedModel(
+        ap=48.1,
+        parameters=53.47,
+        weights=f"{_V1}gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco/"
+        "gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco_20200630_102002-14a2bf25.pth",
+    ),
+    "gflv2_R_50_FPN_1x": PublishedModel(
+        ap=41.0, parameters=32.44, weights=f"{_V2}1wSE9-c7tcQwIDPC6Vm_yfOokdPfmYmy7/view"
+    ),
+    "gflv2_R_50_FPN_ms_2x": PublishedModel(
+        ap=43.9, parameters=32.44, weights=f"{_V2}17-1cKRdR5J3SfZ9NBCwe6QE554uTS30F/view"
+    ),
+    "gflv2_R_101_FPN_ms_2x": PublishedModel(
+        ap=45.8, parameters=51.43, weights=f"{_V2}1qomgA7mzKW0bwybtG4Avqahv67FUxmNx/view"
+    ),
+    "gflv2_R_101_dcn_FPN_ms_2x": PublishedModel(
+        ap=48.0, parameters=52.72, weights=f"{_V2}1xsBjxmqsJoYZYPMr0k06X5K9nnPrexcx/view"
+    ),
+    "gflv2_X_101_32x4d_dcn_FPN_ms_2x": PublishedModel(
+        ap=48.8, parameters=53.47, weights=f"{_V2}1AHDVQoclYPSP0Ync2a5FCsr_rhq2QdMH/view"
+    ),
+    "gflv2_R2_101_dcn_FPN_ms_2x": PublishedModel(
+        ap=49.9, parameters=53.58, weights=f"{_V2}1sAXfYLXIxZgMrC44LBqDgfYImThZ_kud/view"
+    ),
+}
