@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
@@ -12,6 +13,7 @@ from gfocal import model_zoo
 from gfocal.data.shapes import CLASSES
 from gfocal.engine import LazyTrainer, Predictor, load_config
 from gfocal.modeling.quality import NoQuality
+from tests.engine.conftest import TOY_CONFIG
 
 YACS = """
 MODEL:
@@ -149,3 +151,60 @@ def test_an_image_is_not_resized_to_nothing(toy_config, trained, tmp_path, kind,
 def test_what_is_no_image_is_refused(toy_config, trained, image, error, message):
     with pytest.raises(error, match=message):
         Predictor(toy_config(), trained)(image)
+
+
+def test_lists_of_anything(toy_config, trained, tmp_path):
+    predictor = Predictor(toy_config(), trained)
+    arrays = [np.random.randint(0, 255, (40 + 8 * (i % 2), 64, 3), np.uint8) for i in range(5)]
+    paths = []
+    for index, array in enumerate(arrays):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(array[:, :, ::-1]).save(paths[-1])
+    pictures = [Image.open(path) for path in paths]
+    alone = [predictor(array)["instances"] for array in arrays]
+    seen = []
+    predictor.model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    for images in (arrays, tuple(paths), [str(path) for path in paths], pictures):
+        del seen[:]
+        found = [x["instances"] for x in predictor(images, batch_size=2)]
+        assert sorted(seen) == [1, 2, 2]  # sizes are not mixed
+        for instances, expected in zip(found, alone, strict=True):
+            assert instances.image_size == expected.image_size
+            assert torch.allclose(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
+            assert not instances.scores.requires_grad
+        assert torch.equal(predictor(images[0])["instances"].scores, alone[0].scores)
+    assert predictor([]) == []
+    predictor.model.train()  # as a user's own code may leave it
+    assert predictor(arrays[:1])[0]["instances"] and not predictor.model.training
+    with pytest.raises(TypeError, match="image 1: expected a uint8 array"):
+        predictor([arrays[0], 3])
+    with pytest.raises(FileNotFoundError, match="no image file .*nothing.png"):
+        predictor([tmp_path / "nothing.png"])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        predictor(arrays, batch_size=0)
+
+
+def test_weights_alone(toy_config, trained, tmp_path, caplog):
+    cfg = toy_config()
+    image = np.random.randint(0, 255, (48, 64, 3), np.uint8)
+    expected = Predictor(cfg, trained)(image)["instances"]
+    with pytest.raises(ValueError, match="names 'tests.helpers.toy.*--trust tests"):
+        Predictor(trained)
+    predictor = Predictor(trained, trusted_packages=["tests"])
+    assert predictor.class_names == ["square", "wide"]
+    assert torch.equal(predictor(image)["instances"].scores, expected.scores)
+    predictor = Predictor(Path(trained), trusted_packages=["tests"], overrides=["model.gain=2.0"])
+    assert predictor.model.gain == 2.0
+    for path in (tmp_path / "output/config.yaml", TOY_CONFIG):  # a config's path beside weights
+        if Path(path).exists():
+            assert Predictor(path, trained).class_names == ["square", "wide"]
+    MetadataCatalog.get("toy_other").set(thing_classes=["square", "round"])
+    caplog.clear()
+    cfg = toy_config("dataloader.test.dataset.names=toy_other")
+    assert Predictor(cfg, trained).class_names == ["square", "round"]  # the config wins
+    assert "the config has other class names than the weights (in brackets): 'round' ('wide')" in (
+        caplog.text
+    )
+    data = torch.load(trained)
+    assert data["gfocal"]["iteration"] == 0 and data["gfocal"]["input_format"] == "RGB"
+    assert data["gfocal"]["metrics"]["bbox/AP"] == 50.0

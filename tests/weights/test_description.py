@@ -66,7 +66,7 @@ def test_the_model_of_a_config_comes_back(name):
         cfg.MODEL.DEVICE = again.MODEL.DEVICE = "cpu"
         assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
         assert repr(build_model(again)) == repr(build_model(cfg))
-        assert (back.pixel_mean, back.input_format) == (cfg.MODEL.PIXEL_MEAN, "BGR")
+        assert (back.pixel_mean, back.input_format) == (cfg.MODEL.PIXEL_MEAN, "RGB")
     else:
         assert repr(instantiate(again.model)) == repr(instantiate(cfg.model))
         assert back.pixel_std == list(cfg.model.pixel_std)

@@ -79,9 +79,14 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the command if options contradict each other, or there are not so many GPUs."""
+    """Ends the command if options contradict each other, or the GPUs are not there."""
     if args.eval_only and args.resume and args.weights:
         parser.error("--resume evaluates the last checkpoint: expected it or --weights, not both")
+    check_machines(parser, args)
+
+
+def check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command if there are not so many GPUs."""
     gpus = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(gpus, 1):
         parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")

@@ -3,14 +3,16 @@
 import glob
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = ["find_images", "output_names", "read_image", "read_pixels"]
+__all__ = ["as_bgr", "find_images", "image_size", "output_names", "read_image", "read_pixels"]
 
+_EXIF_ORIENTATION = 274  # from 5 on, the picture lies on its side
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -49,6 +51,18 @@ def output_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of an image as :func:`read_image` reads it, from the head of its file.
+
+    Raises:
+        OSError, ValueError: no such file, or not an image.
+    """
+    with PathManager.open(os.fspath(path), "rb") as f, Image.open(f) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
 def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray:
     """Detectron2's ``read_image``, with 16-bit grey scaled. (Detectron2's clips it at 255.)
 
@@ -73,6 +87,15 @@ def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray
         raise FileNotFoundError(f"no image file {os.fspath(path)!r}") from None
     except Exception as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def as_bgr(image: Any) -> Any:
+    """A path or a PIL image as an array (H, W, 3), uint8, BGR; anything else as it is."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, "BGR")
+    if isinstance(image, Image.Image):
+        return utils.convert_PIL_to_numpy(_to_8_bits(utils._apply_exif_orientation(image)), "BGR")
+    return image
 
 
 def read_pixels(path: str, format: str | None) -> np.ndarray:

@@ -160,11 +160,10 @@ class BaseTrainer(DefaultTrainer):
 
     @functools.cached_property
     def _description(self) -> Description:
-        num_classes = getattr(self.checkpointer.model, "num_classes", None)
         classes = classes_of(self.cfg)
         return describe(
             self.cfg,
-            num_classes=num_classes if isinstance(num_classes, int) else None,
+            model=self.checkpointer.model,
             class_names=classes.names,
             category_ids=classes.category_ids,
         )

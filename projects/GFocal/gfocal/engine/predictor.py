@@ -13,10 +13,12 @@ from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 
 from ..config import Config, check_model, config_settings, resolve_device
+from ..data.images import as_bgr
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import find_config
+from .batching import padded, plan_batches
 from .classes import test_metadata, warn_if_others
 
 
@@ -24,6 +26,7 @@ class Predictor:
     """Applies a trained detector to single images.
 
     Attributes:
+        weights: the file.
         model: the model, in eval mode, on the config's device (cuda if there is one, else cpu).
         class_names: of the K classes, in the order of ``pred_classes``; None if neither the test
             dataset nor the weights know them.
@@ -66,7 +69,7 @@ class Predictor:
         cfg, description = find_config(cfg, weights, overrides, trusted_packages)
         check_model(cfg)
         settings = config_settings(cfg)
-        weights = settings.weights
+        weights = self.weights = settings.weights
         if not weights:
             raise ValueError(
                 "Predictor has no weights: pass the file, or set train.init_checkpoint "
@@ -124,13 +127,46 @@ class Predictor:
         array = np.ascontiguousarray(augmented.image.astype("float32").transpose(2, 0, 1))
         return {"image": torch.from_numpy(array), "height": height, "width": width}
 
-    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+    def __call__(self, image: Any, batch_size: int = 8) -> Any:
         """
         Args:
-            image: (H, W, 3) uint8, BGR.
+            image: an array (H, W, 3), uint8, BGR; a PIL image; or the path of a file. Or a list of
+                these.
+            batch_size: of a list, at most so many images at once. Only images of equal size in the
+                network share a batch, see batching.py.
 
         Returns:
-            the model's output for the image: "instances" in its pixels.
+            the model's output for the image: "instances" in its pixels. A list for a list.
+
+        Raises:
+            TypeError, ValueError: not an image; of a list, with the index.
+            FileNotFoundError: no such file.
         """
+        if not isinstance(image, (list, tuple)):
+            return self.predict([self.preprocess(as_bgr(image))])[0]
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1")
+        outputs: list[Any] = [None] * len(image)
+        for start in range(0, len(image), 4 * batch_size):  # bounds what waits in memory
+            inputs = [
+                self._numbered(index, image[index])
+                for index in range(start, min(start + 4 * batch_size, len(image)))
+            ]
+            divisibility = getattr(getattr(self.model, "backbone", None), "size_divisibility", 1)
+            sizes = [padded(tuple(x["image"].shape[-2:]), divisibility) for x in inputs]
+            for batch in plan_batches(sizes, batch_size):
+                for index, output in zip(batch, self.predict([inputs[i] for i in batch])):
+                    outputs[start + index] = output
+        return outputs
+
+    def predict(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The model's outputs for inputs of :meth:`preprocess`, as one batch, without gradients."""
+        self.model.eval()
         with torch.no_grad():
-            return self.model([self.preprocess(image)])[0]
+            return self.model(inputs) if inputs else []
+
+    def _numbered(self, index: int, image: Any) -> dict[str, Any]:
+        try:
+            return self.preprocess(as_bgr(image))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"image {index}: {error}") from error

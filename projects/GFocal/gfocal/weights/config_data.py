@@ -37,11 +37,10 @@ def tree_of(cfg: DictConfig, num_classes: int | None) -> dict[str, Any]:
         ValueError: a value is neither, nor a class or function with a name.
     """
     cfg = copy.deepcopy(cfg)
-    if num_classes is not None and "model" in cfg and "num_classes" in cfg.model:
+    if num_classes is not None and "num_classes" in (cfg.get("model") or {}):
         node = cfg.model._get_node("num_classes")
         node = node._dereference_node()  # in `data`, say, where it is read from a json
-        if not OmegaConf.is_missing(cfg.model, "num_classes"):
-            OmegaConf.update(cfg, node._get_full_key(None), num_classes, merge=False)
+        OmegaConf.update(cfg, node._get_full_key(None), num_classes, merge=False)
     _resolve_what_is_left_out(cfg)
     return _as_data(OmegaConf.to_container(cfg, resolve=False), "")
 

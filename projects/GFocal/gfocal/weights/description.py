@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
 
 from .._version import __version__
 from ..config import Config, apply_overrides, model_zoo, set_weights
@@ -81,6 +82,7 @@ class Description:
 def describe(
     cfg: Config,
     *,
+    model: nn.Module | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
     category_ids: Sequence[int] = (),
@@ -91,10 +93,13 @@ def describe(
 
     Args:
         cfg: a LazyConfig or yacs config.
-        num_classes: K, which a config may leave to a file that will not be there.
+        model: built from it. It knows what the config leaves to defaults and to other files.
+        num_classes: K, without a model.
         class_names, category_ids: of the dataset.
     """
     kind, config = "yacs", None
+    if num_classes is None and isinstance(getattr(model, "num_classes", None), int):
+        num_classes = model.num_classes
     if isinstance(cfg, CfgNode):
         config = cfg.dump()
         mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
@@ -110,17 +115,23 @@ def describe(
         values = (OmegaConf.select(cfg, f"model.{x}") for x in ("pixel_mean", "pixel_std"))
         mean, std = (x or () for x in values)
         order = OmegaConf.select(cfg, "model.input_format") or ""
+    mean, std = (_numbers(model, name, x) for name, x in (("pixel_mean", mean), ("pixel_std", std)))
     versions = {"gfocal": __version__, "detectron2": detectron2.__version__}
     return Description(
         kind=kind,
         config=config,
         class_names=[str(name) for name in class_names],
         category_ids=list(category_ids),
-        pixel_mean=[float(x) for x in mean],
-        pixel_std=[float(x) for x in std],
-        input_format=str(order),
+        pixel_mean=mean,
+        pixel_std=std,
+        input_format=str(getattr(model, "input_format", order)),
         versions={**versions, "torch": str(torch.__version__)},
     )
+
+
+def _numbers(model: nn.Module | None, name: str, default: Sequence[float]) -> list[float]:
+    buffer = getattr(model, name, None)
+    return [float(x) for x in (buffer.flatten() if isinstance(buffer, Tensor) else default)]
 
 
 def read_description(path: str) -> Description | None:

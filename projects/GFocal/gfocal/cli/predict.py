@@ -1,0 +1,172 @@
+"""Writes the detections of many images as COCO results.
+
+    gfocal predict --weights model_final.pth --input photos/ --output results.json
+    gfocal predict --weights W --input val.json --image-root images/ --output results.json
+    gfocal predict --config-file C --weights W --input 'a/*.jpg' b.png --output out.json --fast
+    torchrun --nproc-per-node 8 -m gfocal predict --weights W --input photos/ --output results.json
+
+The json is a list of {"image_id", "category_id", "bbox" (x, y, width, height in pixels), "score"}.
+Image ids are those of the COCO json that --input names. For photos they count from 1 on, and
+results.images.json tells the file of each id and the name of each category.
+
+A prediction that was interrupted goes on with the same command. Images that cannot be read are
+listed at the end, with exit status 1, and the others' detections are written.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from detectron2.utils import comm
+
+from ..config import set_device
+from ..data.images import find_images
+from ..data.listing import images_of_json
+from ..engine import Predictor, launch
+from ..engine.prediction import (
+    ImageFile,
+    PredictionSettings,
+    check_output,
+    digest,
+    digest_of_config,
+    digest_of_file,
+    predict_files,
+)
+from ..weights import find_config
+from .common import (
+    add_model,
+    add_overrides,
+    check_model_arguments,
+    complain,
+    exit_on_mistake,
+    make_parser,
+    parse_arguments,
+)
+from .train import add_fast, add_machines, check_machines
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    group = parser.add_argument_group("detector")
+    add_model(group)
+    add_fast(group)
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="files, folders or patterns, or one json in COCO format",
+    )
+    group.add_argument("--image-root", metavar="DIR", help="of the json's file names")
+    group.add_argument("--batch-size", type=int, default=8, metavar="N", help="(default 8)")
+    group.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes that read (default 2)"
+    )
+    group = parser.add_argument_group("results")
+    group.add_argument("--output", required=True, metavar="JSON", help="the file to write")
+    group.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
+    group.add_argument(
+        "--confidence", type=float, default=0.0, metavar="SCORE", help="lowest (default: all)"
+    )
+    add_overrides(parser)
+    add_machines(parser)
+    args = parse_arguments(parser, argv)
+    check_model_arguments(parser, args)
+    check_machines(parser, args)
+    for name, least in (("batch_size", 1), ("workers", 0)):
+        if getattr(args, name) < least:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} is {getattr(args, name)}; expected at least {least}")
+    if not 0 <= args.confidence <= 1:
+        parser.error(f"--confidence is {args.confidence}; expected a score from 0 to 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process of the command.
+
+    Raises:
+        SystemExit: with status 1 and a line for each mistake or image that could not be read.
+    """
+    with exit_on_mistake():
+        problems = _predict(args)
+    if complain(problems):
+        sys.exit(1)
+
+
+def _predict(args: argparse.Namespace) -> list[str]:
+    images, categories = _images(args)
+    cfg, _ = find_config(args.config_file, args.weights, args.opts, args.trust)
+    if args.num_gpus == 0:
+        set_device(cfg, "cpu")
+    predictor = Predictor(cfg, fast=args.fast)
+    ids = _category_ids(predictor, categories, args.input[0])
+    settings = PredictionSettings(
+        weights=digest_of_file(predictor.weights),
+        config=digest_of_config(cfg),
+        images=digest(*(f"{image.id} {image.path}" for image in images)),
+        batch_size=args.batch_size,
+        confidence=args.confidence,
+        fast=args.fast,
+        category_ids=ids,
+    )
+    check_output(args.output, args.overwrite)
+    problems, table = predict_files(
+        predictor, images, args.output, settings, num_workers=args.workers
+    )
+    if categories is None and comm.is_main_process():
+        names = predictor.class_names or [str(index) for index in ids]
+        rows = [{"id": index, "name": name} for index, name in zip(ids, names)]
+        with open(f"{os.path.splitext(args.output)[0]}.images.json", "w") as file:
+            json.dump({"images": table, "categories": rows}, file, indent=1)
+    return problems
+
+
+def _images(args: argparse.Namespace) -> tuple[list[ImageFile], list[tuple[int, str]] | None]:
+    """The images, and the categories of a json; None without a json."""
+    is_json = [path.lower().endswith(".json") for path in args.input]
+    if any(is_json):
+        if len(args.input) > 1:
+            raise ValueError(f"--input is {args.input}; expected one json, or images")
+        images, categories = images_of_json(args.input[0], args.image_root)
+        return [ImageFile(*image) for image in images], categories
+    if args.image_root is not None:
+        raise ValueError("--image-root is for a json; expected --input JSON")
+    try:
+        paths = find_images(args.input)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--input: {error}") from error
+    return [ImageFile(number, path) for number, path in enumerate(paths, 1)], None
+
+
+def _category_ids(
+    predictor: Predictor, categories: Sequence[tuple[int, str]] | None, json_file: str
+) -> tuple[int, ...]:
+    """The id of each class: the json's category of that name; without a json that of the dataset
+    that the weights know, else 1, 2, ..."""
+    num_classes, names = predictor.model.num_classes, predictor.class_names
+    if categories:
+        if names is None and len(categories) == num_classes:
+            return tuple(sorted(index for index, _ in categories))
+        by_name = {name: index for index, name in categories}
+        missing = [name for name in names or () if name not in by_name]
+        if names is None or missing:
+            raise ValueError(
+                f"{json_file} has the categories {', '.join(by_name)}; the detector finds "
+                + (", ".join(names) if names else f"{num_classes} classes without names")
+            )
+        return tuple(by_name[name] for name in names)
+    known = getattr(predictor.metadata, "thing_dataset_id_to_contiguous_id", None)
+    return tuple(sorted(known, key=known.get) if known else range(1, num_classes + 1))
+
+
+def main(argv: list[str] | None = None) -> int:
+    launch(run, parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":  # python -m gfocal.cli.predict
+    sys.exit(main())
