@@ -5,7 +5,7 @@ from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader
 
 from gfocal.data.coco import detection_dataset_dicts
-from gfocal.data.coco_evaluation import coco_evaluator
+from gfocal.data.coco_evaluation import dataset_evaluator
 from gfocal.data.loader import build_train_loader
 from gfocal.data.mapper import DetectionMapper
 
@@ -36,7 +36,7 @@ dataloader = dict(
         ),
         num_workers=4,
     ),
-    evaluator=L(coco_evaluator)(
+    evaluator=L(dataset_evaluator)(
         dataset_name="${..test.dataset.names}",
         output_dir="${train.output_dir}/inference",
     ),

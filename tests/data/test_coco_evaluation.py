@@ -1,15 +1,28 @@
 """Evaluation on the annotations as they were checked, whatever the json leaves out."""
 
 import json
-import shutil
+import math
+import sys
+from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_pascal_voc
 from detectron2.structures import Boxes, BoxMode, Instances
+from pycocotools.cocoeval import COCOeval
 
-from gfocal.data import coco_evaluator, detection_dataset_dicts, read_coco_json
+from gfocal.data import (
+    coco_evaluation,
+    coco_evaluator,
+    dataset_evaluator,
+    detection_dataset_dicts,
+    read_coco_json,
+)
 from gfocal.data.coco import check_dataset_files
+from gfocal.data.coco_evaluation import follow_limit, known_metrics
+from gfocal.data.coco_limit import evaluate_boxes
 from tests.helpers.coco_files import register, valid_document, write_dataset
 
 
@@ -87,22 +100,154 @@ def test_evaluator_writes_the_original_category_ids(dataset, tmp_path):
     assert written[0]["bbox"] == [4.0, 5.0, 20.5, 30.0]
 
 
-def test_an_evaluation_leaves_no_file_in_the_metadata(dataset, tmp_path):
-    """For a dataset without a json Detectron2 makes one, in a folder that may be removed."""
+@pytest.fixture
+def loose(dataset):
+    """Dicts that are registered as "loose", without a json. A test may change them."""
     dicts = DatasetCatalog.get(register(dataset))
     DatasetCatalog.register("loose", lambda: dicts)
-    try:
-        MetadataCatalog.get("loose").thing_classes = ["person", "dog", "toothbrush"]
-        for run in ("first", "second"):
-            folder = tmp_path / run
-            coco_evaluator("loose", output_dir=str(folder))
-            assert (folder / "loose_coco_format.json").exists()
-            assert MetadataCatalog.get("loose").get("json_file") is None
-            shutil.rmtree(folder)
-            check_dataset_files(["loose"])
-    finally:
-        DatasetCatalog.remove("loose")
-        MetadataCatalog.remove("loose")
+    MetadataCatalog.get("loose").thing_classes = ["person", "dog", "toothbrush"]
+    return dicts
+
+
+def test_a_dataset_without_json_is_converted_anew(loose, tmp_path, caplog):
+    """Detectron2 would find its conversion of the old labels in the same folder."""
+    folder = str(tmp_path / "inference")
+    before = dataset_evaluator("loose", output_dir=folder)
+    loose[0]["annotations"][0]["bbox"] = [1.0, 2.0, 3.0, 4.0]
+    after = dataset_evaluator("loose", output_dir=folder)
+    assert [1.0, 2.0, 3.0, 4.0] in [x["bbox"] for x in after._coco_api.dataset["annotations"]]
+    assert before._coco_api.dataset["annotations"] != after._coco_api.dataset["annotations"]
+    assert "cached" not in caplog.text
+    # The file is gone, so its name must be too.
+    assert MetadataCatalog.get("loose").get("json_file") is None
+    check_dataset_files(["loose"])
+
+
+def test_the_type_of_the_dataset_decides(loose, tmp_path, monkeypatch):
+    metadata = MetadataCatalog.get("loose")
+    metadata.evaluator_type = "lvis"
+    metadata.json_file = str(tmp_path / "lvis.json")
+    (tmp_path / "lvis.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "lvis", None)
+    with pytest.raises(ModuleNotFoundError, match="type 'lvis', which needs .* pip install lvis"):
+        dataset_evaluator("loose")
+    made = {}
+
+    class Lvis:
+        def __init__(self, name, output_dir=None, max_dets_per_image=None):
+            made[name] = (output_dir, max_dets_per_image)
+
+    monkeypatch.setattr(coco_evaluation, "LVISEvaluator", Lvis)
+    assert isinstance(coco_evaluator("loose", output_dir="x"), Lvis)  # the old name too
+    assert made["loose"] == ("x", None)
+    dataset_evaluator("loose", max_detections=300)
+    assert made["loose"] == (None, None)  # as LVIS counts
+    dataset_evaluator("loose", max_detections=500)
+    assert made["loose"] == (None, 500)
+    monkeypatch.setattr(coco_evaluation, "LVISEvaluator", lambda name, output_dir: None)
+    with pytest.raises(ValueError, match="500 detections an image, and this Detectron2"):
+        dataset_evaluator("loose", max_detections=500)
+
+
+def test_types_that_boxes_cannot_be_evaluated_for(loose):
+    MetadataCatalog.get("loose").evaluator_type = "cityscapes_sem_seg"
+    with pytest.raises(ValueError, match="'loose' has the evaluator_type 'cityscapes_sem_seg'"):
+        dataset_evaluator("loose")
+
+
+def test_pascal_voc(tmp_path):
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/val.txt").write_text("a\n")
+    (tmp_path / "Annotations/a.xml").write_text(
+        "<annotation><object><name>cat</name><pose>x</pose><truncated>0</truncated>"
+        "<difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>10</xmax>"
+        "<ymax>10</ymax></bndbox></object></annotation>"
+    )
+    register_pascal_voc("voc", str(tmp_path), "val", 2012, class_names=["cat"])
+    MetadataCatalog.get("voc").evaluator_type = "pascal_voc"
+    evaluator = dataset_evaluator("voc")
+    evaluator.reset()
+    instances = Instances((20, 20))
+    instances.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 10.0, 10.0]]))
+    instances.pred_classes, instances.scores = torch.tensor([0]), torch.tensor([0.5])
+    evaluator.process([{"image_id": "a"}], [{"instances": instances}])
+    assert evaluator.evaluate()["bbox"]["AP50"] == pytest.approx(100.0)
+    assert known_metrics(evaluator) == {"bbox/AP", "bbox/AP50", "bbox/AP75"}
+
+
+def crowded(folder, count=300):
+    """One image with many objects, and perfect detections of it."""
+    grid = [(16 * (i % 20), 16 * (i // 20)) for i in range(count)]
+    document = valid_document()
+    document["images"] = [{"id": 7, "file_name": "b.jpg", "width": 320, "height": 320}]
+    document["categories"] = [{"id": 3, "name": "cell"}, {"id": 5, "name": "other"}]
+    document["annotations"] = [
+        {"id": i, "image_id": 7, "category_id": 3 if i % 3 else 5, "bbox": [x, y, 10 + i % 5, 12]}
+        for i, (x, y) in enumerate(grid)
+    ]
+    name = register(write_dataset(folder, document))
+    instances = Instances((320, 320))
+    boxes = torch.tensor([x["bbox"] for x in document["annotations"]], dtype=torch.float32)
+    boxes[:, 2:] += boxes[:, :2] + torch.arange(count)[:, None] % 4  # some less good
+    instances.pred_boxes = Boxes(boxes)
+    instances.scores = torch.linspace(0.9, 0.1, count)
+    classes = [0 if x["category_id"] == 3 else 1 for x in document["annotations"]]
+    instances.pred_classes = torch.tensor(classes)
+    return name, instances
+
+
+@pytest.mark.parametrize("limit", [None, 50, 100, 150, 300, 10**6])
+def test_the_limit_of_the_model_counts(tmp_path, caplog, limit):
+    """Equal to pycocotools called by hand, whose own summary of AP looks for 100."""
+    name, instances = crowded(tmp_path)
+    evaluator = dataset_evaluator(name, output_dir=str(tmp_path / "out"), max_detections=limit)
+    evaluator._use_fast_impl = False
+    evaluator.reset()
+    evaluator.process([{"image_id": 7}], [{"instances": instances}])
+    with caplog.at_level("INFO"):
+        results = evaluator.evaluate()["bbox"]
+    counted = max(limit or 0, 100)
+    assert f"At most {counted} detections an image count" in caplog.text
+    written = json.loads((tmp_path / "out/coco_instances_results.json").read_text())
+    assert {x["category_id"] for x in written} == {3, 5}
+    truth = evaluator._coco_api
+    by_hand = COCOeval(truth, truth.loadRes(written), "bbox")
+    by_hand.params.maxDets = [1, 10, counted]
+    by_hand.evaluate()
+    by_hand.accumulate()
+    precision = by_hand.eval["precision"]  # (thresholds, recalls, classes, areas, limits)
+    assert results["AP"] == 100 * precision[:, :, :, 0, 2].mean()
+    assert results["AP50"] == 100 * precision[0, :, :, 0, 2].mean()
+    assert results["AP75"] == 100 * precision[5, :, :, 0, 2].mean()
+    assert results["APs"] == 100 * precision[:, :, :, 1, 2].mean()
+    assert math.isnan(results["APl"])
+    assert results["AP-cell"] == 100 * precision[:, :, 0, 0, 2].mean()
+    assert (results["AP50"] > 99) == (counted >= 300)
+    if counted > 100:
+        stats = evaluate_boxes(truth, written, counted).stats
+        by_hand.summarize()  # pycocotools' own numbers, but for the first
+        np.testing.assert_array_equal(stats[1:], by_hand.stats[1:])
+
+
+def test_a_trainer_tells_the_limit(dataset):
+    evaluator = dataset_evaluator(register(dataset))
+    follow_limit(evaluator, Namespace(max_detections_per_image=250))
+    assert evaluator.limit == 250
+    follow_limit(evaluator, Namespace(max_detections_per_image=400))
+    assert evaluator.limit == 250  # it was told
+    other = dataset_evaluator(register(dataset))
+    follow_limit(other, object())
+    assert other.limit == 100
+    follow_limit(object(), object())  # any evaluator
+
+
+def test_without_a_detection(tmp_path):
+    name, instances = crowded(tmp_path)
+    evaluator = dataset_evaluator(name, max_detections=300)
+    evaluator.reset()
+    evaluator.process([{"image_id": 7}], [{"instances": instances[:0]}])
+    assert math.isnan(evaluator.evaluate()["bbox"]["AP"])
 
 
 def test_fast_evaluation_is_used_where_it_is_compiled(dataset):

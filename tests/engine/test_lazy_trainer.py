@@ -1,11 +1,12 @@
 import copy
 import logging
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import LazyCall, get_cfg, instantiate
 from detectron2.engine import AMPTrainer, DefaultTrainer, hooks
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage, JSONWriter
@@ -273,6 +274,22 @@ def test_several_test_datasets_are_evaluated_one_by_one(toy_config):
     assert results["toy_other"]["bbox"]["AP"] == 1.0
     with pytest.raises(ValueError, match="1 evaluators for 2 test datasets"):
         LazyTrainer.test(cfg, LazyTrainer.build_model(cfg), ToyEvaluator())
+
+
+def test_each_of_several_test_datasets_has_its_folder(toy_config):
+    cfg = toy_config("dataloader.test.dataset.names=[toy_val,toy_other]")
+    cfg.dataloader.evaluator = LazyCall(Namespace)(output_dir="${train.output_dir}/inference")
+    folders = [LazyTrainer.build_evaluator(cfg, x).output_dir for x in ("toy_val", "toy_other")]
+    inference = f"{cfg.train.output_dir}/inference"
+    assert folders == [f"{inference}/toy_val", f"{inference}/toy_other"]
+    cfg.dataloader.test.dataset.names = "toy_val"
+    assert LazyTrainer.build_evaluator(cfg, "toy_val").output_dir == inference
+    cfg = toy_config("dataloader.test.dataset.names=[toy_val,toy_other]", "train.max_iter=1")
+    cfg.train.best_metric = "bbox/AP"
+    with pytest.raises(ValueError, match="several test datasets: toy_val, toy_other"):
+        LazyTrainer(cfg)
+    cfg.train.best_metric = "toy_other/bbox/AP"
+    assert LazyTrainer(cfg).train()["toy_other"]
 
 
 def test_amp_on_a_cpu_is_bfloat16_autocast(toy_config):

@@ -142,7 +142,7 @@ def test_an_image_is_not_resized_to_nothing(toy_config, trained, tmp_path, kind,
     ("image", "error", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), TypeError, "float32"),
-        (Image.new("RGB", (4, 4)), TypeError, "Image"),
+        (torch.zeros(4, 4, 3), TypeError, "Tensor"),
         (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\)"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"\(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),

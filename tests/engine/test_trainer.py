@@ -58,6 +58,49 @@ def test_trains_and_returns_coco_results(config, tmp_path):
     assert Trainer.evaluate(trainer.cfg, resume=True)["bbox"]["AP"] == results["bbox"]["AP"]
 
 
+def test_each_of_several_test_datasets_has_its_folder(config, tmp_path):
+    dicts = DatasetCatalog.get("toy_yacs")
+    DatasetCatalog.register("toy_more", lambda: dicts[:1])
+    MetadataCatalog.get("toy_more").set(thing_classes=["square", "wide"])
+    both = "DATASETS.TEST=('toy_yacs', 'toy_more')"
+    cfg = config(both, "SOLVER.MAX_ITER=1", "SOLVER.STEPS=()", "TEST.BEST_METRIC=toy_more/bbox/AP")
+    results = Trainer(cfg).train()
+    assert {*results} == {"toy_yacs", "toy_more"}
+    for name in results:
+        assert (tmp_path / "out/inference" / name / "coco_instances_results.json").is_file()
+    for metric, text in [
+        ("bbox/AP", "several test datasets: .* e.g. toy_yacs/bbox/AP"),
+        ("toy_more/bbox/APX", "did you mean bbox/AP"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            Trainer(config(both, f"TEST.BEST_METRIC={metric}"))
+    assert Trainer.evaluate(cfg, resume=True).keys() == results.keys()
+
+
+@pytest.mark.parametrize("metric", ["bbox/APX", "ema/bbox/ap", "segm/AP", "bbox/AP-round"])
+def test_a_best_metric_that_no_evaluation_gives(config, metric):
+    with pytest.raises(ValueError, match="which no evaluation will give"):
+        Trainer(config(f"TEST.BEST_METRIC={metric}", "SOLVER.EMA_DECAY=0.9"))
+    Trainer(config("TEST.BEST_METRIC=bbox/AP-wide"))
+
+
+def test_expected_results(config):
+    good, bad = ([["bbox", "AP50", x, 1.0]] for x in (100.0, 30.0))
+    trainer = Trainer(config("SOLVER.MAX_ITER=60", "SOLVER.STEPS=(50,)"))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    Trainer.evaluate(config("TEST.EXPECTED_RESULTS", str(good)), resume=True)
+    with pytest.raises(SystemExit) as end:
+        Trainer.evaluate(config("TEST.EXPECTED_RESULTS", str(bad)), resume=True)
+    assert end.value.code == 1
+    for wrong in ([["bbox", "AP50", 30.0]], [["bbox", "AP50", "x", 1]], ["bbox"]):
+        with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS is"):
+            Trainer(config("TEST.EXPECTED_RESULTS", str(wrong)))
+    with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS .* 'segm'.* gives bbox"):
+        cfg = config("TEST.EXPECTED_RESULTS", str([["segm", "AP", 1.0, 1.0]]))
+        Trainer.evaluate(cfg, resume=True)
+
+
 def test_resume_restores_the_momentum(config):
     torch.manual_seed(0)
     whole = Trainer(config())

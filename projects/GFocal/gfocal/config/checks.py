@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .declaring import Kind
 from .keys import Config, all_keys, arguments_of, one_line, unknown_key
 from .options import OPTIONS
+from .verdicts import check_expected_results, check_verdicts
 from .yacs import NORMS
 
 __all__ = ["check_config", "check_model", "check_train"]
@@ -50,6 +51,8 @@ def check_config(cfg: Config) -> None:
         for option in OPTIONS:
             if option.yacs in keys and option.kind is not None:
                 _check(option.yacs, attrgetter(option.yacs)(cfg), option.kind)
+        check_verdicts(cfg)
+        check_expected_results(cfg)
         check_model(cfg)
         return
     check_train(cfg)

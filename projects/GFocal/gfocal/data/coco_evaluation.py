@@ -1,47 +1,134 @@
-"""Evaluation on the checked annotations of a COCO json."""
+"""The evaluator that belongs to a dataset, on its checked annotations."""
 
 import contextlib
+import inspect
 import io
+import os
+import tempfile
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data.datasets.coco import convert_to_coco_json
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+)
 from pycocotools.coco import COCO
 
 from .coco import CocoLoader, check_dataset_files
 from .coco_json import CocoJson
+from .coco_limit import LimitedCOCOEvaluator
 
-__all__ = ["coco_evaluator"]
+__all__ = ["coco_evaluator", "dataset_evaluator", "follow_limit", "known_metrics"]
+
+_LVIS_LIMIT = 300  # detections an image that count, by LVIS' own rules
 
 
-def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> COCOEvaluator:
-    """Builds Detectron2's COCOEvaluator, for Detectron2 with and without its compiled ops.
+def dataset_evaluator(
+    dataset_name: str, *, output_dir: str | None = None, max_detections: int | None = None
+) -> DatasetEvaluator:
+    """Builds the evaluator that a dataset's ``evaluator_type`` names, as Detectron2's train_net.py
+    does: "coco" (also without a type), "lvis" or "pascal_voc". It is Detectron2's own.
 
-    A dataset of :func:`register_coco_json` is evaluated on its checked annotations. pycocotools
-    needs that too: it ignores a box with the annotation id 0, and stops at an annotation without
-    "area".
+    COCO's evaluation uses the checked annotations of a dataset of :func:`register_coco_json`.
+    pycocotools needs that too: it ignores a box with the annotation id 0, and stops at an
+    annotation without "area". A dataset without json is converted anew for each evaluator.
 
     Args:
         dataset_name: a registered dataset.
         output_dir: a folder for the predictions, as json; by default they are not written.
+        max_detections: the model's limit of detections an image. COCO's metrics then count that
+            many if it is more than 100. By default the trainer tells the limit, see
+            :func:`follow_limit`.
 
     Raises:
         FileNotFoundError: a file of the dataset is not there.
-        ValueError: no such dataset.
+        ModuleNotFoundError: the type needs a package that is not installed.
+        ValueError: no such dataset, or a type that boxes alone cannot be evaluated for.
     """
     check_dataset_files([dataset_name])
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None) or "coco"
+    evaluator: DatasetEvaluator
+    if kind == "coco":
+        evaluator = _coco(dataset_name, output_dir)
+        evaluator.max_detections = max_detections
+    elif kind == "lvis":
+        evaluator = _lvis(dataset_name, output_dir, max_detections)
+    elif kind == "pascal_voc":
+        evaluator = PascalVOCDetectionEvaluator(dataset_name)
+    else:
+        raise ValueError(
+            f"dataset {dataset_name!r} has the evaluator_type {kind!r}; boxes are evaluated by "
+            "coco, lvis or pascal_voc (MetadataCatalog.get(name).evaluator_type), or by an "
+            "evaluator of your own: dataloader.evaluator, or Trainer.build_evaluator"
+        )
+    return evaluator
+
+
+def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> DatasetEvaluator:
+    """:func:`dataset_evaluator`, by the name that configs of earlier versions have."""
+    return dataset_evaluator(dataset_name, output_dir=output_dir)
+
+
+def follow_limit(evaluator: Any, model: Any) -> None:
+    """Tells a COCO evaluator of :func:`dataset_evaluator` how many detections an image the model
+    gives at most, unless it was told."""
+    limit = getattr(model, "max_detections_per_image", None)
+    if isinstance(evaluator, LimitedCOCOEvaluator) and evaluator.max_detections is None:
+        evaluator.max_detections = limit if isinstance(limit, int) else None
+
+
+def known_metrics(evaluator: Any) -> set[str] | None:
+    """The names of the metrics that an evaluator will give; None if they are not known."""
+    if isinstance(evaluator, PascalVOCDetectionEvaluator):
+        return {"bbox/AP", "bbox/AP50", "bbox/AP75"}
+    if isinstance(evaluator, LVISEvaluator):
+        return {f"bbox/AP{x}" for x in ("", "50", "75", "s", "m", "l", "r", "c", "f")}
+    if not isinstance(evaluator, LimitedCOCOEvaluator):
+        return None
+    names = evaluator._metadata.get("thing_classes", None) or ()
+    classes = [f"-{name}" for name in names] if len(names) > 1 else []
+    return {f"bbox/AP{x}" for x in ("", "50", "75", "s", "m", "l", *classes)}
+
+
+def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
     metadata = MetadataCatalog.get(dataset_name)
-    has_json = hasattr(metadata, "json_file")
-    try:
-        evaluator = COCOEvaluator(
+    with contextlib.ExitStack() as stack:
+        if not hasattr(metadata, "json_file"):
+            # Detectron2 would keep the conversion in output_dir, and find it there when the
+            # dataset is another.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            metadata.json_file = os.path.join(folder, "converted.json")
+            stack.callback(vars(metadata).pop, "json_file", None)
+            convert_to_coco_json(dataset_name, metadata.json_file)
+        evaluator = LimitedCOCOEvaluator(
             dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval()
         )
-    finally:
-        if not has_json:  # Detectron2 has named one in output_dir, which need not stay there
-            vars(metadata).pop("json_file", None)
     loader = DatasetCatalog[dataset_name]
     if isinstance(loader, CocoLoader):
         evaluator._coco_api = _ground_truth(loader.read())
     return evaluator
+
+
+def _lvis(
+    dataset_name: str, output_dir: str | None, max_detections: int | None
+) -> DatasetEvaluator:
+    more = {}
+    if (max_detections or 0) > _LVIS_LIMIT:
+        if "max_dets_per_image" not in inspect.signature(LVISEvaluator).parameters:
+            raise ValueError(
+                f"the model gives {max_detections} detections an image, and this Detectron2 "
+                f"evaluates LVIS with {_LVIS_LIMIT} at most; a later one can do more"
+            )
+        more["max_dets_per_image"] = max_detections
+    try:
+        return LVISEvaluator(dataset_name, output_dir=output_dir, **more)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"dataset {dataset_name!r} has the evaluator_type 'lvis', which needs the package "
+            f"{error.name!r}: pip install lvis"
+        ) from error
 
 
 def _ground_truth(data: CocoJson) -> COCO:

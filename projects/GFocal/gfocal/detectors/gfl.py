@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList
@@ -20,6 +20,7 @@ from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
+from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["GFL"]
 
@@ -136,6 +137,7 @@ class GFL(DenseCore):
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
         """The yacs way in; see config/yacs.py for the keys."""
+        warn_of_keys_for_trainers(cfg)
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
@@ -169,7 +171,7 @@ class GFL(DenseCore):
             "matcher": parts["matcher"],
             "criterion": parts["criterion"],
             "num_classes": gfl.NUM_CLASSES,
-            "test_score_thresh": gfl.SCORE_THRESH_TEST,
+            "test_score_thresh": _score_thresh(cfg),
             "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
             "test_nms_thresh": gfl.NMS_THRESH_TEST,
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
@@ -301,6 +303,16 @@ class GFL(DenseCore):
                 f"anchor_generator has strides {self.strides}; expected those of "
                 f"head_in_features {names}: {expected}"
             )
+
+
+def _score_thresh(cfg: CfgNode) -> Any:
+    """MODEL.GFL.SCORE_THRESH_TEST. A tool that knows Detectron2's detectors alone, such as its
+    demo.py, sets the threshold of all of them: then it is that one."""
+    default = 0.05  # of Detectron2
+    theirs = cfg.MODEL.RETINANET.SCORE_THRESH_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+    if theirs[0] == theirs[1] != default:
+        return theirs[0]
+    return cfg.MODEL.GFL.SCORE_THRESH_TEST
 
 
 def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:

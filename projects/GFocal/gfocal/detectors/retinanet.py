@@ -23,6 +23,7 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["QFLRetinaNet"]
 
@@ -56,6 +57,7 @@ class QFLRetinaNet(RetinaNet):
         Raises:
             ValueError: a number of MODEL.GFL for another part is not its default: nothing reads it.
         """
+        warn_of_keys_for_trainers(cfg)
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
             gfl = cfg.MODEL.GFL

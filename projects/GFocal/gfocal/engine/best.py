@@ -1,15 +1,66 @@
 """The best checkpoint, and the early stop of a training that no longer gets better."""
 
+import difflib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-__all__ = ["BestMetric"]
+from ..data.coco_evaluation import known_metrics
+
+__all__ = ["BestMetric", "check_dataset_of_metric", "check_metric_is_given"]
+
+
+def check_metric_is_given(
+    metric: str, evaluator: Any, dataset_name: str | None, num_datasets: int
+) -> None:
+    """Checks, before a training, that an evaluation will give the metric, as far as it is known.
+
+    Args:
+        metric: ``best_metric``; "" for none.
+        evaluator: of a dataset; None: there is none.
+        dataset_name: of it.
+        num_datasets: with several, their names stand before the metrics.
+
+    Raises:
+        ValueError: no evaluation will give it.
+    """
+    known = known_metrics(evaluator) if evaluator is not None else set()
+    wanted = metric.removeprefix("ema/")
+    if not metric or known is None or wanted.startswith("validation/"):
+        return
+    if num_datasets > 1:
+        if not wanted.startswith(f"{dataset_name}/"):
+            return  # of another dataset, see check_dataset_of_metric
+        wanted = wanted.removeprefix(f"{dataset_name}/")
+    if wanted not in known:
+        nearest = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        gives = ", ".join(sorted(known)) or "none: the config has no evaluator"
+        raise ValueError(
+            f"best_metric is {metric!r}, which no evaluation will give{hint} (It gives {gives}.)"
+        )
+
+
+def check_dataset_of_metric(metric: str, dataset_names: Sequence[str]) -> None:
+    """Checks that a metric names one of several test datasets.
+
+    Raises:
+        ValueError: it does not.
+    """
+    wanted = metric.removeprefix("ema/")
+    if len(dataset_names) < 2 or not metric or wanted.startswith("validation/"):
+        return
+    if not any(wanted.startswith(f"{name}/") for name in dataset_names):
+        raise ValueError(
+            f"best_metric is {metric!r}, and there are several test datasets: "
+            f"{', '.join(dataset_names)}; expected the name of one before the metric, e.g. "
+            f"{dataset_names[0]}/{wanted}"
+        )
 
 
 class BestMetric(HookBase):

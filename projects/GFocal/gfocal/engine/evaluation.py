@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.evaluation.testing import flatten_results_dict, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, JSONWriter
 from detectron2.utils.file_io import PathManager
@@ -60,7 +61,19 @@ def evaluate(
     results = trainer.test(cfg, model)
     if results and comm.is_main_process():
         _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
+        if isinstance(cfg, CfgNode):
+            _check_tasks(cfg, results)
+            verify_results(cfg, results)  # TEST.EXPECTED_RESULTS: ends the process if they differ
     return results
+
+
+def _check_tasks(cfg: CfgNode, results: dict[str, Any]) -> None:
+    for task, *_ in cfg.TEST.EXPECTED_RESULTS:
+        if task not in results:
+            raise ValueError(
+                f"TEST.EXPECTED_RESULTS has the task {task!r}, and the evaluation gives "
+                + ", ".join(results)
+            )
 
 
 def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) -> None:

@@ -8,6 +8,7 @@ keys that Detectron2's tools/lazyconfig_train_net.py reads: `model`, `optimizer`
 import copy
 import inspect
 import logging
+import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from ..data.coco_evaluation import follow_limit
 from .base import BaseTrainer
+from .best import check_dataset_of_metric, check_metric_is_given
 from .saving import TrainingCheckpointer
 from .seed import set_seed
 from .steps import is_cpu, step_class
@@ -76,9 +79,13 @@ class LazyTrainer(BaseTrainer):
         data_loader = self.build_train_loader(cfg)
         # Another `test` may need none of these.
         if inspect.getattr_static(self, "test") is inspect.getattr_static(LazyTrainer, "test"):
-            for name in _test_names(cfg):  # now, as the evaluation may be hours away
-                if self.build_evaluator(cfg, name) is not None:
+            names = _test_names(cfg)
+            check_dataset_of_metric(options.best_metric, [str(name) for name in names])
+            for name in names:  # now, as the evaluation may be hours away
+                evaluator = self.build_evaluator(cfg, name)
+                if evaluator is not None:
                     self.build_test_loader(cfg, name)
+                check_metric_is_given(options.best_metric, evaluator, name, len(names))
         step = step_class(model, amp=options.amp.enabled)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(options.ddp)
@@ -151,9 +158,14 @@ class LazyTrainer(BaseTrainer):
                 ``dataset_name="${..test.dataset.names}"``.
 
         Returns:
-            the evaluator; None (no evaluation) if the config has none.
+            the evaluator; None (no evaluation) if the config has none. For one of several datasets
+            it writes to a folder of that name in its output folder.
         """
+        several = dataset_name is not None and len(_test_names(cfg)) > 1
         cfg = _with_test_dataset(cfg, dataset_name)
+        key = "dataloader.evaluator.output_dir"
+        if several and OmegaConf.select(cfg, key, default=None):
+            OmegaConf.update(cfg, key, os.path.join(OmegaConf.select(cfg, key), str(dataset_name)))
         return instantiate(OmegaConf.select(cfg, "dataloader.evaluator", default=None))
 
     @classmethod
@@ -199,6 +211,7 @@ class LazyTrainer(BaseTrainer):
                 logger.warning("No evaluation: the config has no dataloader.evaluator")
                 results[name] = {}
                 continue
+            follow_limit(evaluator, model)
             results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
             if comm.is_main_process():
                 logger.info(f"Evaluation results for {name} in csv format:")

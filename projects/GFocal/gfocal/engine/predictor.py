@@ -16,6 +16,7 @@ from ..config import Config, check_model, config_settings, resolve_device
 from ..data.images import as_bgr
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
+from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import find_config
 from .batching import padded, plan_batches
@@ -78,7 +79,8 @@ class Predictor:
         device = resolve_device(settings.device)
         if isinstance(cfg, CfgNode):
             cfg.MODEL.DEVICE = str(device)
-            self.model = build_model(cfg)
+            with built_here():
+                self.model = build_model(cfg)
             augmentations = build_augmentation(cfg, is_train=False)
             self.input_format = cfg.INPUT.FORMAT
         else:

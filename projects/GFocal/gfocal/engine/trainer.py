@@ -17,10 +17,12 @@ from torch import nn
 
 from ..config import Config, check_config, resolve_device
 from ..data.coco import check_dataset_files, detection_dataset_dicts
-from ..data.coco_evaluation import coco_evaluator
+from ..data.coco_evaluation import dataset_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
+from ..process.builders import built_here
 from .base import BaseTrainer
+from .best import check_dataset_of_metric, check_metric_is_given
 from .lazy_trainer import LazyTrainer
 from .saving import TrainingCheckpointer
 from .seed import set_seed
@@ -54,8 +56,11 @@ class Trainer(BaseTrainer):
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
         if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
+            check_dataset_of_metric(cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST)
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
+                evaluator = self.build_evaluator(cfg, name)
+                check_metric_is_given(cfg.TEST.BEST_METRIC, evaluator, name, len(cfg.DATASETS.TEST))
         if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
             self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
 
@@ -82,7 +87,8 @@ class Trainer(BaseTrainer):
         """Builds Detectron2's model, after a check that the device is there. With
         MODEL.CHANNELS_LAST its convolutions have that memory format."""
         resolve_device(cfg.MODEL.DEVICE)
-        model = super().build_model(cfg)
+        with built_here():
+            model = super().build_model(cfg)
         if cfg.MODEL.get("CHANNELS_LAST", False):
             model = model.to(memory_format=torch.channels_last)
         return model
@@ -121,8 +127,14 @@ class Trainer(BaseTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Returns a COCOEvaluator that writes to OUTPUT_DIR/inference."""
-        return coco_evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        """Returns the evaluator of the dataset's type. It writes to OUTPUT_DIR/inference, and with
+        several test datasets to a folder of the dataset's name there."""
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, dataset_name)
+        return dataset_evaluator(
+            dataset_name, output_dir=folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE
+        )
 
 
 def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:

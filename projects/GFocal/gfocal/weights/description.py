@@ -98,8 +98,8 @@ def describe(
         class_names, category_ids: of the dataset.
     """
     kind, config = "yacs", None
-    if num_classes is None and isinstance(getattr(model, "num_classes", None), int):
-        num_classes = model.num_classes
+    of_model: Any = getattr(model, "num_classes", None)
+    num_classes = of_model if isinstance(of_model, int) else num_classes
     if isinstance(cfg, CfgNode):
         config = cfg.dump()
         mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT

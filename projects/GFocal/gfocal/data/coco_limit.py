@@ -1,0 +1,112 @@
+"""COCO's metrics with another limit of detections an image than 100.
+
+COCO counts at most 100 detections an image. On images with more objects, even a perfect detector
+then misses some. pycocotools takes other limits for its matches, but its summary of AP looks for
+100.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import COCOEvaluator
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "evaluate_boxes"]
+
+STANDARD_LIMIT = 100
+
+
+class LimitedCOCOEvaluator(COCOEvaluator):
+    """Detectron2's COCOEvaluator, whose limit of detections an image is at least that of the model.
+
+    Attributes:
+        max_detections: the model's limit; None: it is not known, and COCO's own 100 counts.
+    """
+
+    max_detections: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """How many detections an image count."""
+        return max(self.max_detections or 0, STANDARD_LIMIT)
+
+    def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
+        tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
+        self._logger.info(f"At most {self.limit} detections an image count (COCO's maxDets)")
+        if self.limit == STANDARD_LIMIT or {*tasks} != {"bbox"}:
+            super()._eval_predictions(predictions, img_ids)
+            return
+        results = _results_of(predictions)
+        ids = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
+        if ids is not None:
+            of_class = {index: key for key, index in ids.items()}
+            results = [{**x, "category_id": of_class[x["category_id"]]} for x in results]
+        if self._output_dir:
+            with open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as file:
+                json.dump(results, file)
+        if not self._do_evaluation:
+            self._logger.info("Annotations are not available for evaluation.")
+            return
+        evaluated = evaluate_boxes(self._coco_api, results, self.limit, img_ids)
+        self._results["bbox"] = self._derive_coco_results(
+            evaluated, "bbox", class_names=self._metadata.get("thing_classes")
+        )
+
+
+def evaluate_boxes(
+    truth: COCO, results: list[dict[str, Any]], limit: int, img_ids: Any = None
+) -> COCOeval | None:
+    """COCO's evaluation of boxes.
+
+    Args:
+        truth: with annotations.
+        results: in COCO's format.
+        limit: at most so many detections an image and class count.
+        img_ids: ids of images; by default all.
+
+    Returns:
+        pycocotools' object with ``eval`` and the twelve ``stats``; None without results, as
+        pycocotools can't read these.
+    """
+    if not results:
+        return None
+    evaluated = COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluated.params.maxDets = [1, 10, limit]
+    if img_ids is not None:
+        evaluated.params.imgIds = img_ids
+    evaluated.evaluate()
+    evaluated.accumulate()
+    evaluated.stats = _summary(evaluated)
+    return evaluated
+
+
+def _summary(evaluated: COCOeval) -> np.ndarray:
+    """The twelve numbers of COCO: AP, AP50, AP75, APs, APm, APl with the last limit; AR with each
+    limit, and ARs, ARm, ARl with the last."""
+    # (thresholds, recalls, classes, areas, limits) and (thresholds, classes, areas, limits).
+    precision, recall = evaluated.eval["precision"], evaluated.eval["recall"]
+    thresholds = np.asarray(evaluated.params.iouThrs)
+
+    def mean(values: np.ndarray) -> float:
+        values = values[values > -1]  # -1: a class without a box of that area
+        return float(values.mean()) if len(values) else -1.0
+
+    at = [np.isclose(thresholds, x) for x in (0.5, 0.75)]
+    return np.array(
+        [
+            mean(precision[..., 0, -1]),
+            *(mean(precision[x][..., 0, -1]) for x in at),
+            *(mean(precision[..., area, -1]) for area in (1, 2, 3)),
+            *(mean(recall[..., 0, limit]) for limit in (0, 1, 2)),
+            *(mean(recall[..., area, -1]) for area in (1, 2, 3)),
+        ]
+    )
+
+
+def _results_of(predictions: Sequence[Any]) -> list[dict[str, Any]]:
+    return list(itertools.chain.from_iterable(x["instances"] for x in predictions))
