@@ -126,7 +126,7 @@ def test_a_table_begun_with_an_earlier_version_goes_on(ablate):
     current = file.read_text()
     old = current
     for new, name in (
-        ("gfocal.GFL", "gfocal.meta_arch.GFL"),
+        ("gfocal.GFL\n", "gfocal.meta_arch.GFL\n"),
         ("gfocal.ATSSMatcher", "gfocal.matcher.ATSSMatcher"),
         ("gfocal.FocalLoss", "gfocal.criterion.FocalLoss"),
         ("gfocal.modeling.quality.centerness", "gfocal.quality.centerness"),
