@@ -126,9 +126,9 @@ def test_a_table_begun_with_an_earlier_version_goes_on(ablate):
     current = file.read_text()
     old = current
     for new, name in (
-        ("gfocal.detectors.GFL", "gfocal.meta_arch.GFL"),
-        ("gfocal.modeling.ATSSMatcher", "gfocal.matcher.ATSSMatcher"),
-        ("gfocal.modeling.FocalLoss", "gfocal.criterion.FocalLoss"),
+        ("gfocal.GFL\n", "gfocal.meta_arch.GFL\n"),
+        ("gfocal.ATSSMatcher", "gfocal.matcher.ATSSMatcher"),
+        ("gfocal.FocalLoss", "gfocal.criterion.FocalLoss"),
         ("gfocal.modeling.quality.centerness", "gfocal.quality.centerness"),
         (
             "{_target_: gfocal.modeling.recipes.tower_width, conv_dims: '${...conv_dims}'}",

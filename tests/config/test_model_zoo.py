@@ -91,6 +91,6 @@ def test_configs_inside_an_installed_package(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    path, num_classes = result.stdout.split()
+    path, num_classes = result.stdout.splitlines()
     assert path == str(tmp_path / "gfocal" / "configs" / model_zoo.list_configs()[0])
     assert num_classes == "80"
