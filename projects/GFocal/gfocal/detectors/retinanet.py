@@ -23,6 +23,7 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..process.sums import is_first_micro_batch, sum_over_micro_batches
 
 __all__ = ["QFLRetinaNet"]
 
@@ -94,10 +95,13 @@ class QFLRetinaNet(RetinaNet):
         image_idxs, anchor_idxs = foreground.nonzero(as_tuple=True)  # (M,) each
         num_foreground = len(image_idxs)
         get_event_storage().put_scalar("num_pos_anchors", num_foreground / len(labels))
-        # Detectron2 0.5 and main keep it in the same attribute, and start at the same number. But
-        # only 0.5 has it from the beginning, and only main has a method for it.
-        old = getattr(self, "loss_normalizer", 100)
-        self.loss_normalizer = 0.9 * old + 0.1 * max(num_foreground, 1)
+        total, count = sum_over_micro_batches(torch.tensor(num_foreground))
+        if is_first_micro_batch():
+            # Detectron2 0.5 and main keep it in the same attribute, and start at the same number.
+            # But only 0.5 has it from the beginning, and only main has a method for it.
+            old = getattr(self, "loss_normalizer", 100)
+            self.loss_normalizer = 0.9 * old + 0.1 * max(int(total), 1)
+        normalizer = self.loss_normalizer / count
 
         with torch.no_grad():  # QFL's labels (Eq. 2): IoU of predicted and true boxes
             boxes = self.box2box_transform.apply_deltas(
@@ -112,7 +116,7 @@ class QFLRetinaNet(RetinaNet):
             ious,
             valid=(labels >= 0).flatten(),
             beta=self.qfl_beta,
-            scale=1 / self.loss_normalizer,
+            scale=1 / normalizer,
         )
         loss_box_reg = _dense_box_regression_loss(
             anchors,
@@ -123,4 +127,4 @@ class QFLRetinaNet(RetinaNet):
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )
-        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg / self.loss_normalizer}
+        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg / normalizer}

@@ -79,7 +79,7 @@ class LazyTrainer(BaseTrainer):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away
                 if self.build_evaluator(cfg, name) is not None:
                     self.build_test_loader(cfg, name)
-        step = step_class(model, amp=options.amp.enabled)
+        step = step_class(model, amp=options.amp.enabled, accumulate=options.accumulate)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(options.ddp)
         model = create_ddp_model(model, **ddp)
