@@ -264,7 +264,19 @@ class GFL(DenseCore):
         return [maps[name] for name in self.head_in_features]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalize, pad to one size and batch."""
+        """Normalize, pad to one size and batch.
+
+        Raises:
+            ValueError: an image has other channels than ``pixel_mean``.
+        """
+        channels = len(self.pixel_mean)
+        for x in batched_inputs:
+            if len(x["image"]) != channels:
+                raise ValueError(
+                    f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
+                    f"pixel_mean has {channels} (model.pixel_mean and input_format, "
+                    "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
+                )
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
