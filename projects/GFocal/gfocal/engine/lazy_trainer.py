@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from ..data.probes import check_packages, probe_train_loader
 from .base import BaseTrainer
 from .saving import TrainingCheckpointer
 from .seed import set_seed
@@ -74,11 +75,12 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        probe_train_loader(data_loader)
         # Another `test` may need none of these.
         if inspect.getattr_static(self, "test") is inspect.getattr_static(LazyTrainer, "test"):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away
                 if self.build_evaluator(cfg, name) is not None:
-                    self.build_test_loader(cfg, name)
+                    check_packages(self.build_test_loader(cfg, name))
         step = step_class(model, amp=options.amp.enabled, accumulate=options.accumulate)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(options.ddp)

@@ -20,6 +20,7 @@ from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import coco_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
+from ..data.probes import probe_train_loader
 from .base import BaseTrainer
 from .lazy_trainer import LazyTrainer
 from .saving import TrainingCheckpointer
@@ -53,6 +54,7 @@ class Trainer(BaseTrainer):
         check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
+        probe_train_loader(self.data_loader)
         if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
