@@ -20,6 +20,7 @@ from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
+from .keys import added_keys
 
 __all__ = ["GFL"]
 
@@ -135,7 +136,16 @@ class GFL(DenseCore):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in; see config/yacs.py for the keys."""
+        """The yacs way in; see config/yacs.py for the keys.
+
+        Raises:
+            ValueError: a key is missing, or the keys do not fit together.
+        """
+        with added_keys():
+            return cls._from_yacs(cfg)
+
+    @classmethod
+    def _from_yacs(cls, cfg) -> dict[str, Any]:
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()

@@ -24,6 +24,7 @@ from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
 from ..process.sums import is_first_micro_batch, sum_over_micro_batches
+from .keys import added_keys
 
 __all__ = ["QFLRetinaNet"]
 
@@ -59,10 +60,11 @@ class QFLRetinaNet(RetinaNet):
         """
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
-            gfl = cfg.MODEL.GFL
-            kwargs["qfl_beta"] = gfl.QFL_BETA
+            with added_keys():
+                values = {x.key: attrgetter(x.key)(cfg.MODEL.GFL) for x in recipes.NUMBERS}
+            kwargs["qfl_beta"] = values["QFL_BETA"]
             for key, default in ((number.key, number.default) for number in recipes.NUMBERS):
-                value = attrgetter(key)(gfl)
+                value = values[key]
                 if key != "QFL_BETA" and value != default:
                     raise ValueError(
                         f"MODEL.GFL.{key} is {value!r}, but {cls.__name__} does not read it; "
