@@ -20,7 +20,7 @@ from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
-from .keys import added_keys
+from ..modeling.yacs_keys import added_keys
 
 __all__ = ["GFL"]
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..modeling.yacs_keys import added_keys
 from ..process.sums import is_first_micro_batch, sum_over_micro_batches
-from .keys import added_keys
 
 __all__ = ["QFLRetinaNet"]
 

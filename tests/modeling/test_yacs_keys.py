@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 
 from gfocal import model_zoo
 from gfocal.config import add_gfocal_config
-from gfocal.detectors.keys import added_keys
+from gfocal.modeling.yacs_keys import added_keys
 
 ZOO = model_zoo.get_config_file("COCO-Detection/gflv2_R_50_FPN_1x.yaml")
 
