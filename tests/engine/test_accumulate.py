@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from gfocal.engine import LazyTrainer
-from gfocal.engine.steps import AccumulatingTrainer
+from gfocal.engine.steps import AccumulatingAMPTrainer, AccumulatingTrainer, step_class
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher
@@ -188,6 +188,31 @@ def test_mixed_precision():
     assert values[0] != values[1]
 
 
+def test_a_gradient_scaler_sees_one_gradient_a_step():
+    model = make_gfl()
+    batch = images()
+    batches = [batch[:2], batch[2:]]
+    whole, _ = stepped(model, [batch], lr=0.1)
+    copied = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(copied.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer = AccumulatingAMPTrainer(
+        copied, batches * 2, optimizer, grad_scaler=scaler, accumulate=2
+    )
+    trainer.iter = 0
+    with EventStorage():
+        trainer.run_step()
+        for one, other in zip(copied.parameters(), whole.model.parameters()):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert trainer.state_dict()["grad_scaler"]["scale"] == 8
+        before = [x.detach().clone() for x in copied.parameters()]
+        with torch.no_grad():
+            scaler._scale.fill_(float("inf"))  # an overflow skips the step, and lowers the scale
+        trainer.run_step()
+        assert all(map(torch.equal, before, copied.parameters()))
+
+
 def test_an_iteration_is_a_step_of_the_optimizer(toy_config):
     trainer = LazyTrainer(toy_config("+train.accumulate=3", "train.max_iter=4"))
     steps = []
@@ -195,6 +220,18 @@ def test_an_iteration_is_a_step_of_the_optimizer(toy_config):
     trainer.train()
     assert len(steps) == 4
     assert trainer.data_loader.num_batches == 12
+
+
+def test_the_step_follows_precision_and_device():
+    cpu = nn.Linear(1, 1)
+    with torch.device("meta"):
+        elsewhere = nn.Linear(1, 1)
+    steps = [
+        step_class(m, amp=amp, accumulate=2) for m in (cpu, elsewhere) for amp in (False, True)
+    ]
+    assert [x.func for x in steps] == [AccumulatingTrainer] * 3 + [AccumulatingAMPTrainer]
+    precisions = [x.keywords.get("precision") for x in steps]
+    assert precisions == [None, torch.bfloat16, None, torch.float16]
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None])

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
+from gfocal.engine.steps import AccumulatingTrainer
 from tests.helpers.toy import ToyDetector, toy_dataset
 
 YACS = """
@@ -56,6 +57,16 @@ def test_trains_and_returns_coco_results(config, tmp_path):
     last = (tmp_path / "out" / "metrics.json").read_text().splitlines()[-1]
     assert json.loads(last)["bbox/AP"] == results["bbox"]["AP"]
     assert Trainer.evaluate(trainer.cfg, resume=True)["bbox"]["AP"] == results["bbox"]["AP"]
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_several_batches_a_step(config, amp):
+    trainer = Trainer(config("SOLVER.ACCUMULATE=3", f"SOLVER.AMP.ENABLED={amp}"))
+    assert type(trainer._trainer) is AccumulatingTrainer
+    trainer.train()
+    assert trainer.data_loader.num_batches == 18
+    with pytest.raises(ValueError, match="SOLVER.ACCUMULATE is 0; expected an integer, at least 1"):
+        Trainer(config("SOLVER.ACCUMULATE=0"))
 
 
 def test_resume_restores_the_momentum(config):
