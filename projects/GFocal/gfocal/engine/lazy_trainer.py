@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from ..config.levels import check_channels, check_levels
 from ..data.probes import check_packages, probe_train_loader
 from .base import BaseTrainer
 from .saving import TrainingCheckpointer
@@ -56,7 +57,8 @@ class LazyTrainer(BaseTrainer):
 
         Raises:
             TypeError: cfg is not a LazyConfig.
-            ValueError: a key is missing or misspelt, or the device is not there.
+            ValueError: a key is missing or misspelt, levels or channels of the model do not fit
+                together, the device is not there, or a package that an augmentation needs.
         """
         TrainerBase.__init__(self)  # DefaultTrainer's own needs a yacs config
         if not isinstance(cfg, DictConfig):
@@ -67,6 +69,8 @@ class LazyTrainer(BaseTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_train(cfg)
+        check_levels(cfg)
+        check_channels(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
