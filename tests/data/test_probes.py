@@ -13,7 +13,7 @@ from gfocal.data import build_train_loader
 from gfocal.data.mapper import DetectionMapper
 from gfocal.data.probes import check_packages, probe_train_loader
 from gfocal.process import rng_state
-from gfocal.process.generators import own_generators, seed_own_generators
+from gfocal.process.generators import own_generators, seed_generators
 from tests.helpers.resume_config import images
 
 GENERATORS = {
@@ -101,12 +101,12 @@ def test_generators_are_found_where_parts_keep_them():
     ):
         assert len(own_generators(part)) == 1
     both = [np.random.default_rng(), np.random.default_rng()]
-    seed_own_generators(both, 1, 2)
+    seed_generators(both, 1, 2)
     drawn = [x.random() for x in both]
     assert drawn[0] != drawn[1]
-    seed_own_generators(both, 1, 2)
+    seed_generators(both, 1, 2)
     assert [x.random() for x in both] == drawn
-    seed_own_generators(both, 1, 3)
+    seed_generators(both, 1, 3)
     assert [x.random() for x in both] != drawn
     # The global ones are seeded elsewhere.
     assert own_generators([np.random.mtrand._rand, torch.default_generator, torch, random]) == []

@@ -19,7 +19,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..process.generators import seed_own_generators
+from ..process.generators import own_generators, seed_generators
 from ..process.rng import temporarily_seeded
 
 __all__ = ["TrainLoader", "build_train_loader"]
@@ -189,12 +189,20 @@ class _Mapped(Dataset):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed
+        self._found: list[Any] = []
+        self._looks = 3  # a mapper may make its generator when it maps its first image
+
+    def _generators(self) -> list[Any]:
+        if self._looks:
+            self._looks -= 1
+            self._found = own_generators(self.mapper)
+        return self._found
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         place, index = item
         for attempt in range(_MAX_TRIES):
             with temporarily_seeded(self.seed, place, attempt):
-                seed_own_generators(self.mapper, self.seed, place, attempt)
+                seed_generators(self._generators(), self.seed, place, attempt)
                 if attempt:
                     index = np.random.randint(len(self.dataset))
                 mapped = self.mapper(self.dataset[index])

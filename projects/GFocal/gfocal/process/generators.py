@@ -2,14 +2,14 @@
 
 import random
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["own_generators", "reachable", "seed_own_generators"]
+__all__ = ["own_generators", "reachable", "seed_generators"]
 
 _LEAVES = (str, bytes, int, float, complex, type, types.ModuleType, np.ndarray, torch.Tensor)
 _MANY = 1000  # elements of a container that is data, not a list of parts
@@ -41,9 +41,14 @@ def own_generators(part: Any) -> list[Any]:
     ]
 
 
-def seed_own_generators(part: Any, *entropy: int) -> None:
-    """Seeds the generators that a part keeps, each in another way, by ``entropy`` only."""
-    for index, generator in enumerate(own_generators(part)):
+def seed_generators(generators: Sequence[Any], *entropy: int) -> None:
+    """Seeds generators, each in another way, by ``entropy`` only.
+
+    Args:
+        generators: of :func:`own_generators`.
+        entropy: integers from 0 on, e.g. a seed and a number.
+    """
+    for index, generator in enumerate(generators):
         sequence = np.random.SeedSequence(entropy, spawn_key=(index,))
         seed = int(sequence.generate_state(1)[0])
         if isinstance(generator, np.random.Generator):
