@@ -136,6 +136,16 @@ def test_what_repeats_is_not_warned_of(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_other_channels_than_the_models_are_named(tmp_path):
+    mapper = DetectionMapper(is_train=True, augmentations=[], image_format="RGBA")
+    model = torch.nn.Module()
+    model.pixel_mean = torch.zeros(3, 1, 1)
+    with pytest.raises(ValueError, match=r"png is mapped to 4 channels, and the model's pixel_mea"):
+        probe_train_loader(loader(tmp_path, mapper=mapper), model)
+    model.pixel_mean = torch.zeros(4, 1, 1)
+    probe_train_loader(loader(tmp_path, mapper=mapper), model)
+
+
 class Importing(T.Augmentation):
     def get_transform(self, image):
         import a_package_that_is_not_there.part  # noqa: F401

@@ -23,7 +23,7 @@ _INSTALL = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit
 _MAX_SECONDS = 2.0  # for images whose mapping takes long
 
 
-def probe_train_loader(loader: Any) -> None:
+def probe_train_loader(loader: Any, model: Any = None) -> None:
     """Maps up to eight images of a loader twice, each with the same random states.
 
     It leaves no trace in the global random states. An image that cannot be mapped is left to the
@@ -31,9 +31,10 @@ def probe_train_loader(loader: Any) -> None:
 
     Args:
         loader: of :func:`gfocal.data.build_train_loader`; another one is not looked at.
+        model: that is trained; the images' channels are compared with its ``pixel_mean``, if any.
 
     Raises:
-        ValueError: a package is not installed.
+        ValueError: a package is not installed, or the images have other channels than the model.
     """
     if not isinstance(loader, TrainLoader):
         return
@@ -41,7 +42,8 @@ def probe_train_loader(loader: Any) -> None:
     mapped = loader.mapped()
     count = len(loader.dataset)
     pairs = [partial(mapped.__getitem__, (place, place % count)) for place in range(8)]
-    if not probe_images(pairs):
+    mean = getattr(model, "pixel_mean", None)
+    if not probe_images(pairs, None if mean is None else len(mean)):
         logging.getLogger(__name__).warning(
             f"The mapper {type(loader.mapper).__name__} gives other images for the same random "
             "states, so this training can be neither repeated nor resumed exactly. A part of it "
@@ -51,20 +53,27 @@ def probe_train_loader(loader: Any) -> None:
         )
 
 
-def probe_images(makers: Sequence[Callable[[], Any]]) -> bool:
+def probe_images(makers: Sequence[Callable[[], Any]], channels: int | None = None) -> bool:
     """Whether each of these functions answers the same twice; at least one is tried, and no
     further ones after two seconds.
 
+    Args:
+        makers: each makes a model's input.
+        channels: expected of its image; None for any number.
+
     Raises:
-        ValueError: a package is not installed.
+        ValueError: a package is not installed, or an image has other channels.
     """
     start = time.perf_counter()
     for make in makers:
         try:
-            if not _same(make(), make()):
-                return False
+            first, second = make(), make()
         except Exception as error:  # noqa: BLE001  (of any kind; the training will name the image)
             _refuse_missing_package(error)
+            continue
+        _check_channels(first, channels)
+        if not _same(first, second):
+            return False
         if time.perf_counter() - start > _MAX_SECONDS:
             break
     return True
@@ -81,6 +90,18 @@ def check_packages(part: Any) -> None:
         turns = isinstance(item, (T.RandomRotation, T.RotationTransform))
         if turns and importlib.util.find_spec("cv2") is None:
             raise ValueError(_missing("cv2", type(item).__name__))
+
+
+def _check_channels(mapped: Any, channels: int | None) -> None:
+    image = mapped.get("image") if isinstance(mapped, Mapping) else None
+    if channels is None or not isinstance(image, torch.Tensor) or image.dim() != 3:
+        return
+    if len(image) not in (1, channels):  # one would be broadcast; GFL refuses it
+        raise ValueError(
+            f"{mapped.get('file_name', 'the first training image')} is mapped to {len(image)} "
+            f"channels, and the model's pixel_mean has {channels}; expected as many (the mapper's "
+            "image_format is model.input_format or INPUT.FORMAT)"
+        )
 
 
 def _missing(package: str, who: str) -> str:

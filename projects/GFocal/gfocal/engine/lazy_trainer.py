@@ -79,7 +79,7 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        probe_train_loader(data_loader)
+        probe_train_loader(data_loader, model)
         # Another `test` may need none of these.
         if inspect.getattr_static(self, "test") is inspect.getattr_static(LazyTrainer, "test"):
             for name in _test_names(cfg):  # now, as the evaluation may be hours away

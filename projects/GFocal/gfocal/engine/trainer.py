@@ -54,7 +54,7 @@ class Trainer(BaseTrainer):
         check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
-        probe_train_loader(self.data_loader)
+        probe_train_loader(self.data_loader, self.checkpointer.model)
         if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
