@@ -413,3 +413,22 @@ def test_another_class_can_load_the_initial_weights(toy_config, tmp_path):
     resumed = Mine(toy_config())
     resumed.resume_or_load(resume=True)  # all of a checkpoint, as it is
     assert torch.equal(resumed.model.linear.weight, mine.model.linear.weight)
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+def test_the_trainer_looks_before_the_first_iteration(toy_config, monkeypatch, which):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cfg = toy_config()
+    cfg.dataloader[which].mapper.augmentations.append(
+        {"_target_": "detectron2.data.transforms.RandomRotation", "angle": [0]}
+    )
+    with pytest.raises(ValueError, match="RandomRotation needs the package cv2"):
+        LazyTrainer(cfg)
+
+
+def test_the_trainer_warns(toy_config, caplog):
+    cfg = toy_config()
+    cfg.dataloader.train.mapper.augmentations.append({"_target_": "tests.data.test_probes.Hidden"})
+    with caplog.at_level(logging.WARNING):
+        LazyTrainer(cfg)
+    assert "gives other images for the same random states" in caplog.text

@@ -1,19 +1,27 @@
 import copy
 from pathlib import Path
 
+import detectron2.data.transforms as T
 import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
 from PIL import Image
 
-from gfocal import model_zoo
+from gfocal import data, model_zoo
+from gfocal.cli import demo
+from gfocal.config import check_model
+from gfocal.data.mapper import DetectionMapper
 from gfocal.data.shapes import CLASSES
 from gfocal.engine import LazyTrainer, Predictor, load_config
 from gfocal.modeling.quality import NoQuality
 from tests.engine.conftest import TOY_CONFIG
+from tests.helpers.tiny import TinyBackbone, make_gfl
 
 YACS = """
 MODEL:
@@ -208,3 +216,74 @@ def test_weights_alone(toy_config, trained, tmp_path, caplog):
     data = torch.load(trained)
     assert data["gfocal"]["iteration"] == 0 and data["gfocal"]["input_format"] == "RGB"
     assert data["gfocal"]["metrics"]["bbox/AP"] == 50.0
+
+
+@pytest.mark.parametrize(("image_format", "channels"), [("L", 1), ("RGBA", 4), (None, 5)])
+def test_images_of_other_channels_are_trained_on_and_looked_at(
+    tmp_path, monkeypatch, image_format, channels
+):
+    """From files to losses, the training's pictures, detections and the demo's pictures."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(2):
+        pixels = np.random.randint(0, 256, (64, 96, channels), dtype=np.uint8)
+        if image_format is None:
+            np.save(folder / f"{index}.npy", pixels)
+        else:
+            Image.fromarray(pixels.squeeze()).save(folder / f"{index}.png")
+    files = sorted(str(x) for x in folder.iterdir())
+    resize = LazyCall(T.ResizeShortestEdge)(short_edge_length=32, max_size=64)
+    loader = {"mapper": LazyCall(DetectionMapper)(is_train=True, augmentations=[resize])}
+    loader["mapper"].image_format = "${model.input_format}"
+    cfg = OmegaConf.create(
+        {
+            "model": LazyCall(small_gfl)(channels=channels, input_format=image_format),
+            "dataloader": {"train": loader, "test": loader},
+            "train": {"device": "cpu"},
+        },
+        flags={"allow_objects": True},
+    )
+    check_model(cfg)
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    box = {"bbox": [8, 8, 60, 56], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    batch = [mapper({"file_name": x, "image_id": 1, "annotations": [box]}) for x in files]
+    model = instantiate(cfg.model)
+    model.vis_period = 1
+    with EventStorage() as storage:
+        sum(model(batch).values()).backward()
+        assert storage._vis_data[0][1].shape[0] == 3
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+
+    predictor = Predictor(cfg, str(tmp_path / "weights.pth"))
+    image = data.read_image(files[0], predictor.read_format)
+    assert image.shape == (64, 96, channels)
+    with torch.no_grad():
+        (expected,) = model.eval()([{**batch[0], "height": 64, "width": 96}])
+    found = predictor(image)["instances"]
+    torch.testing.assert_close(found.scores, expected["instances"].scores)
+    with pytest.raises(ValueError, match=rf"\(H, W, {channels}\) in the model's format, got shape"):
+        predictor(np.zeros((8, 8, 2), np.uint8))
+
+    monkeypatch.setattr(demo, "Predictor", lambda *args, **options: predictor)
+    arguments = ["--config-file", "c.py", "--weights", str(tmp_path / "weights.pth"), "--input"]
+    arguments += [*files, "--output", str(tmp_path / "pictures"), "--confidence", "0"]
+    assert demo.main(arguments) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+class AnyChannels(TinyBackbone):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = torch.nn.ModuleDict(
+            {"p3": torch.nn.Conv2d(channels, 8, 1), "p4": torch.nn.Conv2d(channels, 8, 1)}
+        )
+
+
+def small_gfl(channels, input_format):
+    return make_gfl(
+        backbone=AnyChannels(channels),
+        input_format=input_format,
+        pixel_mean=[100.0] * channels,
+        pixel_std=[50.0] * channels,
+        test_score_thresh=0.0,
+    )

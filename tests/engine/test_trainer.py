@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
+from gfocal.engine.steps import AccumulatingTrainer
 from tests.helpers.toy import ToyDetector, toy_dataset
 
 YACS = """
@@ -99,6 +100,16 @@ def test_expected_results(config):
     with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS .* 'segm'.* gives bbox"):
         cfg = config("TEST.EXPECTED_RESULTS", str([["segm", "AP", 1.0, 1.0]]))
         Trainer.evaluate(cfg, resume=True)
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_several_batches_a_step(config, amp):
+    trainer = Trainer(config("SOLVER.ACCUMULATE=3", f"SOLVER.AMP.ENABLED={amp}"))
+    assert type(trainer._trainer) is AccumulatingTrainer
+    trainer.train()
+    assert trainer.data_loader.num_batches == 18
+    with pytest.raises(ValueError, match="SOLVER.ACCUMULATE is 0; expected an integer, at least 1"):
+        Trainer(config("SOLVER.ACCUMULATE=0"))
 
 
 def test_resume_restores_the_momentum(config):

@@ -1,11 +1,14 @@
 """Optimized for inference: the same detections."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.layers import Conv2d
+from torch.nn.utils import parametrizations
 
 import gfocal
 from gfocal import model_zoo
@@ -88,6 +91,7 @@ def test_compiled(trained, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
+    torch.compiler.reset()
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **kwargs: compiler(f, backend=backend))
     compiled = gfocal.optimize_for_inference(copy.deepcopy(model), compile=True)
@@ -95,6 +99,31 @@ def test_compiled(trained, monkeypatch):
     assert len(graphs) == 2  # backbone and head, each in one piece
     torch.testing.assert_close(result.scores, expected.scores)
     torch.testing.assert_close(result.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+    # It is a module as any other, before and after it has run.
+    assert compiled.state_dict().keys() == gfocal.optimize_for_inference(model).state_dict().keys()
+    file = io.BytesIO()
+    torch.save(compiled, file)
+    file.seek(0)
+    copies = [copy.deepcopy(compiled), copy.copy(compiled)]
+    copies += [pickle.loads(pickle.dumps(compiled)), torch.load(file, weights_only=False)]
+    for other in copies:
+        torch.testing.assert_close(detect(other, image).scores, expected.scores)
+    with torch.no_grad():  # a copy has weights of its own, and runs them
+        copies[0].head.cls_logits.weight.zero_()
+        copies[0].head.cls_logits.bias.fill_(9.0)
+    assert (dense(copies[0], image)[0] == 9).all()
+    assert not (dense(compiled, image)[0] == 9).any()
+    compiled.load_state_dict(copies[0].state_dict())
+    assert (dense(compiled, image)[0] == 9).all()
+
+
+def test_compilation_by_an_old_pytorch_is_refused(monkeypatch):
+    monkeypatch.delattr(torch.nn.Module, "compile")
+    model = make_gfl().train()
+    with pytest.raises(ValueError, match="compile=True is for PyTorch 2.2 and later; this is"):
+        gfocal.optimize_for_inference(model, compile=True)
+    assert model.training
 
 
 def test_folding_twice_changes_nothing(trained):
@@ -156,6 +185,67 @@ def test_fast_dtype(monkeypatch):
             "builtins.open", lambda *args, flags=flags: __import__("io").StringIO(flags)
         )
         assert fast_dtype("cpu") == expected
+
+
+class LowRank(torch.nn.Module):
+    """A linear layer that a tool has wrapped."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.down = torch.nn.Linear(base.in_features, 2, bias=False)
+        self.up = torch.nn.Linear(2, base.out_features, bias=False)
+        torch.nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def low_rank(model):
+    predictor = model.head.quality_predictor
+    predictor.fc1, predictor.fc2 = LowRank(predictor.fc1), LowRank(predictor.fc2)
+    return model
+
+
+def weight_norm(model):
+    for module in list(model.modules()):
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            parametrizations.weight_norm(module)
+    return model
+
+
+TOOLS = {
+    "quantized": torch.ao.quantization.quantize_dynamic,
+    "quantized to float16": lambda m: torch.ao.quantization.quantize_dynamic(
+        m, {torch.nn.Linear}, dtype=torch.float16
+    ),
+    "low rank": low_rank,
+    "weight norm": weight_norm,
+    "bfloat16": lambda m: m.bfloat16(),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
+def test_layers_that_a_tool_replaced(tool):
+    """PyTorch's dynamic quantization and others; then optimized."""
+    model = make_gfl(test_score_thresh=0.0).eval()
+    image = make_input(64, 96)
+    expected = dense(model, image)
+    changed = tool(copy.deepcopy(model))
+    for fast in (changed, gfocal.optimize_for_inference(changed, dtype=torch.bfloat16)):
+        for a, b in zip(dense(fast, image), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
+
+
+def test_weights_that_are_made_anew_are_not_folded():
+    model = make_gfl()
+    convolution = Conv2d(3, 3, 1, norm=torch.nn.BatchNorm2d(3).eval()).eval()
+    model.backbone.extra = parametrizations.spectral_norm(convolution)
+    image = torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        before = convolution(image)
+        gfocal.optimize_for_inference(model)
+        torch.testing.assert_close(convolution(image), before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -27,7 +27,7 @@ def records(folder: Path) -> list[dict[str, float]]:
 
 
 def results(folder: Path) -> dict[int, dict[str, float]]:
-    """What metrics.json says of each iteration; of one that was repeated, the last."""
+    """What metrics.json says of each iteration; none comes twice, and they are in order."""
     found: dict[int, dict[str, float]] = {}
     for line in lines(folder):
         try:
@@ -35,5 +35,6 @@ def results(folder: Path) -> dict[int, dict[str, float]]:
         except json.JSONDecodeError:
             continue  # the line that was being written when the process was killed
         values = {k: v for k, v in record.items() if k not in TIMES | {"iteration"}}
-        found.setdefault(record["iteration"], {}).update(values)
+        assert record["iteration"] > max(found, default=-1), record
+        found[record["iteration"]] = values
     return found

@@ -13,7 +13,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 
+from gfocal.engine.steps import AccumulatingTrainer
 from gfocal.process.sums import sum_over_workers
 from tests.helpers.tiny import make_gfl, make_input
 from tests.helpers.trainings import ROOT, environment, lines, results
@@ -21,6 +23,7 @@ from tests.helpers.trainings import ROOT, environment, lines, results
 BATCHES = {
     "both have boxes": [[[3.0, 2, 63, 58]], [[10.0, 5, 90, 60], [0.0, 0, 50, 62]]],
     "one has none": [[[3.0, 2, 63, 58]], []],
+    "two micro-batches in each": [[[3.0, 2, 63, 58]], [], [], [[0.0, 0, 50, 62]] * 2],
 }
 
 
@@ -37,7 +40,15 @@ def _worker(rank, boxes, file):
     assert sum_over_workers(own)[0].tolist() == [2, 1] and own.tolist() == [1, rank]
     model, batch = _model_and_batch(boxes)
     model = torch.nn.parallel.DistributedDataParallel(model)
-    sum(model(batch[rank : rank + 1]).values()).backward()
+    own = batch[rank::2]
+    if len(own) == 1:
+        sum(model(own).values()).backward()
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        step = AccumulatingTrainer(model, [[x] for x in own], optimizer, accumulate=len(own))
+        step.iter = 0
+        with EventStorage():
+            step.run_step()
     if rank == 0:
         torch.save({k: p.grad for k, p in model.module.named_parameters()}, file)
     dist.destroy_process_group()

@@ -111,10 +111,10 @@ def train(tmp_path: Path, name: str, *more: str, stop_after: int | None = None) 
     return trainer
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_other_workers_and_other_random_states_change_nothing(tmp_path, amp):
-    common = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6"]
-    common += [f"train.amp.enabled={amp}"]
+@pytest.mark.parametrize("option", ["train.amp.enabled=False", "train.amp.enabled=True",
+                                    "+train.accumulate=3"])  # fmt: skip
+def test_other_workers_and_other_random_states_change_nothing(tmp_path, option):
+    common = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=6", option]
     train(tmp_path, "whole", *common, "dataloader.train.num_workers=0")
     train(tmp_path, "half", *common, "dataloader.train.num_workers=2", stop_after=8)
     # Another seed: the initial weights, the order of images and all else come from the checkpoint.

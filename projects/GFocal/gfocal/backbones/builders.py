@@ -64,6 +64,17 @@ def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
                 f"MODEL.RESNETS.{key} is {resnets[key]}; expected {expected} for depth "
                 f"{resnets.DEPTH}"
             )
+    if missing := [name for name in fpn.IN_FEATURES if name not in resnets.OUT_FEATURES]:
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES has {missing}; expected some of MODEL.RESNETS.OUT_FEATURES, "
+            f"{resnets.OUT_FEATURES}"
+        )
+    all_stages = ["res2", "res3", "res4", "res5"]  # P6 is made of P5
+    if not fpn.IN_FEATURES or fpn.IN_FEATURES != all_stages[-len(fpn.IN_FEATURES) :]:
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES is {fpn.IN_FEATURES}; expected stages one after the other, up "
+            "to res5"
+        )
     bottom_up = ResNet(
         stem(in_channels=input_shape.channels, norm=resnets.NORM),
         stages,

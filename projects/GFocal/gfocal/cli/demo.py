@@ -20,7 +20,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..data import read_image
-from ..data.images import find_images, output_names
+from ..data.images import as_rgb, find_images, output_names
 from ..engine import Predictor
 from ..inspect.distributions import detect_with_distributions
 from ..inspect.gallery import PictureFiles, PictureSheet
@@ -81,11 +81,11 @@ def run(args: argparse.Namespace) -> list[str]:
     problems = []
     for path, name in zip(tqdm(paths, unit="image"), names):
         try:
-            image = read_image(path, "BGR")
+            image = read_image(path, predictor.read_format)
         except (FileNotFoundError, ValueError) as error:
             problems.append(str(error))
             continue
-        pictures.add(name, np.ascontiguousarray(image[:, :, ::-1]), detect(image))
+        pictures.add(name, as_rgb(image, predictor.read_format), detect(image))
     return problems + pictures.close()
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .declaring import Kind
 from .keys import Config, all_keys, arguments_of, one_line, unknown_key
+from .levels import check_channels, check_levels
 from .options import OPTIONS
 from .verdicts import check_expected_results, check_verdicts
 from .yacs import NORMS
@@ -99,8 +100,9 @@ def check_model(cfg: Config) -> None:
 
     Raises:
         ValueError: a LazyConfig without `model`, with a callable that is not there, or with an
-            argument that the callable does not have; a yacs config with a name that is not
-            registered; a normalisation that Detectron2 does not know.
+            argument that the callable does not have, or whose levels or channels do not fit
+            together; a yacs config with a name that is not registered; a normalisation that
+            Detectron2 does not know.
     """
     if isinstance(cfg, CfgNode):
         architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
@@ -114,6 +116,8 @@ def check_model(cfg: Config) -> None:
     if OmegaConf.select(cfg, "model") is None:
         raise ValueError("the config has no 'model'")
     _check_calls(cfg.model, "model")
+    check_levels(cfg)
+    check_channels(cfg)
 
 
 def _registered(cfg: CfgNode, key: str, registry: Registry) -> Any:

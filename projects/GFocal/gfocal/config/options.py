@@ -66,6 +66,15 @@ class TrainOptions:
         None, "cpu, cuda, cuda:0, ...; null: cuda where there is one, else cpu", yacs="MODEL.DEVICE"
     )
     max_iter: int = option(90000, "iterations", least=1, yacs="SOLVER.MAX_ITER")
+    accumulate: int = option(
+        1,
+        "micro-batches a step of the optimizer: the gradients of so many batches are added up. An "
+        "iteration is one step",
+        least=1,
+        yacs="SOLVER.ACCUMULATE",
+        added=True,
+        short="accum",
+    )
     seed: int = option(
         -1,
         "from 0 on: initial weights, order of images and augmentations repeat, with any number "

@@ -10,7 +10,15 @@ from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = ["as_bgr", "find_images", "image_size", "output_names", "read_image", "read_pixels"]
+__all__ = [
+    "as_array",
+    "as_rgb",
+    "find_images",
+    "image_size",
+    "output_names",
+    "read_image",
+    "read_pixels",
+]
 
 _EXIF_ORIENTATION = 274  # from 5 on, the picture lies on its side
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -57,7 +65,11 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         OSError, ValueError: no such file, or not an image.
     """
-    with PathManager.open(os.fspath(path), "rb") as f, Image.open(f) as image:
+    path = os.fspath(path)
+    if path.endswith(".npy"):
+        height, width = _read_array(path).shape[:2]
+        return height, width
+    with PathManager.open(path, "rb") as f, Image.open(f) as image:
         width, height = image.size
         turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
@@ -70,11 +82,13 @@ def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray
     only 12 bits is then dark, because it does not name its white.) The EXIF orientation is applied.
 
     Args:
-        path: an image file.
+        path: an image file; or a .npy file with an array (H, W, C) or (H, W), whose channels stay
+            as they are.
         format: "BGR", "RGB", "L", "YUV-BT.601" or another mode of PIL; None leaves it as it is.
 
     Returns:
-        (H, W, C) uint8; (H, W, 3) float for YUV.
+        (H, W, C) uint8; (H, W, 3) float for YUV. Of a .npy file with other channels than an image
+        of PIL can have float32, which Detectron2 can resize.
 
     Raises:
         FileNotFoundError: no such file.
@@ -89,20 +103,62 @@ def read_image(path: str | os.PathLike, format: str | None = None) -> np.ndarray
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def as_bgr(image: Any) -> Any:
-    """A path or a PIL image as an array (H, W, 3), uint8, BGR; anything else as it is."""
+def as_array(image: Any, format: str | None) -> Any:
+    """A path or a PIL image as :func:`read_image` reads it; anything else as it is."""
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image, "BGR")
+        return read_image(image, format)
     if isinstance(image, Image.Image):
-        return utils.convert_PIL_to_numpy(_to_8_bits(utils._apply_exif_orientation(image)), "BGR")
+        upright = utils._apply_exif_orientation(image)
+        return utils.convert_PIL_to_numpy(_to_8_bits(upright), format)
     return image
+
+
+def as_rgb(image: np.ndarray, input_format: str | None) -> np.ndarray:
+    """What can be shown of an image of any channels: the first three, or the first in grey.
+
+    Args:
+        image: (H, W, C) or (H, W), values from 0 to 255.
+        input_format: "BGR": the first three channels are turned round. "YUV-BT.601": converted.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"expected an image (H, W, C), got shape {image.shape}")
+    if input_format == "YUV-BT.601":
+        image = utils.convert_image_to_rgb(image, input_format)
+    image = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, [0, 0, 0]]
+    if input_format == "BGR":
+        image = image[:, :, ::-1]
+    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
 
 
 def read_pixels(path: str, format: str | None) -> np.ndarray:
     """:func:`read_image` for callers that name the image in their own errors."""
+    if path.endswith(".npy"):
+        return _read_array(path)
     with PathManager.open(path, "rb") as f:
         upright = utils._apply_exif_orientation(Image.open(f))
         return utils.convert_PIL_to_numpy(_to_8_bits(upright), format)
+
+
+def _read_array(path: str) -> np.ndarray:
+    with PathManager.open(path, "rb") as f:
+        pixels = np.load(f, allow_pickle=False)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.dtype.kind not in "uif":
+        raise ValueError(
+            f"an array of shape {pixels.shape}, {pixels.dtype}; expected (height, width, channels) "
+            "of numbers"
+        )
+    fits = pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3, 4)
+    return pixels if fits else pixels.astype(np.float32)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

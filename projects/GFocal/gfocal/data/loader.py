@@ -19,6 +19,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..process.generators import own_generators, seed_generators
 from ..process.rng import temporarily_seeded
 
 __all__ = ["TrainLoader", "build_train_loader"]
@@ -69,7 +70,7 @@ class TrainLoader:
         # A generator: it starts at the first batch, when the place in the stream is known.
         # The processes load single images: a queue of whole batches would fill the shared memory.
         loader = DataLoader(
-            _Mapped(self.dataset, self.mapper, self.seed),
+            self.mapped(),
             sampler=itertools.chain.from_iterable(self._indices(skip=self.num_batches)),
             batch_size=None,
             num_workers=self.num_workers,
@@ -84,6 +85,10 @@ class TrainLoader:
             f"the sampler of the training images, {type(self.sampler).__name__}, came to an end "
             f"after {self.num_batches} batches; training needs one that goes on for ever"
         )
+
+    def mapped(self) -> "_Mapped":
+        """The mapped images by (place in the stream, index)."""
+        return _Mapped(self.dataset, self.mapper, self.seed)
 
     def _indices(self, skip: int) -> Iterator[list[tuple[int, int]]]:
         """Batches of (place in the stream, index), without the first ``skip``. The stream is that
@@ -177,17 +182,27 @@ def build_train_loader(
 
 
 class _Mapped(Dataset):
-    """Maps the image of a (place in the stream, index). Its random numbers depend on the place."""
+    """Maps the image of a (place in the stream, index). Its random numbers depend on the place,
+    also those of generators that the mapper keeps for itself."""
 
     def __init__(self, dataset: Images, mapper: Callable, seed: int):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed
+        self._found: list[Any] = []
+        self._looks = 3  # a mapper may make its generator when it maps its first image
+
+    def _generators(self) -> list[Any]:
+        if self._looks:
+            self._looks -= 1
+            self._found = own_generators(self.mapper)
+        return self._found
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
         place, index = item
         for attempt in range(_MAX_TRIES):
             with temporarily_seeded(self.seed, place, attempt):
+                seed_generators(self._generators(), self.seed, place, attempt)
                 if attempt:
                     index = np.random.randint(len(self.dataset))
                 mapped = self.mapper(self.dataset[index])

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList
@@ -20,6 +20,7 @@ from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
+from ..modeling.yacs_keys import added_keys, score_thresh
 from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["GFL"]
@@ -136,8 +137,17 @@ class GFL(DenseCore):
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in; see config/yacs.py for the keys."""
+        """The yacs way in; see config/yacs.py for the keys.
+
+        Raises:
+            ValueError: a key is missing, or the keys do not fit together.
+        """
         warn_of_keys_for_trainers(cfg)
+        with added_keys():
+            return cls._from_yacs(cfg)
+
+    @classmethod
+    def _from_yacs(cls, cfg) -> dict[str, Any]:
         gfl = cfg.MODEL.GFL
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
@@ -171,7 +181,7 @@ class GFL(DenseCore):
             "matcher": parts["matcher"],
             "criterion": parts["criterion"],
             "num_classes": gfl.NUM_CLASSES,
-            "test_score_thresh": _score_thresh(cfg),
+            "test_score_thresh": score_thresh(cfg),
             "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
             "test_nms_thresh": gfl.NMS_THRESH_TEST,
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
@@ -266,7 +276,19 @@ class GFL(DenseCore):
         return [maps[name] for name in self.head_in_features]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalize, pad to one size and batch."""
+        """Normalize, pad to one size and batch.
+
+        Raises:
+            ValueError: an image has other channels than ``pixel_mean``.
+        """
+        channels = len(self.pixel_mean)
+        for x in batched_inputs:
+            if len(x["image"]) != channels:
+                raise ValueError(
+                    f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
+                    f"pixel_mean has {channels} (model.pixel_mean and input_format, "
+                    "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
+                )
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
@@ -303,16 +325,6 @@ class GFL(DenseCore):
                 f"anchor_generator has strides {self.strides}; expected those of "
                 f"head_in_features {names}: {expected}"
             )
-
-
-def _score_thresh(cfg: CfgNode) -> Any:
-    """MODEL.GFL.SCORE_THRESH_TEST. A tool that knows Detectron2's detectors alone, such as its
-    demo.py, sets the threshold of all of them: then it is that one."""
-    default = 0.05  # of Detectron2
-    theirs = cfg.MODEL.RETINANET.SCORE_THRESH_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    if theirs[0] == theirs[1] != default:
-        return theirs[0]
-    return cfg.MODEL.GFL.SCORE_THRESH_TEST
 
 
 def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:

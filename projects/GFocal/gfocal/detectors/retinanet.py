@@ -23,7 +23,9 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..modeling.yacs_keys import added_keys
 from ..process.builders import warn_of_keys_for_trainers
+from ..process.sums import is_first_micro_batch, sum_over_micro_batches
 
 __all__ = ["QFLRetinaNet"]
 
@@ -60,10 +62,11 @@ class QFLRetinaNet(RetinaNet):
         warn_of_keys_for_trainers(cfg)
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
-            gfl = cfg.MODEL.GFL
-            kwargs["qfl_beta"] = gfl.QFL_BETA
+            with added_keys():
+                values = {x.key: attrgetter(x.key)(cfg.MODEL.GFL) for x in recipes.NUMBERS}
+            kwargs["qfl_beta"] = values["QFL_BETA"]
             for key, default in ((number.key, number.default) for number in recipes.NUMBERS):
-                value = attrgetter(key)(gfl)
+                value = values[key]
                 if key != "QFL_BETA" and value != default:
                     raise ValueError(
                         f"MODEL.GFL.{key} is {value!r}, but {cls.__name__} does not read it; "
@@ -96,10 +99,13 @@ class QFLRetinaNet(RetinaNet):
         image_idxs, anchor_idxs = foreground.nonzero(as_tuple=True)  # (M,) each
         num_foreground = len(image_idxs)
         get_event_storage().put_scalar("num_pos_anchors", num_foreground / len(labels))
-        # Detectron2 0.5 and main keep it in the same attribute, and start at the same number. But
-        # only 0.5 has it from the beginning, and only main has a method for it.
-        old = getattr(self, "loss_normalizer", 100)
-        self.loss_normalizer = 0.9 * old + 0.1 * max(num_foreground, 1)
+        total, count = sum_over_micro_batches(torch.tensor(num_foreground))
+        if is_first_micro_batch():
+            # Detectron2 0.5 and main keep it in the same attribute, and start at the same number.
+            # But only 0.5 has it from the beginning, and only main has a method for it.
+            old = getattr(self, "loss_normalizer", 100)
+            self.loss_normalizer = 0.9 * old + 0.1 * max(int(total), 1)
+        normalizer = self.loss_normalizer / count
 
         with torch.no_grad():  # QFL's labels (Eq. 2): IoU of predicted and true boxes
             boxes = self.box2box_transform.apply_deltas(
@@ -114,7 +120,7 @@ class QFLRetinaNet(RetinaNet):
             ious,
             valid=(labels >= 0).flatten(),
             beta=self.qfl_beta,
-            scale=1 / self.loss_normalizer,
+            scale=1 / normalizer,
         )
         loss_box_reg = _dense_box_regression_loss(
             anchors,
@@ -125,4 +131,4 @@ class QFLRetinaNet(RetinaNet):
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )
-        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg / self.loss_normalizer}
+        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg / normalizer}

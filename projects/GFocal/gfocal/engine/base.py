@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import itertools
 import logging
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import DefaultTrainer, TrainerBase, default_writers, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
@@ -25,6 +26,7 @@ from .classes import classes_of
 from .ema import EMAHook
 from .evaluation import evaluate, evaluation_leaves_no_trace
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
+from .records import MetricsWriter
 from .resume import ANEW, RandomStates, load_training_state, training_state
 from .saving import CheckpointHook, TrainingCheckpointer, plain
 from .validation import ValidationBatches, validation_losses
@@ -221,10 +223,18 @@ class BaseTrainer(DefaultTrainer):
             _write_weights(self.checkpointer, self._ema.model, "model_final_ema", extra)
 
     def build_writers(self) -> list[EventWriter]:
-        """Returns Detectron2's default writers: the terminal, metrics.json and TensorBoard."""
+        """Returns Detectron2's default writers: the terminal, metrics.json (in which a resume
+        repeats no iteration) and TensorBoard."""
         output_dir = config_settings(self.cfg).output_dir
         PathManager.mkdirs(output_dir)
-        return default_writers(output_dir, self.max_iter)
+        writers = default_writers(output_dir, self.max_iter)
+        ret = []
+        for writer in writers:
+            if isinstance(writer, JSONWriter):
+                writer.close()
+                writer = MetricsWriter(os.path.join(output_dir, "metrics.json"))
+            ret.append(writer)
+        return ret
 
     def train(self) -> dict[str, Any] | None:
         """Trains and evaluates.

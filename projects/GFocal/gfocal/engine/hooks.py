@@ -12,6 +12,7 @@ from detectron2.utils.events import EventWriter
 
 from .._moved import moved_names
 from .best import BestMetric
+from .records import MetricsWriter
 
 __all__ = ["EvaluationHook", "MetricsHook", "StopTraining", "WriterHook", "at_last_iteration"]
 
@@ -170,18 +171,37 @@ class WriterHook(PeriodicWriter):
     def __init__(self, writers: list[EventWriter], period: int, evaluation: EvaluationHook):
         super().__init__(writers, period)
         self._evaluation = evaluation
+        self._begun = False
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0:
-            with at_last_iteration(self.trainer):
-                self.after_step()
+        start = self.trainer.start_iter
+        if start == 0:
+            self._begin(0)
+            return
+        with at_last_iteration(self.trainer):
+            self._begin(start - 1 if self._is_due() else start)
+            self.after_step()
 
     def after_step(self) -> None:
-        now = self.trainer.iter
-        last = now + 1 == self.trainer.max_iter
-        if last or (now + 1) % self._period == 0 or self._evaluation.last == now:
+        if self._is_due():
             for writer in self._writers:
                 writer.write()
+
+    def after_train(self) -> None:
+        if not self._begun:  # a resume ended before its first step
+            self._begin(max(self.trainer.start_iter - 1, 0))
+        super().after_train()
+
+    def _is_due(self) -> bool:
+        now = self.trainer.iter
+        last = now + 1 == self.trainer.max_iter
+        return last or (now + 1) % self._period == 0 or self._evaluation.last == now
+
+    def _begin(self, iteration: int) -> None:
+        self._begun = True
+        for writer in self._writers:
+            if isinstance(writer, MetricsWriter):
+                writer.begin(iteration)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
+from ..config.levels import check_channels, check_levels
 from ..data.coco_evaluation import follow_limit
+from ..data.probes import check_packages, probe_train_loader
 from .base import BaseTrainer
 from .best import check_dataset_of_metric, check_metric_is_given
 from .saving import TrainingCheckpointer
@@ -58,7 +60,8 @@ class LazyTrainer(BaseTrainer):
 
         Raises:
             TypeError: cfg is not a LazyConfig.
-            ValueError: a key is missing or misspelt, or the device is not there.
+            ValueError: a key is missing or misspelt, levels or channels of the model do not fit
+                together, the device is not there, or a package that an augmentation needs.
         """
         TrainerBase.__init__(self)  # DefaultTrainer's own needs a yacs config
         if not isinstance(cfg, DictConfig):
@@ -69,6 +72,8 @@ class LazyTrainer(BaseTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         check_train(cfg)
+        check_levels(cfg)
+        check_channels(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
@@ -77,6 +82,7 @@ class LazyTrainer(BaseTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        probe_train_loader(data_loader, model)
         # Another `test` may need none of these.
         if inspect.getattr_static(self, "test") is inspect.getattr_static(LazyTrainer, "test"):
             names = _test_names(cfg)
@@ -84,9 +90,9 @@ class LazyTrainer(BaseTrainer):
             for name in names:  # now, as the evaluation may be hours away
                 evaluator = self.build_evaluator(cfg, name)
                 if evaluator is not None:
-                    self.build_test_loader(cfg, name)
+                    check_packages(self.build_test_loader(cfg, name))
                 check_metric_is_given(options.best_metric, evaluator, name, len(names))
-        step = step_class(model, amp=options.amp.enabled)
+        step = step_class(model, amp=options.amp.enabled, accumulate=options.accumulate)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
         ddp.update(options.ddp)
         model = create_ddp_model(model, **ddp)

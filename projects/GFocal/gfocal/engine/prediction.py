@@ -191,7 +191,7 @@ def _read_ahead(
     predictor: Predictor, images: Sequence[ImageFile], batches: list[list[int]], num_workers: int
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """The batches in order, with the model's inputs of their images, or what is wrong with one."""
-    reader = _Reader(predictor.preprocess, [image.path for image in images], batches)
+    reader = _Reader(predictor, [image.path for image in images], batches)
     loader = torch.utils.data.DataLoader(
         reader, batch_size=None, num_workers=min(num_workers, len(batches)), collate_fn=_as_it_is
     )
@@ -205,8 +205,10 @@ def _as_it_is(batch: Any) -> Any:
 class _Reader(torch.utils.data.Dataset):
     """Reads the images of a batch, in a worker process."""
 
-    def __init__(self, preprocess: Any, paths: Sequence[str], batches: Sequence[Sequence[int]]):
-        self._preprocess, self._paths, self._batches = preprocess, paths, batches
+    def __init__(
+        self, predictor: Predictor, paths: Sequence[str], batches: Sequence[Sequence[int]]
+    ):
+        self._predictor, self._paths, self._batches = predictor, paths, batches
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -216,7 +218,7 @@ class _Reader(torch.utils.data.Dataset):
 
     def _read(self, path: str) -> Any:
         try:
-            return self._preprocess(read_image(path, "BGR"))
+            return self._predictor.preprocess(read_image(path, self._predictor.read_format))
         except (OSError, ValueError) as error:
             return str(error)
 

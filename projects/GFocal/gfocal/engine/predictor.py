@@ -13,7 +13,8 @@ from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 
 from ..config import Config, check_model, config_settings, resolve_device
-from ..data.images import as_bgr
+from ..config.levels import channels_of
+from ..data.images import as_array
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
@@ -33,6 +34,9 @@ class Predictor:
             dataset nor the weights know them.
         metadata: of the first test dataset, or of the weights, with the class names; None without
             both.
+        read_format: the format in which :func:`gfocal.data.read_image` reads an image for it: "BGR"
+            for a model of colour images, else the model's own.
+        channels: of an image, 3 for colours.
 
     Examples:
         ```python
@@ -91,8 +95,14 @@ class Predictor:
             augmentations = [instantiate(augmentation) for augmentation in mapper.augmentations]
             self.input_format = mapper.get("image_format") or self.model.input_format
         self.augmentations = T.AugmentationList(without_empty_resize(augmentations))
-        if self.input_format not in ("RGB", "BGR"):
-            raise ValueError(f"the model's image format is {self.input_format!r}, not RGB or BGR")
+        self.channels = len(getattr(self.model, "pixel_mean", (0, 0, 0)))
+        if channels_of(self.input_format) not in (None, self.channels):
+            raise ValueError(
+                f"the image format is {self.input_format!r}, but the model's pixel_mean is for "
+                f"{self.channels} channels; expected as many (null for files of other channels)"
+            )
+        of_colours = self.channels == 3 and self.input_format in ("RGB", "BGR")
+        self.read_format = "BGR" if of_colours else self.input_format
         self.metadata = test_metadata(cfg, description)
         names = self.metadata.get("thing_classes", None) if self.metadata is not None else None
         self.class_names = names and list(names)
@@ -107,22 +117,26 @@ class Predictor:
         """Turns an image into the model's input: resized as for testing, channels reordered.
 
         Args:
-            image: (H, W, 3) uint8, BGR.
+            image: (H, W, 3) uint8, BGR. If the model's images are not colours, (H, W, channels) in
+                its own format.
 
         Returns:
-            "image" (3, H', W') float32, and the "height" H and "width" W of the output.
+            "image" (C, H', W') float32, and the "height" H and "width" W of the output.
 
         Raises:
             TypeError: not a uint8 array.
             ValueError: not of that shape, or empty.
         """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        order = f"{self.read_format} order" if self.read_format == "BGR" else "the model's format"
+        expected = f"(H, W, {self.channels}) in {order}"
+        kinds = (np.uint8,) if self.read_format == "BGR" else (np.uint8, np.float32)
+        if not isinstance(image, np.ndarray) or image.dtype not in kinds:
             got = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
-            raise TypeError(f"expected a uint8 array (H, W, 3) in BGR order, got {got}")
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"expected an image (H, W, 3) in BGR order, got shape {image.shape}")
+            raise TypeError(f"expected a uint8 array {expected}, got {got}")
+        if image.ndim != 3 or image.shape[2] != self.channels or 0 in image.shape:
+            raise ValueError(f"expected an image {expected}, got shape {image.shape}")
         height, width = image.shape[:2]
-        if self.input_format == "RGB":
+        if self.input_format == "RGB" and self.read_format == "BGR":
             image = image[:, :, ::-1]
         augmented = T.AugInput(image)
         self.augmentations(augmented)
@@ -145,7 +159,7 @@ class Predictor:
             FileNotFoundError: no such file.
         """
         if not isinstance(image, (list, tuple)):
-            return self.predict([self.preprocess(as_bgr(image))])[0]
+            return self.predict([self.preprocess(as_array(image, self.read_format))])[0]
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1")
         outputs: list[Any] = [None] * len(image)
@@ -169,6 +183,6 @@ class Predictor:
 
     def _numbered(self, index: int, image: Any) -> dict[str, Any]:
         try:
-            return self.preprocess(as_bgr(image))
+            return self.preprocess(as_array(image, self.read_format))
         except (TypeError, ValueError) as error:
             raise type(error)(f"image {index}: {error}") from error

@@ -15,18 +15,19 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from ..config import Config, check_config, resolve_device
+from ..config import Config, check_config, resolve_device, train_options
 from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import dataset_evaluator
 from ..data.loader import build_train_loader
 from ..data.mapper import DetectionMapper
+from ..data.probes import probe_train_loader
 from ..process.builders import built_here
 from .base import BaseTrainer
 from .best import check_dataset_of_metric, check_metric_is_given
 from .lazy_trainer import LazyTrainer
 from .saving import TrainingCheckpointer
 from .seed import set_seed
-from .steps import AutocastTrainer, is_cpu
+from .steps import is_cpu, step_class
 from .validation import ValidationBatches
 
 
@@ -55,14 +56,18 @@ class Trainer(BaseTrainer):
         check_config(cfg)
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
+        probe_train_loader(self.data_loader, self.checkpointer.model)
         if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
             check_dataset_of_metric(cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST)
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
                 evaluator = self.build_evaluator(cfg, name)
                 check_metric_is_given(cfg.TEST.BEST_METRIC, evaluator, name, len(cfg.DATASETS.TEST))
-        if cfg.SOLVER.AMP.ENABLED and is_cpu(self.model):  # AMPTrainer needs CUDA
-            self._trainer = AutocastTrainer(self.model, self.data_loader, self.optimizer)
+        accumulate = train_options(cfg).accumulate
+        # Detectron2 has made a step of its own, and its AMPTrainer needs CUDA.
+        if accumulate > 1 or (cfg.SOLVER.AMP.ENABLED and is_cpu(self.model)):
+            step = step_class(self.model, amp=cfg.SOLVER.AMP.ENABLED, accumulate=accumulate)
+            self._trainer = step(self.model, self.data_loader, self.optimizer)
 
     def _first_hooks(self) -> list[hooks.HookBase | None]:
         ret = super()._first_hooks()

@@ -43,19 +43,23 @@ def optimize_for_inference(
             scores change in their third digit. Boxes and scores are still computed in float32.
         channels_last: memory format of the convolutions, much faster on a CPU.
         compile: run backbone and head through torch.compile. It takes a minute at the first image,
-            and again at the first image of another shape.
+            and again at the first image of another shape. A copy of the model, or one that is saved
+            and loaded, has its own weights and runs uncompiled.
 
     Returns:
         The model, in eval mode.
 
     Raises:
         TypeError: the model cannot be optimized, see :class:`Optimizable`.
+        ValueError: ``compile`` with a PyTorch before 2.2. The model has not changed then.
     """
     if not isinstance(model, Optimizable):
         raise TypeError(
             f"got a {type(model).__name__}; optimize_for_inference knows GFL, and detectors with "
             "its methods networks and cast_networks"
         )
+    if compile and not hasattr(nn.Module, "compile"):
+        raise ValueError(f"compile=True is for PyTorch 2.2 and later; this is {torch.__version__}")
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -69,7 +73,7 @@ def optimize_for_inference(
         on_cpu = next(model.parameters()).device.type == "cpu"
         options = {"freezing": True} if on_cpu else None
         for network in model.networks():
-            network.forward = torch.compile(network.forward, options=options)
+            network.compile(options=options)
     return model
 
 
@@ -93,6 +97,8 @@ def _fold_norm(conv: nn.Conv2d) -> None:
     """Fold the norm of a Detectron2 convolution into its weights, if it is a batch norm."""
     norm = getattr(conv, "norm", None)
     if not isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)):
+        return
+    if "weight" not in conv._parameters:  # made anew in each pass: spectral norm, pruning, ...
         return
     if norm.weight is None or norm.bias is None:  # affine
         return

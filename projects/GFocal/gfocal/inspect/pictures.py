@@ -17,6 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..data.images import as_rgb
+
 __all__ = [
     "draw_box_distributions",
     "draw_detections",
@@ -171,16 +173,14 @@ def draw_training_image(
     """Draws the ground truth of a training image, and below it the best detections.
 
     Args:
-        inputs: the data loader's dict: "image" (3, H, W) and "instances".
+        inputs: the data loader's dict: "image" (C, H, W) and "instances".
         result: detections in the pixels of that image.
-        input_format: order of the image's channels, "RGB" or "BGR".
+        input_format: of the image, see :func:`gfocal.data.images.as_rgb`.
 
     Returns:
         the picture, ground truth on top.
     """
-    image = inputs["image"].detach().cpu().numpy().transpose(1, 2, 0)
-    image = image[:, :, ::-1] if input_format == "BGR" else image
-    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+    image = as_rgb(inputs["image"].detach().cpu().numpy().transpose(1, 2, 0), input_format)
     best = result[:20]
     return np.concatenate(
         [draw_detections(image, inputs["instances"]), draw_detections(image, best, threshold=0.0)]

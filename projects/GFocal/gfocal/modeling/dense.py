@@ -12,6 +12,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .contracts import Head, Matcher, PostProcess
 from .ground_truth import check_ground_truth
 from .matchers import check_matches, ignore_background_inside
@@ -130,9 +131,12 @@ class DenseCore(nn.Module):
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             targets = self.label_anchors(anchors, predictions, truth)
             losses = self.criterion(anchors, predictions, targets)
+            if is_counting():
+                return losses
             step = DenseStep(anchors, predictions.detach(), truth, targets, batched_inputs)
-            for observer in self.observers:
-                observer(self, step)
+            with each_micro_batch_on_its_own():
+                for observer in self.observers:
+                    observer(self, step)
         return losses
 
     def inference(

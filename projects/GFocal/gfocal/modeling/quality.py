@@ -193,5 +193,11 @@ class DistributionGuidedQualityPredictor(nn.Module):
                 stats.append(probs.mean(dim=-1, keepdim=True))
             if self.add_var:
                 stats.append(probs.var(dim=-1, correction=0, keepdim=True))
-            inputs = torch.cat(stats, dim=-1).flatten(start_dim=-2).to(self.fc1.weight.dtype)
-            return self.fc2(self.fc1(inputs).relu())
+            inputs = torch.cat(stats, dim=-1).flatten(start_dim=-2)
+            return self.fc2(self.fc1(inputs.to(_dtype_of(self.fc1, inputs.dtype))).relu())
+
+
+def _dtype_of(layer: nn.Module, default: torch.dtype) -> torch.dtype:
+    """The precision that a layer computes in. What tools put in its place may have no ``weight``
+    that is a tensor: a quantized one has no parameters at all and takes the default."""
+    return next((x.dtype for x in layer.parameters() if x.is_floating_point()), default)

@@ -13,6 +13,7 @@ __all__ = ["TRAINER_KEYS", "built_here", "warn_of_keys_for_trainers"]
 TRAINER_KEYS = (
     "DETERMINISTIC",
     "MODEL.CHANNELS_LAST",
+    "SOLVER.ACCUMULATE",
     "SOLVER.EMA_DECAY",
     "TEST.BEST_METRIC",
     "TEST.EARLY_STOP_PATIENCE",
@@ -45,7 +46,7 @@ def warn_of_keys_for_trainers(cfg: Any) -> None:
             value = attrgetter(key)(cfg)
         except AttributeError:  # without add_gfocal_config
             continue
-        if value:
+        if value and value != 1:  # SOLVER.ACCUMULATE 1: none
             asked.append(f"{key} ({value!r})")
     if asked:
         logging.getLogger(__name__).warning(
