@@ -15,7 +15,14 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .._moved import moved_names
-from .coco_json import CocoJson, category_difference, read_categories, read_coco_json
+from .coco_json import (
+    CocoJson,
+    category_difference,
+    read_categories,
+    read_coco_json,
+    survey_coco_json,
+)
+from .defects import Defects
 from .mapper import check_crowds
 from .messages import HOW_TO_POINT, absolute_path, shorten
 
@@ -38,6 +45,7 @@ def register_coco_json(
     num_classes: int | None = None,
     on_invalid: str = "error",
     same_categories_as: str | None = None,
+    check: bool = True,
 ) -> str:
     """Registers a COCO json in DatasetCatalog and MetadataCatalog.
 
@@ -53,6 +61,7 @@ def register_coco_json(
         on_invalid: "error": an invalid image or annotation is an error; "drop": it is left out, in
             training and in evaluation, and counted by reason in the log.
         same_categories_as: another json, whose category ids and names must be the same.
+        check: look at the header of each image file, and whether the boxes have another format.
 
     Returns:
         ``name``. So a LazyCall of this function can take the place of a dataset's name.
@@ -79,7 +88,7 @@ def register_coco_json(
     if same_categories_as and read_categories(same_categories_as) != categories:
         raise ValueError(category_difference(json_file, same_categories_as))
 
-    return register_loader(name, CocoLoader(json_file, image_root, on_invalid), categories)
+    return register_loader(name, CocoLoader(json_file, image_root, on_invalid, check), categories)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +96,31 @@ class CocoLoader:
     """Loads a dataset, when DatasetCatalog calls it.
 
     Attributes:
-        json_file, image_root, on_invalid: see :func:`register_coco_json`.
+        json_file, image_root, on_invalid, check: see :func:`register_coco_json`.
         prepare: makes the files if they are not there yet.
     """
 
     json_file: str
     image_root: str
     on_invalid: str = "error"
+    check: bool = True
     prepare: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
 
     def read(self) -> CocoJson:
         if self.prepare is not None:
             self.prepare()
-        return read_coco_json(self.json_file, self.image_root, self.on_invalid)
+        return read_coco_json(self.json_file, self.image_root, self.on_invalid, self.check)
+
+    def survey(self) -> Defects:
+        """What is wrong with the dataset; nothing is left out. For ``gfocal check``.
+
+        Raises:
+            FileNotFoundError: no such json.
+            ValueError: not a COCO json.
+        """
+        if self.prepare is not None:
+            self.prepare()
+        return survey_coco_json(self.json_file, self.image_root)[1]
 
     def __call__(self) -> list[dict[str, Any]]:
         return _dataset_dicts(self.read(), self.json_file, self.image_root)
