@@ -9,6 +9,7 @@ __all__ = ["Defects", "Finding"]
 _SHOWN = 5  # examples in an error message
 _KEPT = 3  # examples of each reason in a table
 
+_HOW_TO_SKIP = "If it is right as it is: check=False (in custom_coco.py data.check=False)"
 _HOW_TO_DROP = 'on_invalid="drop" (in custom_coco.py data.on_invalid=drop) leaves them out'
 
 
@@ -98,8 +99,9 @@ class Defects:
             logger.warning(f"{self.name}: {text}")
         summary = self.summary()
         if self.errors:
-            rest = [f"  besides, invalid: {summary}"] * bool(summary)
-            raise ValueError("\n".join([f"{self.name}: {'; '.join(self.errors)}", *rest]))
+            rest = [f"invalid: {summary}", *self._examples] if summary else []
+            what = "; ".join(self.errors)
+            raise ValueError("\n  ".join([f"{self.name}: {what}", *rest, _HOW_TO_SKIP]))
         if not summary:
             return
         if on_invalid == "drop":
