@@ -76,6 +76,7 @@ def register_coco_json(
 
     Raises:
         FileNotFoundError: the json or the folder is not there.
+        TypeError: a path is none.
         ValueError: a path was not given, the file is not a COCO json, the number of categories is
             another, the categories differ from ``same_categories_as``, or a dataset that was not
             registered here has the name.
@@ -85,6 +86,11 @@ def register_coco_json(
     for key, value in (("json_file", json_file), ("image_root", image_root)):
         if not value:
             raise ValueError(f"dataset {name!r} has no {key}. {HOW_TO_POINT}")
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError(
+                f"dataset {name!r}: {key} is {value!r}; expected one path "
+                "(gfocal.data.register_coco_jsons takes several)"
+            )
     categories = read_categories(json_file)
     if not PathManager.isdir(image_root):
         raise FileNotFoundError(f"dataset {name!r}: no image folder {absolute_path(image_root)!r}")

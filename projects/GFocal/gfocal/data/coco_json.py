@@ -277,6 +277,6 @@ def _repeated_names(names: dict[int, str], document: dict[str, Any], json_file: 
     ids = [f"id {i!r}: {used[str(i)]} annotations" for i in names if names[i] in repeated]
     return (
         f"{json_file}: category names are not unique: {shorten(sorted(repeated))} "
-        f"({shorten(ids)}). Results are reported by name. Rename one, give both the same id, or "
-        "remove a category that no annotation has"
+        f"({shorten(ids)}). Results are reported by name. Rename one, merge the two, or remove one "
+        "that no annotation has"
     )
