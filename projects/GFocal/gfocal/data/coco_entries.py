@@ -67,6 +67,7 @@ def _with_right_header(
             defects.add("images", found[0], f"{who}: {found[1]}")
         else:
             valid[key] = record
+            defects.modes.update([header.mode] if header is not None else [])
             turned += header is not None and 2 <= header.orientation <= 4
     if turned:
         defects.warnings.append(

@@ -1,6 +1,7 @@
 """Datasets of one or several COCO jsons, or of none."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from .coco import register_coco_json
 from .coco_json import coco_num_classes
@@ -41,7 +42,7 @@ def register_coco_jsons(
     if optional and not any(files):
         return []
     common = _listed(same_categories_as or "")[0]
-    options = {"num_classes": num_classes, "on_invalid": on_invalid, "check": check}
+    options: dict[str, Any] = {"num_classes": num_classes, "on_invalid": on_invalid, "check": check}
     if len(files) == 1 and len(folders) == 1:
         return register_coco_json(
             name,

@@ -1,6 +1,7 @@
 """What is wrong with a dataset, collected: one error or one warning with counts by reason."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -19,14 +20,14 @@ class Finding(NamedTuple):
     Attributes:
         kind: "images", "annotations", "boxes" or "ids".
         reason: what was found.
-        count: number of records; 0 for the dataset as a whole.
+        number: of records; 0 for the dataset as a whole.
         is_error: whether a training refuses it.
         examples: the first ones.
     """
 
     kind: str
     reason: str
-    count: int
+    number: int
     is_error: bool
     examples: tuple[str, ...] = ()
 
@@ -40,6 +41,7 @@ class Defects:
         counts: {"images" or "annotations": {reason: number}}, of what can be left out.
         errors: of the dataset as a whole. Leaving entries out does not help.
         warnings: what may be right.
+        modes: number of images by their kind of pixels, PIL's mode.
     """
 
     def __init__(self, name: str):
@@ -48,6 +50,7 @@ class Defects:
         self.counts: dict[str, dict[str, int]] = {"images": {}, "annotations": {}}
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.modes: Counter[str] = Counter()
         self.missing_file = False
         self._examples: list[str] = []
         self._by_reason: dict[str, list[str]] = {}

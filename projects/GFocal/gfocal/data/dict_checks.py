@@ -78,6 +78,7 @@ def _size(image: dict[str, Any], header: Header | None) -> tuple[float, float] |
 def _check_file(image: dict[str, Any], header: Header | None, who: str, defects: Defects) -> None:
     if header is None:
         return
+    defects.modes[header.mode] += 1
     size = _size(image, header) or (0, 0)
     if found := header_defect(header, *size):
         defects.missing_file |= header.defect == "is not there"
