@@ -13,6 +13,7 @@ dataloader = dict(
     train=L(build_train_loader)(
         dataset=L(detection_dataset_dicts)(
             names="coco_2017_train",
+            check="${oc.select:data.check,true}",  # look at the headers of the images first
             crowds="${oc.select:dataloader.train.mapper.crowds,drop}",  # another mapper has none
         ),
         mapper=L(DetectionMapper)(
@@ -28,7 +29,9 @@ dataloader = dict(
         num_workers=4,
     ),
     test=L(build_detection_test_loader)(
-        dataset=L(detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
+        dataset=L(detection_dataset_dicts)(
+            names="coco_2017_val", filter_empty=False, check="${oc.select:data.check,true}"
+        ),
         mapper=L(DetectionMapper)(
             is_train=False,
             augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],

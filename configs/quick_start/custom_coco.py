@@ -2,6 +2,9 @@
 
     data.train_json=... data.train_images=... data.val_json=... data.val_images=...
 
+Several jsons with the same categories: 'data.train_json=[a.json,b.json]', with one folder of images
+or a list of folders. Without data.val_json there is no evaluation.
+
 It is made for some thousand images: it starts from ImageNet weights, and trains about 12 epochs of
 6000 images. Set train.max_iter for your number; the schedule follows. To train from scratch, set
 train.init_checkpoint="" and model.backbone.bottom_up.freeze_at=0, and use batch norm instead of
@@ -10,8 +13,7 @@ FrozenBN.
 
 from detectron2.config import LazyCall as L
 
-from gfocal.data.coco import register_coco_json
-from gfocal.data.coco_json import coco_num_classes
+from gfocal.data.coco_files import num_classes_of, register_coco_jsons
 
 from ..common.data import dataloader
 from ..common.models.gfl import model
@@ -24,7 +26,8 @@ data = dict(
     train_images="",
     val_json="",
     val_images="",
-    num_classes=L(coco_num_classes)(json_file="${data.train_json}"),  # or a number
+    num_classes=L(num_classes_of)(json_file="${data.train_json}"),  # or a number
+    check=True,  # look at the headers of the images, and whether the boxes are XYWH
     on_invalid="error",  # or "drop": leave out what is wrong in the json, and count it
     min_size=800,  # shorter side in pixels; smaller if
     max_size=1333,  # the longer side would exceed this
@@ -34,20 +37,23 @@ data = dict(
 
 model.num_classes = "${data.num_classes}"
 
-dataloader.train.dataset.names = L(register_coco_json)(
+dataloader.train.dataset.names = L(register_coco_jsons)(
     name="custom_coco_train",
     json_file="${data.train_json}",
     image_root="${data.train_images}",
     num_classes="${model.num_classes}",
     on_invalid="${data.on_invalid}",
+    check="${data.check}",
 )
-dataloader.test.dataset.names = L(register_coco_json)(
+dataloader.test.dataset.names = L(register_coco_jsons)(
     name="custom_coco_val",
     json_file="${data.val_json}",
     image_root="${data.val_images}",
     num_classes="${model.num_classes}",
     on_invalid="${data.on_invalid}",
+    check="${data.check}",
     same_categories_as="${data.train_json}",
+    optional=True,
 )
 for _loader in (dataloader.train, dataloader.test):
     _loader.mapper.augmentations[0].short_edge_length = "${data.min_size}"

@@ -204,9 +204,41 @@ def test_faults_of_the_validation_set_show_before_the_training(overrides, tmp_pa
         LazyTrainer(cfg)
 
 
+def test_without_a_validation_set_there_is_no_evaluation(overrides, tmp_path, caplog):
+    options = ["train.device=cpu", f"train.output_dir={tmp_path}/run", "data.num_workers=0"]
+    train = [x for x in overrides if "val_" not in x]
+    cfg = load("quick_start/custom_coco.py", [*train, *options])
+    cfg.model, cfg.train.init_checkpoint = load("quick_start/shapes_gflv2.py").model, ""
+    cfg.model.num_classes = 3
+    with caplog.at_level(logging.WARNING):
+        trainer = LazyTrainer(cfg)
+    assert caplog.text.count("No evaluation: the config names no test dataset") == 1
+    assert trainer._evaluate() == {}
+    with pytest.raises(ValueError, match=r"nothing to evaluate: .*data\.val_json"):
+        LazyTrainer.evaluate(cfg)
+    for key, value in (("best_metric", "bbox/AP"), ("validation_loss", True)):
+        other = copy.deepcopy(cfg)
+        other.train[key] = value
+        with pytest.raises(ValueError, match=rf"train\.{key} is .* needs an evaluation.*val_json"):
+            LazyTrainer(other)
+
+
+def test_several_jsons(overrides, tmp_path):
+    document = valid_document()
+    other, folder = write_dataset(tmp_path, document, "other")
+    cfg = load("quick_start/custom_coco.py", overrides)
+    files = f"[{cfg.data.train_json},{other}]"
+    several = [f"data.train_json={files}", f"data.val_json={files}", f"data.val_images={folder}"]
+    cfg = load("quick_start/custom_coco.py", [*overrides, *several])
+    assert cfg.model.num_classes == 3
+    assert len(instantiate(cfg.dataloader.train).dataset) == 4
+    names = instantiate(cfg.dataloader.test.dataset.names)
+    assert names == ["custom_coco_val_1", "custom_coco_val_2"]
+
+
 def test_missing_overrides_are_named(overrides):
     cfg = load("quick_start/custom_coco.py")
-    for node in (cfg.model, cfg.dataloader.train, cfg.dataloader.test, cfg.dataloader.evaluator):
+    for node in (cfg.model, cfg.dataloader.train):
         with pytest.raises(ValueError, match=r"data\.train_json=\.\.\. data\.train_images=\.\.\."):
             instantiate(node)
     cfg = load("quick_start/custom_coco.py", [x for x in overrides if "val_images" not in x])

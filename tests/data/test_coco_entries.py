@@ -45,7 +45,6 @@ INVALID = [
     (_set("annotations", 1, bbox=[-9, 8, 9, 9]), "annotation 2 of", "outside the image"),
     (_set("annotations", 1, bbox=[4, 48, 9, 9]), "annotation 2 of", "outside the image"),
     (_set("annotations", 1, bbox=[4, -9, 9, 9]), "annotation 2 of", "outside the image"),
-    (_set("annotations", 1, id=1), "annotation 1 of image 7 (b.jpg)", "with the id of another"),
     (_set("annotations", 1, ignore=1), "annotation 2 of image 7 (b.jpg)", "flagged ignore"),
 ]
 

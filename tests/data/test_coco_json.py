@@ -47,17 +47,22 @@ def test_a_json_without_images(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "key", "message"),
     [
-        ("images", "height", r"images\[0\] \(id 7, image id -\) has no height"),
+        ("images", "id", r"images\[0\] \(id 'missing', image id '-'\) has no id"),
+        ("images", "height", r"images\[0\] \(id 7, image id '-'\) has no height"),
+        ("images", "file_name", r"1 of 3 images \(1 without file_name\)"),
         ("annotations", "bbox", r"annotations\[0\] \(id 1, image id 7\) has no bbox"),
-        ("annotations", "image_id", r"annotations\[0\] \(id 1, image id -\) has no image_id"),
+        ("annotations", "image_id", r"\[0\] \(id 1, image id '-'\) has no image_id"),
+        ("annotations", "category_id", r"1 of 4 annotations \(1 without category_id\)"),
     ],
 )
 def test_missing_fields(tmp_path, kind, key, message):
     document = valid_document()
     del document[kind][0][key]
-    for on_invalid in ("error", "drop"):  # no COCO json, rather than one with invalid entries
-        with pytest.raises(ValueError, match=message):
-            read_coco_json(*write_dataset(tmp_path, document), on_invalid)
+    paths = write_dataset(tmp_path, document)
+    with pytest.raises(ValueError, match=message):
+        read_coco_json(*paths)
+    data = read_coco_json(*paths, on_invalid="drop")
+    assert (len(data.images), len(data.annotations)) == ((2, 2) if kind == "images" else (3, 3))
 
 
 @pytest.mark.parametrize(
@@ -68,20 +73,28 @@ def test_missing_fields(tmp_path, kind, key, message):
         ("images", "file_name", 5),
         ("annotations", "image_id", {"a": 1}),
         ("annotations", "category_id", [1]),
-        ("annotations", "id", [1]),
         ("annotations", "area", "large"),
         ("annotations", "iscrowd", "yes"),
-        ("categories", "id", [1]),
-        ("categories", "name", ["dog"]),
     ],
 )
 def test_fields_of_a_wrong_type(tmp_path, kind, key, value):
     document = valid_document()
     document[kind][0][key] = value
     paths = write_dataset(tmp_path, document)
-    message = rf"train\.json: {kind}\[0\] \(id .*has a {key} of type {type(value).__name__}"
+    message = rf"{kind}\[0\] \(id .*has a {key} of type {type(value).__name__}"
     with pytest.raises(ValueError, match=message):
-        read_coco_json(*paths, on_invalid="drop")
+        read_coco_json(*paths)
+    data = read_coco_json(*paths, on_invalid="drop")
+    assert (len(data.images), len(data.annotations)) == ((2, 2) if kind == "images" else (3, 3))
+
+
+@pytest.mark.parametrize(("key", "value"), [("id", [1]), ("name", ["dog"])])
+def test_a_category_of_a_wrong_type_is_never_dropped(tmp_path, key, value):
+    document = valid_document()
+    document["categories"][0][key] = value
+    message = rf"train\.json: categories\[0\] \(id .*has a {key} of type list"
+    with pytest.raises(ValueError, match=message):
+        read_coco_json(*write_dataset(tmp_path, document), on_invalid="drop")
 
 
 @pytest.mark.parametrize("kind", ["images", "categories"])

@@ -1,7 +1,7 @@
 """What is found by mapping some images before the first iteration."""
 
-import logging
 import functools
+import logging
 import random
 import sys
 

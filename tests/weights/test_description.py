@@ -81,6 +81,7 @@ def test_values_that_other_files_or_other_sections_decide():
     cfg.data = {"classes": LazyCall(coco_num_classes)(json_file="/not/there.json")}
     cfg.model.num_classes = "${data.classes}"
     cfg.model.head.prior_prob = "${dataloader.train.prior}"
+    cfg.model.matcher._target_ = "gfocal.ATSSMatcher"  # a public name, as saved configs have
     cfg.dataloader.train.prior = 0.02
     cfg.model.pixel_mean = [1.0, 2.0, "${oc.decode:'3.0'}"]
     before = copy.deepcopy(cfg)

@@ -28,6 +28,9 @@ def add_gfocal_config(cfg: CN) -> None:
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
     cfg.INPUT.CROWDS = "drop"
 
+    # Look at the header of each image file first, and whether the boxes have another format.
+    cfg.DATASETS.CHECK = True
+
     cfg.MODEL.GFL = _gfl()
 
     # Keys of build_gfl_res2net_fpn_backbone that MODEL.RESNETS lacks. The 3x3 convolutions have

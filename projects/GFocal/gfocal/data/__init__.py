@@ -2,6 +2,7 @@
 
 from .coco import detection_dataset_dicts, register_coco_json
 from .coco_evaluation import coco_evaluator, dataset_evaluator
+from .coco_files import register_coco_jsons
 from .coco_json import coco_num_classes, read_coco_json
 from .images import read_image
 from .loader import build_train_loader
@@ -18,5 +19,6 @@ __all__ = [
     "read_coco_json",
     "read_image",
     "register_coco_json",
+    "register_coco_jsons",
     "register_shapes",
 ]

@@ -5,26 +5,41 @@ Units: boxes are XYWH, in pixels.
 
 import dataclasses
 import difflib
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.build import (
+    filter_images_with_only_crowd_annotations,
+    print_instances_class_histogram,
+)
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .._moved import moved_names
-from .coco_json import CocoJson, category_difference, read_categories, read_coco_json
+from .coco_json import (
+    CocoJson,
+    category_difference,
+    read_categories,
+    read_coco_json,
+    survey_coco_json,
+)
+from .defects import Defects
+from .dict_checks import dict_defects
 from .mapper import check_crowds
 from .messages import HOW_TO_POINT, absolute_path, shorten
 
 __all__ = [
     "CocoLoader",
     "check_dataset_files",
+    "dataset_names",
     "detection_dataset_dicts",
     "register_coco_json",
     "register_loader",
+    "survey_dataset",
 ]
 
 __getattr__ = moved_names(__name__)
@@ -38,6 +53,7 @@ def register_coco_json(
     num_classes: int | None = None,
     on_invalid: str = "error",
     same_categories_as: str | None = None,
+    check: bool = True,
 ) -> str:
     """Registers a COCO json in DatasetCatalog and MetadataCatalog.
 
@@ -53,12 +69,14 @@ def register_coco_json(
         on_invalid: "error": an invalid image or annotation is an error; "drop": it is left out, in
             training and in evaluation, and counted by reason in the log.
         same_categories_as: another json, whose category ids and names must be the same.
+        check: look at the header of each image file, and whether the boxes have another format.
 
     Returns:
         ``name``. So a LazyCall of this function can take the place of a dataset's name.
 
     Raises:
         FileNotFoundError: the json or the folder is not there.
+        TypeError: a path is none.
         ValueError: a path was not given, the file is not a COCO json, the number of categories is
             another, the categories differ from ``same_categories_as``, or a dataset that was not
             registered here has the name.
@@ -68,6 +86,11 @@ def register_coco_json(
     for key, value in (("json_file", json_file), ("image_root", image_root)):
         if not value:
             raise ValueError(f"dataset {name!r} has no {key}. {HOW_TO_POINT}")
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError(
+                f"dataset {name!r}: {key} is {value!r}; expected one path "
+                "(gfocal.data.register_coco_jsons takes several)"
+            )
     categories = read_categories(json_file)
     if not PathManager.isdir(image_root):
         raise FileNotFoundError(f"dataset {name!r}: no image folder {absolute_path(image_root)!r}")
@@ -79,7 +102,7 @@ def register_coco_json(
     if same_categories_as and read_categories(same_categories_as) != categories:
         raise ValueError(category_difference(json_file, same_categories_as))
 
-    return register_loader(name, CocoLoader(json_file, image_root, on_invalid), categories)
+    return register_loader(name, CocoLoader(json_file, image_root, on_invalid, check), categories)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +110,31 @@ class CocoLoader:
     """Loads a dataset, when DatasetCatalog calls it.
 
     Attributes:
-        json_file, image_root, on_invalid: see :func:`register_coco_json`.
+        json_file, image_root, on_invalid, check: see :func:`register_coco_json`.
         prepare: makes the files if they are not there yet.
     """
 
     json_file: str
     image_root: str
     on_invalid: str = "error"
+    check: bool = True
     prepare: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
 
     def read(self) -> CocoJson:
         if self.prepare is not None:
             self.prepare()
-        return read_coco_json(self.json_file, self.image_root, self.on_invalid)
+        return read_coco_json(self.json_file, self.image_root, self.on_invalid, self.check)
+
+    def survey(self) -> Defects:
+        """What is wrong with the dataset; nothing is left out. For ``gfocal check``.
+
+        Raises:
+            FileNotFoundError: no such json.
+            ValueError: not a COCO json.
+        """
+        if self.prepare is not None:
+            self.prepare()
+        return survey_coco_json(self.json_file, self.image_root)[1]
 
     def __call__(self) -> list[dict[str, Any]]:
         return _dataset_dicts(self.read(), self.json_file, self.image_root)
@@ -137,15 +172,20 @@ def register_loader(name: str, loader: CocoLoader, categories: dict[int, str]) -
 
 
 def detection_dataset_dicts(
-    names: str | Sequence[str], filter_empty: bool = True, crowds: str = "drop"
+    names: str | Sequence[str],
+    filter_empty: bool = True,
+    crowds: str = "drop",
+    check: bool = True,
 ) -> list[dict[str, Any]]:
-    """Detectron2's ``get_detection_dataset_dicts``, with a check that the files are there.
+    """Detectron2's ``get_detection_dataset_dicts``, with a check of the files and of the dicts.
 
     Args:
-        names: registered datasets.
+        names: registered datasets; a list may hold lists of them.
         filter_empty: leave out images without a box.
         crowds: as in the mapper, :class:`gfocal.data.DetectionMapper`. With "drop" a crowd does not
             count as a box; with "ignore" an image with crowds only stays.
+        check: for a dataset that :func:`register_coco_json` does not know: look at the header of
+            each image file, and whether the boxes have another format.
 
     Returns:
         Detectron2's dataset dicts.
@@ -155,26 +195,78 @@ def detection_dataset_dicts(
         ValueError: no such dataset, one is named twice, no image is left, or ``crowds`` is neither.
     """
     check_crowds(crowds)
-    names = [names] if isinstance(names, str) else list(names)
+    names = dataset_names(names)
     if len(set(names)) < len(names):
         raise ValueError(f"a dataset is named twice: {names}")
     check_dataset_files(names)
-    keep_crowds = filter_empty and crowds == "ignore"
-    dicts, reason = [], "all are empty"
-    try:
-        dicts = get_detection_dataset_dicts(names, filter_empty=filter_empty and not keep_crowds)
-    except AssertionError as error:
-        reason = str(error)
-    if keep_crowds:
+    loaded = [_checked_dicts(name, check) for name in names]
+    if not all(isinstance(x, list) for x in loaded):  # a torch dataset: newer Detectron2 takes it
+        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+    dicts = list(itertools.chain.from_iterable(loaded))
+    reason = "all are empty" if dicts else "the dataset is empty"
+    has_annotations = bool(dicts) and "annotations" in dicts[0]
+    if filter_empty and has_annotations:
         count = len(dicts)
-        dicts = [x for x in dicts if x.get("annotations", True)]
-        logging.getLogger(__name__).info(f"Left out {count - len(dicts)} images without a box")
+        if crowds == "ignore":
+            dicts = [x for x in dicts if x.get("annotations", True)]
+            logging.getLogger(__name__).info(f"Left out {count - len(dicts)} images without a box")
+        else:
+            dicts = filter_images_with_only_crowd_annotations(dicts)
     if dicts:
+        if has_annotations:
+            _print_classes(names, dicts)
         return dicts
     files = [MetadataCatalog.get(name).get("json_file", "no json") for name in names]
     where = ", ".join(f"{name} ({file})" for name, file in zip(names, files))
-    what = "image with a box" + " that is no crowd" * (not keep_crowds) if filter_empty else "image"
+    no_crowd = " that is no crowd" * (crowds == "drop")
+    what = "image with a box" + no_crowd if filter_empty else "image"
     raise ValueError(f"no {what} in {where or 'an empty list of datasets'}: {reason}")
+
+
+def dataset_names(names: str | Sequence[Any]) -> list[str]:
+    """Names of datasets in one flat list: a name, a list of names, or a list of such lists."""
+    if isinstance(names, str):
+        return [names]
+    return [name for item in names for name in dataset_names(item)]
+
+
+def survey_dataset(name: str) -> Defects:
+    """What is wrong with a registered dataset, in a table's form. For ``gfocal check``.
+
+    Raises:
+        FileNotFoundError: a file of the dataset is not there.
+        ValueError: no such dataset, or its json is none of COCO's.
+    """
+    check_dataset_files([name])
+    loader = DatasetCatalog[name]
+    if isinstance(loader, CocoLoader):
+        return loader.survey()
+    return dict_defects(name, DatasetCatalog.get(name), _num_classes(name))
+
+
+def _checked_dicts(name: str, check: bool) -> list[dict[str, Any]]:
+    dicts = DatasetCatalog.get(name)
+    if isinstance(dicts, list) and not isinstance(DatasetCatalog[name], CocoLoader):
+        dict_defects(name, dicts, _num_classes(name), check).finish("error", how_to_drop="")
+    return dicts
+
+
+def _num_classes(name: str) -> int | None:
+    classes = MetadataCatalog.get(name).get("thing_classes", None)
+    return None if classes is None else len(classes)
+
+
+def _print_classes(names: list[str], dicts: list[dict[str, Any]]) -> None:
+    """Detectron2's table of the classes, if the datasets name them."""
+    classes = [MetadataCatalog.get(name).get("thing_classes", None) for name in names]
+    if None in classes:
+        return
+    if different := next((x for x in zip(names, classes) if x[1] != classes[0]), None):
+        raise ValueError(
+            f"the datasets {names[0]!r} and {different[0]!r} have different classes: "
+            f"{shorten(classes[0])} / {shorten(different[1])}"
+        )
+    print_instances_class_histogram(dicts, classes[0])
 
 
 def check_dataset_files(names: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ Units: boxes are XYWH, in pixels.
 """
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,80 +12,99 @@ from typing import Any
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
+from .box_formats import box_suspicion
+from .defects import Defects
+from .headers import Header, read_headers
 from .messages import absolute_path
 
-__all__ = ["Invalid", "valid_annotations", "valid_images"]
+__all__ = ["header_defect", "valid_annotations", "valid_images"]
 
-_SHOWN = 5  # examples in an error message
+_NOWHERE = {"width": np.nan, "height": np.nan}  # comparisons with nan are false
 _LARGEST = sys.float_info.max  # json has larger numbers: 1e400 is inf, and an int has no limit
 
 
-class Invalid:
-    """Collects the invalid entries of one json, by reason."""
-
-    def __init__(self, json_file: str):
-        self.json_file = json_file
-        self.counts: dict[str, dict[str, int]] = {"images": {}, "annotations": {}}
-        self.examples: list[str] = []
-        self.missing_file = False
-
-    def add(self, kind: str, reason: str, example: str) -> None:
-        counts = self.counts[kind]
-        counts[reason] = counts.get(reason, 0) + 1
-        if len(self.examples) < _SHOWN:
-            self.examples.append(example)
-
-    def finish(self, on_invalid: str, num_images: int, num_annotations: int) -> None:
-        """Raises or logs, if there were any."""
-        total = sum(sum(counts.values()) for counts in self.counts.values())
-        if not total:
-            return
-        parts = []
-        for kind, number in (("images", num_images), ("annotations", num_annotations)):
-            if self.counts[kind]:
-                reasons = ", ".join(f"{n} {reason}" for reason, n in self.counts[kind].items())
-                parts.append(f"{sum(self.counts[kind].values())} of {number} {kind} ({reasons})")
-        summary = " and ".join(parts)
-        if on_invalid == "drop":
-            logging.getLogger(__name__).warning(f"{self.json_file}: dropped {summary}")
-            return
-        lines = [f"{self.json_file}: invalid: {summary}"]
-        lines += [f"  {example}" for example in self.examples]
-        if total > len(self.examples):
-            lines.append(f"  ... and {total - len(self.examples)} more")
-        lines.append('on_invalid="drop" (in custom_coco.py data.on_invalid=drop) leaves them out')
-        raise (FileNotFoundError if self.missing_file else ValueError)("\n".join(lines))
-
-
 def valid_images(
-    records: list[dict[str, Any]], image_root: str, invalid: Invalid
+    records: list[dict[str, Any]], image_root: str, defects: Defects, check: bool = True
 ) -> dict[Any, dict[str, Any]]:
     """The valid images by id. Looks into each folder once, not for each file.
 
     Args:
         records: the images of a json, with all fields, of the right types.
         image_root: the folder that the file names are relative to.
-        invalid: gets the images that are left out.
+        defects: gets the images that are left out.
+        check: also look at the headers of the files.
     """
     folders = {os.path.dirname(record["file_name"]) for record in records}
     files = {folder: _listing(os.path.join(image_root, folder)) for folder in folders}
     valid: dict[Any, dict[str, Any]] = {}
     for record in records:
-        who = f"image {record['id']} ({record['file_name']})"
+        who = f"image {record['id']!r} ({record['file_name']})"
         folder, file = os.path.split(record["file_name"])
         size = (record["width"], record["height"])
         if record["id"] in valid:
             other = valid[record["id"]]["file_name"]
-            invalid.add("images", "duplicate id", f"{who}: {other} has the same id")
+            defects.add("images", "duplicate id", f"{who}: {other} has the same id")
         elif not all(isinstance(x, (int, float)) and 0 < x <= _LARGEST for x in size):
-            invalid.add("images", "size not positive or finite", f"{who}: width, height are {size}")
+            defects.add("images", "size not positive or finite", f"{who}: width, height are {size}")
         elif file not in files[folder]:
-            invalid.missing_file = True
+            defects.missing_file = True
             where = os.path.join(absolute_path(image_root), folder)
-            invalid.add("images", "without a file", f"{who}: no such file in {where}")
+            defects.add("images", "without a file", f"{who}: no such file in {where}")
         else:
             valid[record["id"]] = record
+    return _with_right_header(valid, image_root, defects) if check else valid
+
+
+def _with_right_header(
+    images: dict[Any, dict[str, Any]], image_root: str, defects: Defects
+) -> dict[Any, dict[str, Any]]:
+    paths = [os.path.join(image_root, record["file_name"]) for record in images.values()]
+    valid, turned = {}, 0
+    for (key, record), header in zip(images.items(), read_headers(paths)):
+        found = header and header_defect(header, record["width"], record["height"])
+        if found:
+            who = f"image {key!r} ({record['file_name']})"
+            defects.add("images", found[0], f"{who}: {found[1]}")
+        else:
+            valid[key] = record
+            defects.modes.update([header.mode] if header is not None else [])
+            turned += header is not None and 2 <= header.orientation <= 4
+    if turned:
+        defects.warnings.append(
+            f"{turned} images are mirrored or turned by 180 degrees by their EXIF orientation, and "
+            "are read so; their boxes must be those of the picture as a viewer shows it"
+        )
     return valid
+
+
+def header_defect(header: Header, width: float, height: float) -> tuple[str, str] | None:
+    """What is wrong with an image file, as (reason, detail).
+
+    Args:
+        header: of the file.
+        width, height: as the dataset says, in pixels.
+
+    Returns:
+        None if nothing is wrong.
+    """
+    if header.defect:
+        return "unreadable", f"the file {header.defect}"
+    expected, found = (width, height), header.upright_size
+    if expected == found:
+        return None
+    sizes = f"width, height are {expected}, the file has {found}"
+    if header.turned and expected == (header.width, header.height):
+        detail = (
+            f"{sizes} once its EXIF orientation {header.orientation} is applied, as it is when the "
+            "image is read. The dataset describes the stored pixels. Either remove the tag "
+            "(exiftool -Orientation= FILE), if the labels fit the stored pixels; or label the "
+            "picture as viewers show it. Do not just exchange width and height: the boxes would "
+            "be misplaced"
+        )
+        return "labelled as stored, but turned by EXIF", detail
+    if expected == (found[1], found[0]):
+        return "with width and height exchanged", sizes
+    return "of another size than its file", sizes
 
 
 def _listing(folder: str) -> set[str]:
@@ -98,7 +116,8 @@ def valid_annotations(
     images: dict[Any, dict[str, Any]],
     all_image_ids: set[Any],
     categories: dict[int, str],
-    invalid: Invalid,
+    defects: Defects,
+    check: bool = True,
 ) -> list[dict[str, Any]]:
     """The valid annotations, completed. Vectorised over annotations.
 
@@ -107,24 +126,32 @@ def valid_annotations(
         images: the valid images by id.
         all_image_ids: ids of all images, also of the invalid ones.
         categories: {id: name}.
-        invalid: gets the annotations that are left out.
+        defects: gets the annotations that are left out, and what the boxes look like.
+        check: also look whether the boxes have another format.
 
     Returns:
         The valid ones, in the same order, in the form of :class:`gfocal.data.coco_json.CocoJson`.
     """
     boxes = _box_array([record["bbox"] for record in records])
+    sizes = _sizes([images.get(record["image_id"], _NOWHERE) for record in records])
+    if check:
+        known = np.isfinite(boxes).all(axis=1) & np.isfinite(sizes).all(axis=1)
+        if suspicion := box_suspicion(boxes[known], sizes[known], "XYWH"):
+            (defects.errors if suspicion.is_error else defects.warnings).append(suspicion.text)
     bad = np.zeros(len(records), dtype=bool)
     # The first reason that applies is the one reported.
-    for reason, applies in _reasons(records, boxes, images, all_image_ids, categories).items():
+    for reason, applies in _reasons(
+        records, boxes, sizes, images, all_image_ids, categories
+    ).items():
         mask = np.array(applies, dtype=bool) & ~bad
         for index in np.flatnonzero(mask):
             record = records[index]
             file = images.get(record["image_id"], {}).get("file_name", "no file")
-            invalid.add(
+            defects.add(
                 "annotations",
                 reason,
-                f"annotation {record['id']} of image {record['image_id']} ({file}), category "
-                f"{record['category_id']}, bbox {record['bbox']}: {reason}",
+                f"annotation {record.get('id')!r} of image {record['image_id']!r} ({file}), "
+                f"category {record['category_id']!r}, bbox {record['bbox']}: {reason}",
             )
         bad |= mask
     return [
@@ -142,15 +169,16 @@ def valid_annotations(
 def _reasons(
     records: list[dict[str, Any]],
     boxes: np.ndarray,
+    sizes: np.ndarray,
     images: dict[Any, dict[str, Any]],
     all_image_ids: set[Any],
     categories: dict[int, str],
 ) -> dict[str, Sequence[Any]]:
-    """{reason: one truth value a record, whether it leaves it out}; boxes are (n, 4)."""
-    nowhere = {"width": np.nan, "height": np.nan}  # comparisons with nan are false
-    owners = [images.get(record["image_id"], nowhere) for record in records]
-    width = np.array([owner["width"] for owner in owners], dtype=np.float64)
-    height = np.array([owner["height"] for owner in owners], dtype=np.float64)
+    """{reason: one truth value a record, whether it leaves it out}.
+
+    boxes are (n, 4), sizes (n, 2): width and height.
+    """
+    width, height = sizes.T
     x, y, w, h = boxes.T
     with np.errstate(invalid="ignore", over="ignore"):
         outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
@@ -161,7 +189,6 @@ def _reasons(
         "with a non-finite box": ~np.isfinite(boxes).all(axis=1),
         "with a degenerate box": (w <= 0) | (h <= 0),
         "with a box outside the image": outside,
-        "with the id of another": _repeated([r["id"] for r in records]),
         "with an area negative or not finite": [
             not 0 <= (r.get("area") or 0) <= _LARGEST for r in records
         ],
@@ -170,14 +197,9 @@ def _reasons(
     }
 
 
-def _repeated(ids: list[Any]) -> list[bool]:
-    """For each of the ids whether it stands further up already."""
-    seen: set[Any] = set()
-    ret = []
-    for value in ids:
-        ret.append(value in seen)
-        seen.add(value)
-    return ret
+def _sizes(owners: list[dict[str, Any]]) -> np.ndarray:
+    """(n, 2) width and height of the image of each annotation; nan for none."""
+    return np.array([(x["width"], x["height"]) for x in owners], dtype=np.float64).reshape(-1, 2)
 
 
 def _box_array(rows: list[Any]) -> np.ndarray:

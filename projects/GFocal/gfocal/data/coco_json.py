@@ -12,11 +12,14 @@ import functools
 import gc
 import json
 import os
+from collections import Counter
 from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 
-from .coco_entries import Invalid, valid_annotations, valid_images
+from .coco_entries import valid_annotations, valid_images
+from .coco_ids import matched_ids, numbered
+from .defects import Defects
 from .messages import HOW_TO_POINT, absolute_path, shorten
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "coco_num_classes",
     "read_categories",
     "read_coco_json",
+    "survey_coco_json",
 ]
 
 _NUMBER = (int, float)
@@ -32,7 +36,7 @@ _ID = (int, float, str)
 _Types = dict[str, type | tuple[type, ...]]  # of the fields of a record
 _REQUIRED: dict[str, _Types] = {  # sizes and boxes: see coco_entries
     "images": {"id": _ID, "file_name": str, "height": object, "width": object},
-    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, "bbox": object},
+    "annotations": {"image_id": _ID, "category_id": _ID, "bbox": object},
     "categories": {"id": _ID, "name": _ID},
 }
 _OPTIONAL: _Types = {"area": (*_NUMBER, type(None)), "iscrowd": (*_NUMBER, type(None))}
@@ -57,44 +61,76 @@ class CocoJson(NamedTuple):
     has_annotations: bool
 
 
-def read_coco_json(json_file: str, image_root: str, on_invalid: str = "error") -> CocoJson:
+def read_coco_json(
+    json_file: str, image_root: str, on_invalid: str = "error", check: bool = True
+) -> CocoJson:
     """Reads and checks a COCO instances json.
 
-    An image is invalid if its file is missing or another image has its id. An annotation is invalid
+    An image is invalid
 
-    - if its image is unknown or was left out, its category is unknown, or another has its id;
+    - if it lacks a field, or has one of a wrong type; if another image has its id;
+    - if its file is missing, cannot be read, or has another size.
+
+    An annotation is invalid
+
+    - if it lacks a field, or has one of a wrong type;
+    - if its image is unknown or was left out, or its category is unknown;
     - if its box is not four finite numbers, has no width or height, or lies outside its image;
     - if its area is negative or not finite, or its "iscrowd" is neither 0 nor 1;
     - if it has the flag "ignore" (COCO's way is "iscrowd").
+
+    Ids of annotations are used for nothing; where they repeat, new ones are given. An id that only
+    differs in type ("1" and 1) is matched. There is a warning then.
 
     Args:
         json_file: the json.
         image_root: the folder that its file names are relative to.
         on_invalid: "error" or "drop", see :func:`gfocal.data.register_coco_json`.
+        check: look at the headers of the images, and whether the boxes have another format.
 
     Raises:
         FileNotFoundError: no such json; with "error" also an image file that is not there.
-        ValueError: not a COCO json, no image in it, or, with "error", anything invalid.
+        ValueError: not a COCO json, no image in it, boxes that look like another format, or, with
+            "error", anything invalid.
+    """
+    data, defects = survey_coco_json(json_file, image_root, check)
+    defects.finish(on_invalid)
+    if not data.images:
+        raise ValueError(f"{json_file} has no usable image")
+    return data
+
+
+def survey_coco_json(
+    json_file: str, image_root: str, check: bool = True
+) -> tuple[CocoJson, Defects]:
+    """As :func:`read_coco_json`, but returns what is wrong together with what is right.
+
+    Raises:
+        FileNotFoundError: no such json.
+        ValueError: not a COCO json.
     """
     document = _parse(json_file)
-    invalid = Invalid(json_file)
-    _check_fields(document["images"], "images", json_file)
-    images = valid_images(document["images"], image_root, invalid)
-    categories = _sorted_categories(document, json_file)
+    defects = Defects(json_file)
+    defects.num_images = len(document["images"])
     found = document.get("annotations", [])
-    _check_fields(found, "annotations", json_file)
-    all_image_ids = {x["id"] for x in document["images"]}
-    annotations = valid_annotations(found, images, all_image_ids, categories, invalid)
-    invalid.finish(on_invalid, len(document["images"]), len(found))
-    if not images:
-        raise ValueError(f"{json_file} has no usable image")
-    return CocoJson(
+    defects.num_annotations = len(found)
+    all_image_ids = {x["id"] for x in document["images"] if isinstance(x.get("id"), _ID)}
+    records = _with_fields(document["images"], "images", defects)
+    _check_order(records, "images", json_file)
+    images = valid_images(records, image_root, defects, check)
+    categories = _sorted_categories(document, json_file)
+    records = _with_fields(found, "annotations", defects)
+    for key, known in (("image_id", all_image_ids), ("category_id", set(categories))):
+        records = matched_ids(records, key, known, defects)
+    annotations = valid_annotations(records, images, all_image_ids, categories, defects, check)
+    data = CocoJson(
         images=sorted(images.values(), key=lambda image: image["id"]),
-        annotations=annotations,
+        annotations=numbered(annotations, defects),
         category_ids=list(categories),
         category_names=list(categories.values()),
         has_annotations="annotations" in document,
     )
+    return data, defects
 
 
 def coco_num_classes(json_file: str) -> int:
@@ -174,26 +210,44 @@ def _paused_gc():
             gc.enable()
 
 
-def _check_fields(records: list[dict[str, Any]], kind: str, json_file: str) -> None:
-    """Raises ValueError for a record without a field, or with a field of a wrong type."""
+def _with_fields(
+    records: list[dict[str, Any]], kind: str, defects: Defects
+) -> list[dict[str, Any]]:
+    """The records that have all fields, of the right types; ``defects`` gets the others."""
+    wrong = _wrong_fields(records, kind)
+    for index, (reason, detail) in wrong.items():
+        defects.add(kind, reason, f"{_who(records, kind, index)} {detail}")
+    return [x for index, x in enumerate(records) if index not in wrong] if wrong else records
 
-    def who(index: int) -> str:
-        ids = (records[index].get("id", "missing"), records[index].get("image_id", "-"))
-        return "{}: {}[{}] (id {}, image id {})".format(json_file, kind, index, *ids)
 
+def _wrong_fields(records: list[dict[str, Any]], kind: str) -> dict[int, tuple[str, str]]:
+    """{index: (reason, detail)} of the records without a field, or with one of a wrong type."""
     required = _REQUIRED[kind]
+    wrong: dict[int, tuple[str, str]] = {}
     for index, record in enumerate(records):
         if not required.keys() <= record.keys():
-            raise ValueError(
-                f"{who(index)} has no {', '.join(sorted(required.keys() - record.keys()))}"
-            )
+            missing = ", ".join(sorted(required.keys() - record.keys()))
+            wrong[index] = (f"without {missing}", f"has no {missing}")
     for key, types in {**required, **_OPTIONAL}.items():
-        values = [record.get(key) for record in records]
-        wrong = tuple(found for found in set(map(type, values)) if not issubclass(found, types))
-        if wrong:
-            index = next(i for i, value in enumerate(values) if isinstance(value, wrong))
-            name = type(values[index]).__name__
-            raise ValueError(f"{who(index)} has a {key} of type {name}: {values[index]}")
+        found = set(map(type, [record.get(key) for record in records]))
+        if all(issubclass(kind_found, types) for kind_found in found):
+            continue
+        for index, record in enumerate(records):
+            value = record.get(key)
+            if index not in wrong and not isinstance(value, types):
+                name = type(value).__name__
+                detail = f"has a {key} of type {name}: {value!r}"
+                wrong[index] = (f"with a {key} of a wrong type", detail)
+    return wrong
+
+
+def _who(records: list[dict[str, Any]], kind: str, index: int) -> str:
+    record = records[index]
+    ids = f"id {record.get('id', 'missing')!r}, image id {record.get('image_id', '-')!r}"
+    return f"{kind}[{index}] ({ids})"
+
+
+def _check_order(records: list[dict[str, Any]], kind: str, json_file: str) -> None:
     if len({isinstance(record["id"], str) for record in records}) > 1:
         raise ValueError(
             f"{json_file}: the ids of the {kind} are numbers and strings; expected one"
@@ -202,11 +256,27 @@ def _check_fields(records: list[dict[str, Any]], kind: str, json_file: str) -> N
 
 def _sorted_categories(document: dict[str, Any], json_file: str) -> dict[int, str]:
     records = document["categories"]
-    _check_fields(records, "categories", json_file)
+    for index, (_, detail) in _wrong_fields(records, "categories").items():
+        raise ValueError(f"{json_file}: {_who(records, 'categories', index)} {detail}")
+    _check_order(records, "categories", json_file)
     ids = [record["id"] for record in records]
     if not ids:
         raise ValueError(f"{json_file} has no categories")
     if len(set(ids)) < len(ids):
         raise ValueError(f"{json_file}: category ids are not unique: {shorten(sorted(ids))}")
     # A name that is a number becomes a string: Detectron2 takes nothing else.
-    return {record["id"]: str(record["name"]) for record in sorted(records, key=lambda x: x["id"])}
+    names = {x["id"]: str(x["name"]) for x in sorted(records, key=lambda x: x["id"])}
+    if len(set(names.values())) < len(names):
+        raise ValueError(_repeated_names(names, document, json_file))
+    return names
+
+
+def _repeated_names(names: dict[int, str], document: dict[str, Any], json_file: str) -> str:
+    used = Counter(str(x.get("category_id")) for x in document.get("annotations", []))
+    repeated = {name for name, count in Counter(names.values()).items() if count > 1}
+    ids = [f"id {i!r}: {used[str(i)]} annotations" for i in names if names[i] in repeated]
+    return (
+        f"{json_file}: category names are not unique: {shorten(sorted(repeated))} "
+        f"({shorten(ids)}). Results are reported by name. Rename one, merge the two, or remove one "
+        "that no annotation has"
+    )

@@ -37,6 +37,7 @@ from .steps import is_cpu, step_class
 from .validation import ValidationBatches
 
 _TEST_NAMES = "dataloader.test.dataset.names"
+_NO_TEST = f"the config names no test dataset ({_TEST_NAMES}; in custom_coco.py data.val_json)"
 
 
 class LazyTrainer(BaseTrainer):
@@ -77,6 +78,7 @@ class LazyTrainer(BaseTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
+        _check_without_test(cfg, options)
         set_seed(options.seed, options.deterministic)
 
         model = self.build_model(cfg)
@@ -210,6 +212,8 @@ class LazyTrainer(BaseTrainer):
         if evaluators is not None and len(evaluators) != len(names):
             raise ValueError(f"got {len(evaluators)} evaluators for {len(names)} test datasets")
 
+        if not names:
+            return {}
         results: OrderedDict[Any, dict[str, Any]] = OrderedDict()  # by name, which may be None
         for index, name in enumerate(names):
             evaluator = evaluators[index] if evaluators else cls.build_evaluator(cfg, name)
@@ -223,6 +227,12 @@ class LazyTrainer(BaseTrainer):
                 logger.info(f"Evaluation results for {name} in csv format:")
                 print_csv_format(results[name])
         return results if len(names) > 1 else results[names[0]]
+
+    @classmethod
+    def evaluate(cls, cfg: DictConfig, resume: bool = False, fast: bool = False) -> dict[str, Any]:
+        if not _test_names(cfg):
+            raise ValueError(f"nothing to evaluate: {_NO_TEST}")
+        return super().evaluate(cfg, resume, fast)
 
     @staticmethod
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:
@@ -280,6 +290,16 @@ def _test_names(cfg: DictConfig) -> list[str | None]:
     # The node may be a LazyCall that registers a dataset and returns its name.
     names = instantiate(OmegaConf.select(cfg, _TEST_NAMES, default=None))
     return list(names) if isinstance(names, (list, tuple, ListConfig)) else [names]
+
+
+def _check_without_test(cfg: DictConfig, options: TrainOptions) -> None:
+    """Warns of a training without an evaluation; refuses options that need one."""
+    if _test_names(cfg):
+        return
+    for key in ("best_metric", "validation_loss", "early_stop_patience"):
+        if value := getattr(options, key):
+            raise ValueError(f"train.{key} is {value!r}, which needs an evaluation, but {_NO_TEST}")
+    logging.getLogger(__name__).warning(f"No evaluation: {_NO_TEST}")
 
 
 def _with_test_dataset(cfg: DictConfig, dataset_name: str | None) -> DictConfig:

@@ -4,6 +4,7 @@ import inspect
 import os
 import weakref
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -106,9 +107,10 @@ class Trainer(BaseTrainer):
             raise ValueError("DATASETS.TRAIN is (); expected at least one dataset")
         _check_datasets(cfg, cfg.DATASETS.TRAIN)
         mapper, dataset = _mapper(cfg, is_train=True), None
-        if isinstance(mapper, DetectionMapper) and mapper.crowds == "ignore":
-            filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            dataset = detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty, mapper.crowds)
+        if isinstance(mapper, DetectionMapper):  # another may need proposals
+            dataset = _dicts(
+                cfg, cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, mapper.crowds
+            )
         arguments = _train_loader_from_config(cfg, mapper=mapper, dataset=dataset)
         names = inspect.signature(build_train_loader).parameters
         return build_train_loader(**{k: v for k, v in arguments.items() if k in names})
@@ -117,13 +119,18 @@ class Trainer(BaseTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
         """Builds Detectron2's loader, after a check of the dataset's files and classes."""
         _check_datasets(cfg, [dataset_name])
-        return build_detection_test_loader(cfg, dataset_name, mapper=_mapper(cfg, is_train=False))
+        mapper = _mapper(cfg, is_train=False)
+        if not isinstance(mapper, DetectionMapper):
+            return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return build_detection_test_loader(
+            _dicts(cfg, dataset_name), mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+        )
 
     @classmethod
     def build_validation_batches(cls, cfg: CfgNode) -> list[ValidationBatches]:
         return [
             ValidationBatches(
-                detection_dataset_dicts(name, filter_empty=False),
+                _dicts(cfg, name),
                 _mapper(cfg, is_train=False),
                 cfg.DATALOADER.NUM_WORKERS,
             )
@@ -145,6 +152,13 @@ class Trainer(BaseTrainer):
 def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:
     more_than_boxes = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
     return (DatasetMapper if more_than_boxes else DetectionMapper)(cfg, is_train)
+
+
+def _dicts(
+    cfg: CfgNode, names: str | Sequence[str], filter_empty: bool = False, crowds: str = "drop"
+) -> list[dict[str, Any]]:
+    check = cfg.DATASETS.get("CHECK", True)
+    return detection_dataset_dicts(names, filter_empty, crowds, check)
 
 
 def _check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:

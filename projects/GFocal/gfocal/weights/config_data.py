@@ -9,6 +9,7 @@ from typing import Any
 import detectron2
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -101,9 +102,17 @@ def _as_data(value: Any, key: str) -> Any:
     if value is None or type(value) in (str, bool, int, float):
         return value
     if isinstance(value, Mapping):
-        ret = {str(name): _as_data(x, f"{key}.{name}".strip(".")) for name, x in value.items()}
-        if isinstance(ret.get("_target_"), dict):
-            ret["_target_"] = ret["_target_"][_CALLABLE]
+        ret = {
+            str(name): _as_data(x, f"{key}.{name}".strip("."))
+            for name, x in value.items()
+            if name != "_target_"
+        }
+        if "_target_" in value:
+            target = value["_target_"]
+            try:
+                ret["_target_"] = dotted_name(locate(target) if isinstance(target, str) else target)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
         return ret
     if isinstance(value, (list, tuple)):
         return [_as_data(x, f"{key}[{index}]") for index, x in enumerate(value)]

@@ -1,0 +1,156 @@
+"""Checks of dataset dicts that nobody has checked: those of a DatasetCatalog function of one's own,
+of Pascal VOC, or of Detectron2's ``load_coco_json``.
+
+Units: boxes as their "bbox_mode" says, in pixels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from .box_formats import box_suspicion
+from .coco_entries import header_defect
+from .defects import Defects
+from .headers import Header, read_headers
+
+__all__ = ["dict_defects"]
+
+_MODES = {BoxMode.XYXY_ABS: "XYXY", BoxMode.XYWH_ABS: "XYWH"}
+_Boxes = dict[str, list[tuple[Sequence[float], tuple[float, float]]]]
+
+
+def dict_defects(
+    name: str, dicts: list[dict[str, Any]], num_classes: int | None, check: bool = True
+) -> Defects:
+    """What is wrong with the dicts of a dataset.
+
+    An image of another size than its file, or that cannot be read; an annotation without box, with
+    a box that is not finite or has a negative side, or of a class that is not there. Boxes without
+    area and repeated images are warnings: COCO has such boxes, and a repetition may be wanted.
+
+    Args:
+        name: the dataset's name.
+        dicts: Detectron2's dataset dicts.
+        num_classes: number of its classes, if known.
+        check: also look at the headers of the images, and whether the boxes have another format.
+    """
+    defects = Defects(f"dataset {name!r}")
+    defects.num_images = len(dicts)
+    defects.num_annotations = sum(len(x.get("annotations") or ()) for x in dicts)
+    paths = [str(x.get("file_name", "://")) for x in dicts]
+    headers = read_headers(paths) if check else [None] * len(dicts)
+    boxes: _Boxes = {mode: [] for mode in _MODES.values()}
+    degenerate, classes = 0, Counter[Any]()
+    for index, (image, header) in enumerate(zip(dicts, headers)):
+        who = f"image {image.get('image_id', index)!r} ({image.get('file_name', 'no file name')})"
+        size = _size(image, header)
+        _check_file(image, header, who, defects)
+        for annotation in image.get("annotations") or ():
+            classes[annotation.get("category_id")] += 1
+            reason = _reason(annotation, num_classes)
+            if reason:
+                text = f"bbox {annotation.get('bbox')}, category {annotation.get('category_id')!r}"
+                defects.add("annotations", reason, f"{who}: {text}: {reason}")
+            mode = _MODES.get(annotation.get("bbox_mode"))
+            box = annotation.get("bbox")
+            if mode and box is not None and len(box) == 4:
+                degenerate += not reason and _without_area(box, mode)
+                if size is not None:
+                    boxes[mode].append((box, size))
+    _check_ids(dicts, defects)
+    _check_classes(classes, num_classes, defects)
+    if degenerate:
+        defects.warnings.append(f"{degenerate} boxes without area take no part in the training")
+    if check:
+        _check_formats(boxes, defects)
+    return defects
+
+
+def _size(image: dict[str, Any], header: Header | None) -> tuple[float, float] | None:
+    if "width" in image and "height" in image:
+        return image["width"], image["height"]
+    return header.upright_size if header is not None and not header.defect else None
+
+
+def _check_file(image: dict[str, Any], header: Header | None, who: str, defects: Defects) -> None:
+    if header is None:
+        return
+    defects.modes[header.mode] += 1
+    size = _size(image, header) or (0, 0)
+    if found := header_defect(header, *size):
+        defects.missing_file |= header.defect == "is not there"
+        defects.add("images", found[0], f"{who}: {found[1]}")
+
+
+def _reason(annotation: dict[str, Any], num_classes: int | None) -> str:
+    """Why an annotation is invalid; "" if it is not."""
+    missing = [key for key in ("bbox", "bbox_mode", "category_id") if annotation.get(key) is None]
+    if missing:
+        return f"without {', '.join(missing)}"
+    try:
+        box = np.asarray(annotation["bbox"], dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return "with a non-finite box"
+    if box.ndim != 1 or not len(box) or not np.isfinite(box).all():
+        return "with a non-finite box"
+    mode = annotation["bbox_mode"]
+    if mode in _MODES and len(box) != 4:
+        return f"with a box of {len(box)} numbers"
+    if mode not in _MODES and mode != BoxMode.XYWHA_ABS:
+        return f"with the bbox_mode {mode!r}, which Detectron2 cannot convert"
+    if mode == BoxMode.XYXY_ABS and (box[2] < box[0] or box[3] < box[1]):
+        return "with an inverted box (x1 < x0 or y1 < y0; is it XYWH_ABS?)"
+    if mode == BoxMode.XYWH_ABS and min(box[2:]) < 0:
+        return "with a negative width or height"
+    category = annotation["category_id"]
+    if not isinstance(category, (int, np.integer)):
+        return "with a category_id that is no integer"
+    if num_classes is not None and not 0 <= category < num_classes:
+        return f"with a category_id outside 0..{num_classes - 1}"
+    return ""
+
+
+def _without_area(box: Sequence[float], mode: str) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1] if mode == "XYXY" else min(box[2], box[3]) <= 0
+
+
+def _check_ids(dicts: list[dict[str, Any]], defects: Defects) -> None:
+    files: dict[Any, Any] = {}
+    repeated = 0
+    for image in dicts:
+        if "image_id" not in image:
+            continue
+        key, file = image["image_id"], image.get("file_name")
+        if files.setdefault(key, file) != file:
+            example = f"image {key!r}: both {files[key]} and {file} have this image_id"
+            defects.add("images", "duplicate image_id", example)
+        else:
+            repeated += 1
+    if repeated := repeated - len(files):
+        defects.warnings.append(f"{repeated} images are listed again; an evaluation counts them so")
+    if missing := sum("image_id" not in image for image in dicts):
+        defects.warnings.append(f"{missing} images have no image_id; an evaluation needs it")
+
+
+def _check_classes(classes: Counter[Any], num_classes: int | None, defects: Defects) -> None:
+    numbers = [x for x in classes if isinstance(x, (int, np.integer))]
+    if num_classes and numbers and (min(numbers), max(numbers)) == (1, num_classes):
+        defects.errors.append(
+            f"the category_id of the annotations go from 1 to {num_classes}: they look counted "
+            f"from 1; Detectron2's go from 0 to {num_classes - 1}"
+        )
+
+
+def _check_formats(boxes: _Boxes, defects: Defects) -> None:
+    for mode, found in boxes.items():
+        try:
+            numbers = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
+        except (OverflowError, TypeError, ValueError):
+            continue  # they are invalid, and counted
+        sizes = np.array([size for _, size in found], dtype=np.float64).reshape(-1, 2)
+        finite = np.isfinite(numbers).all(axis=1)
+        if suspicion := box_suspicion(numbers[finite], sizes[finite], mode):
+            (defects.errors if suspicion.is_error else defects.warnings).append(suspicion.text)
