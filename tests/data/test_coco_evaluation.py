@@ -11,6 +11,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
 from gfocal.data import (
@@ -186,7 +187,9 @@ def crowded(folder, count=300):
         {"id": i, "image_id": 7, "category_id": 3 if i % 3 else 5, "bbox": [x, y, 10 + i % 5, 12]}
         for i, (x, y) in enumerate(grid)
     ]
-    name = register(write_dataset(folder, document))
+    dataset = write_dataset(folder, document)
+    Image.new("RGB", (320, 320)).save(folder / "images/b.jpg")
+    name = register(dataset)
     instances = Instances((320, 320))
     boxes = torch.tensor([x["bbox"] for x in document["annotations"]], dtype=torch.float32)
     boxes[:, 2:] += boxes[:, :2] + torch.arange(count)[:, None] % 4  # some less good

@@ -1,6 +1,7 @@
 """Looks at the datasets of a config before a training: every record, and every image's header.
 
-    gfocal check --config-file configs/quick_start/custom_coco.py data.train_json=... ...
+    gfocal check --config-file quick_start/custom_coco.py data.train_json=train.json \\
+        data.train_images=images/train data.val_json=val.json data.val_images=images/val
 
 It prints one table of what is missing, cut off, turned by EXIF, of another size or in another
 format, with examples, and what on_invalid=drop would leave out. The exit status is 1 if a training
@@ -16,26 +17,28 @@ from detectron2.config import CfgNode, instantiate
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from ..config import Config
+from ..config import Config, model_zoo
 from ..data.coco import dataset_names, survey_dataset
 from ..data.defects import Defects
 from ..engine import check_config, load_config
-from .common import MISTAKES, exit_on_mistake, make_parser
+from .common import MISTAKES, add_overrides, exit_on_mistake, make_parser, parse_arguments
 
 _WIDTH = 72  # of the last column
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a .py or .yaml")
-    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="changes of the config")
-    return parser.parse_intermixed_args(argv)
+    parser.add_argument(
+        "--config-file", required=True, metavar="C", help="file, or name of the zoo"
+    )
+    add_overrides(parser)
+    return parse_arguments(parser, argv)
 
 
 @exit_on_mistake()
 def run(args: argparse.Namespace) -> int:
     """Prints the table; returns the exit status."""
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(model_zoo.find_config(args.config_file), args.opts)
     check_config(cfg)
     surveys = list(_surveys(cfg))
     if not surveys:
