@@ -23,6 +23,7 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..modeling.settings import RETINANET, check_setting, check_yacs
 
 __all__ = ["QFLRetinaNet"]
 
@@ -40,11 +41,15 @@ class QFLRetinaNet(RetinaNet):
         kwargs: RetinaNet's arguments. ``focal_loss_alpha`` and ``focal_loss_gamma`` are not read.
 
     Raises:
-        ValueError: if ``qfl_beta`` is another number.
+        ValueError: if ``qfl_beta`` is another number, or a setting of the inference is out of its
+            range.
     """
 
     @configurable
     def __init__(self, *, qfl_beta: float = 2.0, **kwargs):
+        for name, setting in RETINANET.items():
+            if name in kwargs:
+                check_setting(name, kwargs[name], setting)
         super().__init__(**kwargs)
         check_beta(qfl_beta)
         self.qfl_beta = qfl_beta
@@ -56,11 +61,12 @@ class QFLRetinaNet(RetinaNet):
         Raises:
             ValueError: a number of MODEL.GFL for another part is not its default: nothing reads it.
         """
+        check_yacs(cfg)
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
             gfl = cfg.MODEL.GFL
             kwargs["qfl_beta"] = gfl.QFL_BETA
-            for key, default in ((number.key, number.default) for number in recipes.NUMBERS):
+            for key, default in recipes.DEFAULTS.items():
                 value = attrgetter(key)(gfl)
                 if key != "QFL_BETA" and value != default:
                     raise ValueError(
