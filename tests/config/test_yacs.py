@@ -17,6 +17,7 @@ from gfocal import model_zoo
 from gfocal.config import add_gfocal_config, apply_overrides
 from gfocal.modeling import recipes
 from gfocal.modeling.quality import NoQuality
+from gfocal.modeling.suppression import HardNMS
 from gfocal.modeling.terms import GaussianNLLLoss, QualityFocalLoss
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -291,6 +292,7 @@ def test_numbers_of_yacs_are_those_of_the_lazy_config():
         assert attrgetter(number.key)(cfg.MODEL.GFL) == number.default
     lazy = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
     parts = {**lazy.criterion, **lazy.head, "matcher": lazy.matcher}
+    parts["suppression"] = vars(HardNMS())
     for number in recipes.NUMBERS:
         if number.argument in parts[number.slot]:
             assert parts[number.slot][number.argument] == number.default

@@ -341,7 +341,7 @@ def test_post_processing_is_a_part():
     assert (model.test_score_thresh, model.test_nms_thresh) == (0.3, 0.5)
     model.test_score_thresh = 0.4
     assert model.postprocess.score_thresh == 0.4
-    with pytest.raises(ValueError, match="got a postprocess Nothing and also score_thresh 0.3"):
+    with pytest.raises(ValueError, match="a postprocess Nothing and also test_score_thresh 0.3"):
         make_gfl(postprocess=Nothing(), test_score_thresh=0.3)
     with pytest.raises(AttributeError, match="score_thresh"):
         make_gfl(postprocess=Nothing()).test_score_thresh = 0.3

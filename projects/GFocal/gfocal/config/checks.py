@@ -19,7 +19,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.settings import check_yacs
 from .declaring import Kind
+from .inference import check_inference
 from .keys import Config, all_keys, arguments_of, one_line, unknown_key
 from .levels import check_channels, check_levels
 from .options import OPTIONS
@@ -105,6 +107,7 @@ def check_model(cfg: Config) -> None:
             Detectron2 does not know.
     """
     if isinstance(cfg, CfgNode):
+        check_yacs(cfg)
         architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
         if architecture.__module__.startswith(("detectron2.", "gfocal.")):  # others may need none
             _registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
@@ -221,6 +224,7 @@ def _check_call(node: DictConfig, key: str) -> None:
     if module.startswith(("detectron2.", "gfocal.")):
         norm = OmegaConf.select(node, "norm", throw_on_resolution_failure=False)
         _check_norm(f"{key}.norm", norm)
+        check_inference(node, key, target)
 
 
 def _check_norm(key: str, norm: Any) -> None:

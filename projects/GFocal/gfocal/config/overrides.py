@@ -132,6 +132,10 @@ def _fitting(cfg: DictConfig, key: str, value: Any, text: str) -> Any:
         allowed |= {"a list", None}
     elif argument is not None and argument.annotation is argument.empty:
         allowed |= {"a number", "a list"} if kind in ("a number", "a list") else set()
+    elif argument is not None:
+        accepted = str(argument.annotation)
+        allowed |= {"a list"} if "Sequence" in accepted else set()
+        allowed |= {None} if "Mapping" in accepted else set()
     if kind is not None and _kind(value) not in allowed:
         refuse(kind)
     value = _converted_number(value, current)

@@ -1,12 +1,13 @@
 """The yacs side: ``add_gfocal_config`` adds MODEL.GFL, which ``GFL.from_config`` reads."""
 
+import copy
 from typing import Any
 
 from detectron2.config import CfgNode as CN
 
 # These imports register builders by name, so that a yacs config finds them.
 from .. import backbones, detectors  # noqa: F401
-from ..modeling.recipes import NUMBERS
+from ..modeling.recipes import DEFAULTS
 from .options import OPTIONS
 
 __all__ = ["NORMS", "add_gfocal_config"]
@@ -64,17 +65,12 @@ def _gfl() -> CN:
     gfl.BOX_REPRESENTATION = "general_dfl"
     gfl.MATCHER = "atss"
 
-    # The numbers of the parts.
-    for number in NUMBERS:
-        _add(gfl, number.key, number.default)
+    # The numbers of the parts, and of inference.
+    for key, default in DEFAULTS.items():
+        _add(gfl, key, copy.copy(default))
 
     # Iterations between looks at the targets (gfocal/modeling/statistics.py); 0 for none.
     gfl.STATISTICS_PERIOD = 20
-
-    # Inference; at most TEST.DETECTIONS_PER_IMAGE detections.
-    gfl.SCORE_THRESH_TEST = 0.05
-    gfl.TOPK_CANDIDATES_TEST = 1000
-    gfl.NMS_THRESH_TEST = 0.6
     return gfl
 
 

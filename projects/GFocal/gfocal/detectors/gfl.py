@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from detectron2.config import configurable
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList
@@ -17,24 +18,39 @@ from ..modeling.dense import DenseCore, Observer
 from ..modeling.ground_truth import ground_truth_of
 from ..modeling.head import GFLHead
 from ..modeling.observers import TrainingPictures
-from ..modeling.postprocess import NMSPostProcess
+from ..modeling.postprocess import Candidates, postprocess_of
+from ..modeling.settings import (
+    DETECTOR,
+    UNSET,
+    ScoreThresh,
+    check_setting,
+    check_yacs,
+    for_classes,
+)
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
-from ..modeling.yacs_keys import added_keys, score_thresh
+from ..modeling.suppression import Suppression
+from ..modeling.yacs_keys import added_keys, threshold_of_tools
 from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["GFL"]
 
 
-def _setting(part: str, name: str) -> property:
-    """A setting of a part, as an attribute of the detector."""
+def _setting(place: str, name: str, key: str = "") -> property:
+    """A setting of a part, as an attribute of the detector; checked if it has a ``key``."""
 
     def read(detector: "GFL"):
-        return getattr(getattr(detector, part), name)
+        return getattr(getattr(detector, place), name)
 
     def write(detector: "GFL", value) -> None:
+        part: Any = getattr(detector, place)
         read(detector)  # what the part does not have it would not read
-        setattr(getattr(detector, part), name, value)
+        if key:
+            check_setting(key, value, DETECTOR[key])
+        if name == "score_thresh":
+            names = getattr(part, "class_names", None)
+            for_classes(value, detector.num_classes, names)
+        setattr(part, name, value)
 
     return property(read, write)
 
@@ -58,12 +74,15 @@ class GFL(DenseCore):
             predictions)``; see matchers.
         criterion: :class:`gfocal.modeling.criterion.GFLCriterion`.
         num_classes: K.
-        test_score_thresh: (location, class) pairs that score above it are candidates.
+        test_score_thresh: (location, class) pairs that score above it are candidates. A list has
+            one for each class; a mapping some, by name or index, and "default" for the others.
         test_topk_candidates: at most so many candidates a level.
         test_nms_thresh: IoU above which NMS drops the lower-scored box of a class.
         max_detections_per_image: at most so many detections.
+        suppression: another NMS than the hard one, with its own numbers; see suppression.py.
+        class_names: of the K classes, for thresholds by name.
         postprocess: called as ``postprocess(anchors, predictions, image_sizes)``. By default
-            :class:`NMSPostProcess` with the four numbers above. Another one has its own numbers.
+            :class:`NMSPostProcess` with the arguments above. Another one has its own numbers.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         vis_period: iterations between training pictures in the event storage; 0 for none.
         draw_training: the function that draws them, see
@@ -79,8 +98,11 @@ class GFL(DenseCore):
         TypeError: if the head lacks an attribute that is read.
         ValueError: if the parts do not fit together: the head's ``num_classes``, ``num_levels`` or
             box representation, the loss terms, the backbone's features, the anchor generator's
-            levels. Also if numbers are given together with a ``postprocess``, which has its own.
+            levels. Also if a setting of the inference is out of its range, or given together with
+            a ``postprocess``, which has its own.
     """
+
+    SETTINGS = DETECTOR  # arguments whose values are checked
 
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor
@@ -96,10 +118,12 @@ class GFL(DenseCore):
         matcher: Matcher,
         criterion: nn.Module,
         num_classes: int,
-        test_score_thresh: float = 0.05,
-        test_topk_candidates: int = 1000,
-        test_nms_thresh: float = 0.6,
-        max_detections_per_image: int = 100,
+        test_score_thresh: ScoreThresh = UNSET,  # those of NMSPostProcess
+        test_topk_candidates: int = UNSET,
+        test_nms_thresh: float = UNSET,
+        max_detections_per_image: int = UNSET,
+        suppression: Suppression = UNSET,
+        class_names: Sequence[str] = UNSET,
         postprocess: PostProcess | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -109,31 +133,31 @@ class GFL(DenseCore):
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
     ):
-        statistics = TargetStatistics(statistics_period, head_in_features)
         pictures = TrainingPictures(vis_period, draw_training, input_format)
         super().__init__(
             anchor_generator=anchor_generator,
             matcher=matcher,
             criterion=criterion,
-            postprocess=_postprocess(
+            postprocess=postprocess_of(
                 postprocess,
-                score_thresh=test_score_thresh,
-                topk_candidates=test_topk_candidates,
-                nms_thresh=test_nms_thresh,
-                max_detections=max_detections_per_image,
+                num_classes,
+                test_score_thresh=test_score_thresh,
+                test_topk_candidates=test_topk_candidates,
+                test_nms_thresh=test_nms_thresh,
+                max_detections_per_image=max_detections_per_image,
+                suppression=suppression,
+                class_names=class_names,
             ),
             num_classes=num_classes,
-            observers=[statistics, *observers, pictures],
+            observers=[TargetStatistics(statistics_period, head_in_features), *observers, pictures],
         )
         self.pictures = pictures
-        self.backbone = backbone
-        self.head = head
+        self.backbone, self.head = backbone, head
         self.head_in_features = list(head_in_features)
         self.input_format = input_format
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
-        self.check_head(head)
-        self._check_levels()
+        self._check_head_and_levels()
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -143,6 +167,7 @@ class GFL(DenseCore):
             ValueError: a key is missing, or the keys do not fit together.
         """
         warn_of_keys_for_trainers(cfg)
+        check_yacs(cfg)
         with added_keys():
             return cls._from_yacs(cfg)
 
@@ -159,6 +184,7 @@ class GFL(DenseCore):
             )
         shapes = [shapes[name] for name in gfl.IN_FEATURES]
         parts = recipes.from_yacs(gfl)
+        of_tools = threshold_of_tools(cfg)
         return {
             "backbone": backbone,
             "head": GFLHead(
@@ -181,9 +207,10 @@ class GFL(DenseCore):
             "matcher": parts["matcher"],
             "criterion": parts["criterion"],
             "num_classes": gfl.NUM_CLASSES,
-            "test_score_thresh": score_thresh(cfg),
+            "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,
             "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
-            "test_nms_thresh": gfl.NMS_THRESH_TEST,
+            "suppression": parts["suppression"],
+            "class_names": _class_names(cfg),
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -193,10 +220,10 @@ class GFL(DenseCore):
         }
 
     # The numbers of the post-processing, by Detectron2's names.
-    test_score_thresh = _setting("postprocess", "score_thresh")
-    test_topk_candidates = _setting("postprocess", "topk_candidates")
-    test_nms_thresh = _setting("postprocess", "nms_thresh")
-    max_detections_per_image = _setting("postprocess", "max_detections")
+    test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")
+    test_topk_candidates = _setting("postprocess", "topk_candidates", "test_topk_candidates")
+    test_nms_thresh = _setting("postprocess", "nms_thresh", "test_nms_thresh")
+    max_detections_per_image = _setting("postprocess", "max_detections", "max_detections_per_image")
 
     vis_period = _setting("pictures", "period")
 
@@ -250,6 +277,12 @@ class GFL(DenseCore):
             }
             for result, inputs, size in zip(results, batched_inputs, images.image_sizes)
         ]
+
+    def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
+        """What is left to NMS, for each image, in pixels of the network's input; see
+        :meth:`dense_candidates`."""
+        images, anchors, predictions = self.forward_dense(batched_inputs)
+        return self.dense_candidates(anchors, predictions, images.image_sizes)
 
     def forward_dense(
         self, batched_inputs: list[dict[str, Any]]
@@ -310,7 +343,8 @@ class GFL(DenseCore):
             device=self.device,
         )
 
-    def _check_levels(self) -> None:
+    def _check_head_and_levels(self) -> None:
+        self.check_head(self.head)
         names, shapes = self.head_in_features, self.backbone.output_shape()
         if self.head.num_levels != len(names):
             raise ValueError(
@@ -327,15 +361,10 @@ class GFL(DenseCore):
             )
 
 
-def _postprocess(given: PostProcess | None, **numbers: Any) -> PostProcess:
-    """The given part, or an NMSPostProcess with the numbers."""
-    if given is None:
-        return NMSPostProcess(**numbers)
-    defaults = vars(NMSPostProcess())
-    changed = [f"{name} {value}" for name, value in numbers.items() if value != defaults[name]]
-    if changed:
-        raise ValueError(
-            f"got a postprocess {type(given).__name__} and also {', '.join(changed)}, which it "
-            "does not read; set the numbers on the postprocess"
-        )
-    return given
+def _class_names(cfg) -> Sequence[str]:
+    """The class names of the first dataset of a yacs config that has some."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = name in MetadataCatalog.list() and MetadataCatalog.get(name).get("thing_classes")
+        if names:
+            return names
+    return UNSET

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
+from ..modeling.settings import RETINANET, check_setting, check_yacs
 from ..modeling.yacs_keys import added_keys
 from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import is_first_micro_batch, sum_over_micro_batches
@@ -43,11 +44,15 @@ class QFLRetinaNet(RetinaNet):
         kwargs: RetinaNet's arguments. ``focal_loss_alpha`` and ``focal_loss_gamma`` are not read.
 
     Raises:
-        ValueError: if ``qfl_beta`` is another number.
+        ValueError: if ``qfl_beta`` is another number, or a setting of the inference is out of its
+            range.
     """
 
     @configurable
     def __init__(self, *, qfl_beta: float = 2.0, **kwargs):
+        for name, setting in RETINANET.items():
+            if name in kwargs:
+                check_setting(name, kwargs[name], setting)
         super().__init__(**kwargs)
         check_beta(qfl_beta)
         self.qfl_beta = qfl_beta
@@ -60,12 +65,13 @@ class QFLRetinaNet(RetinaNet):
             ValueError: a number of MODEL.GFL for another part is not its default: nothing reads it.
         """
         warn_of_keys_for_trainers(cfg)
+        check_yacs(cfg)
         kwargs = super().from_config(cfg)
         if "GFL" in cfg.MODEL:
             with added_keys():
-                values = {x.key: attrgetter(x.key)(cfg.MODEL.GFL) for x in recipes.NUMBERS}
+                values = {key: attrgetter(key)(cfg.MODEL.GFL) for key in recipes.DEFAULTS}
             kwargs["qfl_beta"] = values["QFL_BETA"]
-            for key, default in ((number.key, number.default) for number in recipes.NUMBERS):
+            for key, default in recipes.DEFAULTS.items():
                 value = values[key]
                 if key != "QFL_BETA" and value != default:
                     raise ValueError(

@@ -16,6 +16,7 @@ from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .contracts import Head, Matcher, PostProcess
 from .ground_truth import check_ground_truth
 from .matchers import check_matches, ignore_background_inside
+from .postprocess import Candidates, NMSPostProcess
 from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 
 __all__ = ["DenseCore", "DenseStep"]
@@ -157,6 +158,30 @@ class DenseCore(nn.Module):
         self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             return self.postprocess(anchors, predictions, image_sizes)
+
+    def dense_candidates(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Candidates]:
+        """As :meth:`inference`, but before NMS.
+
+        Raises:
+            TypeError: if the post-processing has no candidates.
+        """
+        if not isinstance(self.postprocess, NMSPostProcess):
+            raise TypeError(
+                f"the postprocess {type(self.postprocess).__name__} has no candidates; expected an "
+                "NMSPostProcess"
+            )
+        self._check_predictions(anchors, predictions)
+        with torch.autocast(anchors.boxes.device.type, enabled=False):
+            return self.postprocess.candidates(anchors, predictions, image_sizes)
+
+    def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
+        """The detections among the candidates of one image, in pixels of ``image_size``."""
+        return cast("NMSPostProcess", self.postprocess).suppress(image_size, candidates)
 
     def _check_predictions(self, anchors: DenseAnchors, predictions: DensePredictions) -> None:
         cls_logits, box_logits = predictions.cls_logits, predictions.box_logits

@@ -5,44 +5,128 @@ Only candidates that survive the top-k are decoded.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
+from .contracts import PostProcess
 from .numerics import at_least_float32, joint_logits
+from .settings import (
+    COUNT,
+    DETECTOR,
+    IOU,
+    SCORES,
+    UNSET,
+    Checked,
+    ScoreThresh,
+    check_setting,
+    for_classes,
+)
 from .structures import DenseAnchors, DensePredictions
+from .suppression import HardNMS, Suppression
 
-__all__ = ["NMSPostProcess"]
+__all__ = ["Candidates", "NMSPostProcess", "postprocess_of"]
+
+# Detectron2's names of the settings of NMSPostProcess.
+_OF_PART = {
+    "test_score_thresh": "score_thresh",
+    "test_topk_candidates": "topk_candidates",
+    "test_nms_thresh": "nms_thresh",
+    "max_detections_per_image": "max_detections",
+}
 
 
-class NMSPostProcess:
-    """Score threshold, per-level top-k, decoding, class-aware NMS.
+class Candidates(NamedTuple):
+    """The T candidates of one image, before NMS.
+
+    Attributes:
+        boxes: (T, 4) XYXY pixels, clipped to the image.
+        scores, classes: (T,).
+        location_idxs: (T,) in 0..R-1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    location_idxs: Tensor
+
+
+class NMSPostProcess(Checked):
+    """Score threshold, per-level top-k, decoding, NMS.
 
     Args:
-        score_thresh: candidates are the (location, class) pairs that score above it.
+        score_thresh: candidates are the (location, class) pairs that score above it. A list has a
+            threshold for each class. A mapping has some, by index or name, and "default" for the
+            others (0.05 if it is not there).
         topk_candidates: at most so many candidates a level, the best.
-        nms_thresh: IoU above which the lower-scored box of the same class is dropped.
+        nms_thresh: IoU above which the lower-scored box of the same class is dropped; 0.6 if it is
+            not given.
         max_detections: at most so many detections an image.
+        suppression: another NMS, see suppression.py. It has its own numbers.
+        class_names: of all classes, for thresholds by name.
+
+    Raises:
+        ValueError: a value out of its range, also when it is set later; or a ``nms_thresh`` beside
+            a ``suppression``.
     """
+
+    SETTINGS = MappingProxyType(
+        {"score_thresh": SCORES, "topk_candidates": COUNT, "max_detections": COUNT}
+    )
+
+    suppression: Suppression
 
     def __init__(
         self,
         *,
-        score_thresh: float = 0.05,
+        score_thresh: ScoreThresh = 0.05,
         topk_candidates: int = 1000,
-        nms_thresh: float = 0.6,
+        nms_thresh: float = UNSET,
         max_detections: int = 100,
+        suppression: Suppression = UNSET,
+        class_names: Sequence[str] | None = None,
     ):
+        if suppression is UNSET:
+            suppression = HardNMS()
+            if nms_thresh is not UNSET:
+                check_setting("nms_thresh", nms_thresh, IOU)
+                suppression.iou_thresh = nms_thresh
+        elif nms_thresh is not UNSET:
+            raise ValueError(
+                f"got a suppression {suppression!r} and also nms_thresh {nms_thresh!r}, which it "
+                "does not read; set the numbers on the suppression"
+            )
+        self.class_names = class_names
         self.score_thresh = score_thresh
         self.topk_candidates = topk_candidates
-        self.nms_thresh = nms_thresh
         self.max_detections = max_detections
+        self.suppression = suppression
+
+    @property
+    def nms_thresh(self) -> float:
+        """The threshold of the suppression, if it has one."""
+        return self.suppression.iou_thresh  # type: ignore[attr-defined]  # soft-NMS may have none
+
+    @nms_thresh.setter
+    def nms_thresh(self, value: float) -> None:
+        check_setting("nms_thresh", value, IOU)
+        _ = self.nms_thresh  # what the suppression does not have it would not read
+        self.suppression.iou_thresh = value  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({arguments})"
+        return f"{super().__repr__()[:-1]}, suppression={self.suppression!r})"
+
+    def thresholds(self, num_classes: int) -> float | tuple[float, ...]:
+        """The score threshold of all classes, or K.
+
+        Raises:
+            ValueError: ``score_thresh`` does not fit K classes or their names.
+        """
+        return for_classes(self.score_thresh, num_classes, self.class_names)
 
     def __call__(
         self,
@@ -60,41 +144,73 @@ class NMSPostProcess:
             ``Instances`` for each of these, with pred_boxes (XYXY pixels, clipped to the image),
             scores, pred_classes and anchor_idxs (each detection's location in 0..R-1).
         """
+        candidates = self.candidates(anchors, predictions, image_sizes)
+        return [self.suppress(size, x) for size, x in zip(image_sizes, candidates)]
+
+    def candidates(
+        self,
+        anchors: DenseAnchors,
+        predictions: DensePredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Candidates]:
+        """What is left to NMS, for each image. The arguments are those of a call."""
+        thresholds = self.thresholds(predictions.cls_logits.shape[-1])
         image_idxs, location_idxs, classes, scores, counts = _candidates(
-            predictions, anchors.level_sizes, self.score_thresh, self.topk_candidates
+            predictions, anchors.level_sizes, thresholds, self.topk_candidates
         )
         distances = predictions.distances_of(predictions.box_logits[image_idxs, location_idxs])
         boxes = anchors.decode(distances, location_idxs)
         per_image = (x.split(counts) for x in (boxes, scores, classes, location_idxs))
         return [
-            self._detections(image_size, *candidates)
-            for image_size, *candidates in zip(image_sizes, *per_image)
+            Candidates(clip_boxes_to_image(image_boxes, image_size), *others)
+            for image_size, image_boxes, *others in zip(image_sizes, *per_image)
         ]
 
-    def _detections(
-        self,
-        image_size: tuple[int, int],
-        boxes: Tensor,
-        scores: Tensor,
-        classes: Tensor,
-        location_idxs: Tensor,
-    ) -> Instances:
-        boxes = clip_boxes_to_image(boxes, image_size)
-        # NMS sets the classes apart by adding (class * image size) to the boxes. In float32 the
-        # boxes of a large class would then be coarse (1/8 px for LVIS's last class).
-        keep = batched_nms(boxes.double(), scores.double(), classes, self.nms_thresh)
-        keep = keep[: self.max_detections]
+    def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
+        """The detections among the candidates of one image, see :meth:`__call__`."""
+        boxes, scores, classes, location_idxs = candidates
+        keep, scores = self.suppression(boxes, scores, classes, self.max_detections)
         return Instances(
             image_size,
             pred_boxes=Boxes(boxes[keep]),
-            scores=scores[keep],
+            scores=scores,
             pred_classes=classes[keep],
             anchor_idxs=location_idxs[keep],
         )
 
 
+def postprocess_of(given: PostProcess | None, num_classes: int, **settings: Any) -> PostProcess:
+    """The post-processing of a detector.
+
+    Args:
+        given: a part with its own settings, or None for an :class:`NMSPostProcess`.
+        num_classes: K.
+        settings: the detector's arguments, by its names; UNSET where there is none.
+
+    Raises:
+        ValueError: a setting is out of its range, or beside a given part.
+    """
+    settings = {name: value for name, value in settings.items() if value is not UNSET}
+    for name, value in settings.items():
+        if name in DETECTOR:
+            check_setting(name, value, DETECTOR[name])
+    if given is not None and settings:
+        changed = ", ".join(f"{name} {value!r}" for name, value in settings.items())
+        raise ValueError(
+            f"got a postprocess {type(given).__name__} and also {changed}, which it does not read; "
+            "set it on the postprocess"
+        )
+    ret = given or NMSPostProcess(**{_OF_PART.get(name, name): x for name, x in settings.items()})
+    if isinstance(ret, NMSPostProcess):
+        ret.thresholds(num_classes)  # refuses those of other classes
+    return ret
+
+
 def _candidates(
-    predictions: DensePredictions, level_sizes: list[int], score_thresh: float, topk: int
+    predictions: DensePredictions,
+    level_sizes: list[int],
+    score_thresh: float | tuple[float, ...],
+    topk: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
     """Images, locations, classes and scores (T,) of the batch's candidates, image after image, and
     the number of candidates of each image."""
@@ -105,7 +221,8 @@ def _candidates(
     # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)). So one comparison of
     # the best class with a threshold, less a margin for rounding, finds the few locations that can
     # pass, and no dense score is ever computed.
-    thresh = torch.as_tensor(score_thresh, dtype=cls_logits.dtype)
+    lowest = min(score_thresh) if isinstance(score_thresh, tuple) else score_thresh
+    thresh = torch.as_tensor(lowest, dtype=cls_logits.dtype)
     if quality_logits is not None:
         thresh = thresh / quality_logits.sigmoid()
     passed = cls_logits.amax(dim=-1, keepdim=True) > thresh.clamp(0, 1).logit() - 1e-3
@@ -114,7 +231,11 @@ def _candidates(
     if quality_logits is not None:
         logits = joint_logits(logits, quality_logits.flatten(0, 1)[idxs])
     scores = logits.sigmoid()
-    rows, classes = (scores > score_thresh).nonzero(as_tuple=True)
+    if isinstance(score_thresh, tuple):
+        passed = scores > scores.new_tensor(score_thresh)
+    else:
+        passed = scores > score_thresh
+    rows, classes = passed.nonzero(as_tuple=True)
     idxs, scores = idxs[rows], scores[rows, classes]
 
     # Each level of each image is a run of idxs. The topk best of a run stay.

@@ -27,6 +27,8 @@ from .quality import (
     uniform,
 )
 from .representations import DiracDistance, GaussianDistance, GeneralDistribution
+from .settings import ScoreThresh
+from .suppression import GaussianSoftNMS, HardNMS, LinearSoftNMS
 from .terms import (
     DistributionFocalLoss,
     FocalLoss,
@@ -38,12 +40,15 @@ from .terms import (
 
 __all__ = [
     "BOX",
+    "DEFAULTS",
     "MATCHER",
     "NUMBERS",
     "QUALITY",
+    "SUPPRESSION",
     "Number",
     "from_yacs",
     "pick",
+    "score_thresh",
     "tower_width",
     "use",
 ]
@@ -144,8 +149,20 @@ MATCHER: dict[str, dict[str, Any]] = {
     "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
 }
 
+# MODEL.GFL.NMS_TYPE: what happens to boxes that overlap a better one.
+SUPPRESSION: dict[str, dict[str, Any]] = {
+    "hard": {"suppression": L(HardNMS)()},
+    "soft_linear": {"suppression": L(LinearSoftNMS)()},
+    "soft_gaussian": {"suppression": L(GaussianSoftNMS)()},
+}
+
 # Keys of MODEL.GFL that name an entry of a table.
-_TABLES = {"QUALITY": QUALITY, "BOX_REPRESENTATION": BOX, "MATCHER": MATCHER}
+_TABLES = {
+    "QUALITY": QUALITY,
+    "BOX_REPRESENTATION": BOX,
+    "MATCHER": MATCHER,
+    "NMS_TYPE": SUPPRESSION,
+}
 
 
 class Number(NamedTuple):
@@ -183,7 +200,22 @@ NUMBERS = (
     Number("LOSS_CLS_WEIGHT", 1.0, "QUALITY", "cls_loss", "weight"),
     Number("LOSS_BOX_REG_WEIGHT", 2.0, "BOX_REPRESENTATION", "box_loss", "weight"),
     Number("LOSS_DFL_WEIGHT", 0.25, "BOX_REPRESENTATION", "dist_loss", "weight"),
+    # Inference.
+    Number("NMS_THRESH_TEST", 0.6, "NMS_TYPE", "suppression", "iou_thresh"),
+    Number("NMS_SIGMA", 0.5, "NMS_TYPE", "suppression", "sigma"),
+    Number("NMS_CLASS_AGNOSTIC", False, "NMS_TYPE", "suppression", "class_agnostic"),
 )
+
+# Keys of MODEL.GFL with their defaults: those of NUMBERS and of the inference.
+DEFAULTS = {
+    **{number.key: number.default for number in NUMBERS},
+    "NMS_TYPE": "hard",
+    "SCORE_THRESH_TEST": 0.05,
+    # Thresholds of classes: K numbers, or pairs such as [["car", 0.3], [5, 0.4]], where
+    # SCORE_THRESH_TEST is that of the others.
+    "SCORE_THRESH_PER_CLASS": [],
+    "TOPK_CANDIDATES_TEST": 1000,
+}
 
 
 def pick(table: Mapping[str, dict[str, Any]], name: str, key: str) -> dict[str, Any]:
@@ -239,8 +271,8 @@ def from_yacs(gfl) -> dict[str, Any]:
     """The parts that a MODEL.GFL node (config/yacs.py) names, instantiated.
 
     Returns:
-        "box_representation", "quality_predictor", "matcher", "anchor_offset" (in strides) and
-        "criterion".
+        "box_representation", "quality_predictor", "matcher", "anchor_offset" (in strides),
+        "suppression" and "criterion".
 
     Raises:
         ValueError: a name that is in no table, an offset that is none, or a number that is not the
@@ -255,9 +287,26 @@ def from_yacs(gfl) -> dict[str, Any]:
         parts["quality_predictor"].in_channels = gfl.CONV_DIM
     for number in NUMBERS:
         _set(parts, number, gfl)
-    names = ("box_representation", "quality_predictor", "matcher", "anchor_offset")
+    names = (
+        "box_representation",
+        "quality_predictor",
+        "matcher",
+        "anchor_offset",
+        "suppression",
+    )
     ret = {name: instantiate(parts.pop(name)) for name in names}
     return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
+
+
+def score_thresh(gfl) -> ScoreThresh:
+    """The score thresholds of a MODEL.GFL node: SCORE_THRESH_TEST, and SCORE_THRESH_PER_CLASS if
+    that has any."""
+    per_class = gfl.SCORE_THRESH_PER_CLASS
+    if not per_class:
+        return gfl.SCORE_THRESH_TEST
+    if not isinstance(per_class[0], Sequence):
+        return per_class
+    return {"default": gfl.SCORE_THRESH_TEST, **dict(per_class)}
 
 
 def _checked_offset(offset: Any) -> float:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["added_keys", "score_thresh"]
+__all__ = ["added_keys", "threshold_of_tools"]
 
 
 @contextlib.contextmanager
@@ -28,11 +28,9 @@ def added_keys() -> Iterator[None]:
         ) from error
 
 
-def score_thresh(cfg: Any) -> Any:
-    """MODEL.GFL.SCORE_THRESH_TEST. A tool that knows Detectron2's detectors alone, such as its
-    demo.py, sets the threshold of all of them: then it is that one."""
+def threshold_of_tools(cfg: Any) -> float | None:
+    """The score threshold that a tool has set which knows Detectron2's detectors alone, such as
+    Detectron2's demo.py: it sets those of all of them. None: no tool has."""
     default = 0.05  # of Detectron2
     theirs = cfg.MODEL.RETINANET.SCORE_THRESH_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    if theirs[0] == theirs[1] != default:
-        return theirs[0]
-    return cfg.MODEL.GFL.SCORE_THRESH_TEST
+    return theirs[0] if theirs[0] == theirs[1] != default else None
