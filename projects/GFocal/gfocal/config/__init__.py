@@ -2,6 +2,7 @@
 
 from .checks import check_config, check_model, check_train
 from .files import load_config
+from .inference import augmented
 from .keys import Config
 from .options import TrainOptions, train_node, train_options
 from .overrides import apply_overrides
@@ -14,6 +15,7 @@ __all__ = [
     "TrainOptions",
     "add_gfocal_config",
     "apply_overrides",
+    "augmented",
     "check_config",
     "check_model",
     "check_train",

@@ -13,12 +13,12 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from .._moved import moved_names
-from ..config import Config, TrainOptions, config_settings, train_options
+from ..config import Config, TrainOptions, augmented, config_settings, train_options
 from ..config.options import check_best_metric
 from ..weights.checkpointers import GFLCheckpointer, check_weights
 from .best import BestMetric
 from .ema import EMAHook
-from .evaluation import evaluate, evaluation_leaves_no_trace
+from .evaluation import augmented_results, evaluate, evaluation_leaves_no_trace
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
 from .resume import ANEW, RandomStates, load_training_state, training_state
 from .saving import CheckpointHook, TrainingCheckpointer, plain
@@ -101,6 +101,7 @@ class BaseTrainer(DefaultTrainer):
         evaluation, writers. README.md beside this file explains the order."""
         options = train_options(self.cfg)
         self._build_ema_and_best(options)
+        augmented(self.cfg, self.checkpointer.model)  # refuses now what the last evaluation would
         self._checkpoint_hook = CheckpointHook(
             self.checkpointer, self._random_states, **vars(options.checkpointer)
         )
@@ -143,6 +144,8 @@ class BaseTrainer(DefaultTrainer):
                 results["ema"] = self.test(self.cfg, self._ema.model) or {}
         model = self.checkpointer.model  # wrapped for DDP, a process could wait for others
         with evaluation_leaves_no_trace(model):
+            if self.iter + 1 >= self.max_iter:
+                results |= augmented_results(self, self.cfg, model)
             results = {**(self.test(self.cfg, model) or {}), **results}
             if train_options(self.cfg).validation_loss:
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))

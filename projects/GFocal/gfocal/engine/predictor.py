@@ -13,7 +13,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import Config, config_settings, resolve_device
+from ..config import Config, augmented, config_settings, resolve_device
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
 from ..weights.checkpointers import StrictCheckpointer, check_weights
@@ -24,6 +24,7 @@ class Predictor:
 
     Attributes:
         model: the model, in eval mode, on the config's device (cuda if there is one, else cpu).
+        augmented: the model with the config's test-time augmentation, or None. A call uses it.
         metadata: of the first test dataset, with the class names; None without that dataset.
 
     Examples:
@@ -77,6 +78,7 @@ class Predictor:
         self.model.eval()
         if fast:
             optimize_for_inference(self.model, dtype=fast_dtype(device))
+        self.augmented = augmented(cfg, self.model)
 
     def preprocess(self, image: np.ndarray) -> dict[str, Any]:
         """Turns an image into the model's input: resized as for testing, channels reordered.
@@ -113,7 +115,7 @@ class Predictor:
             the model's output for the image: "instances" in its pixels.
         """
         with torch.no_grad():
-            return self.model([self.preprocess(image)])[0]
+            return (self.augmented or self.model)([self.preprocess(image)])[0]
 
 
 def _registered_names(cfg: DictConfig) -> Sequence[str]:
