@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.data.transforms import ResizeTransform
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torchvision.ops import batched_nms
 
@@ -14,9 +15,9 @@ from tests.helpers.toy import ToyDetector
 
 
 def gfl(**kwargs):
-    model = make_gfl(test_score_thresh=0.005, **kwargs).eval()
-    torch.nn.init.normal_(model.head.cls_logits.weight, std=0.3)
-    torch.nn.init.normal_(model.head.box_logits.weight, std=0.3)
+    model = make_gfl(test_score_thresh=0.001, **kwargs).eval()
+    torch.nn.init.normal_(model.head.cls_logits.weight, std=1.0)
+    torch.nn.init.normal_(model.head.box_logits.weight, std=1.0)
     return model
 
 
@@ -31,7 +32,7 @@ def make(request):
 
 
 def same(a, b):
-    assert len(a) == len(b) > 10
+    assert len(a) == len(b) > 3
     assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
     assert torch.equal(a.scores, b.scores)
     assert torch.equal(a.pred_classes, b.pred_classes)
@@ -49,7 +50,7 @@ def test_the_identity_alone_changes_nothing(make):
 
 
 @torch.no_grad()
-def test_two_sizes_and_their_mirrors_by_hand(make):
+def test_two_sizes_and_their_mirrors_by_hand(make, monkeypatch):
     model = make()
     image = make_input(64, 96)
     (found,) = AugmentedDetector(model, [64, 96], 1000)([image])
@@ -61,7 +62,9 @@ def test_two_sizes_and_their_mirrors_by_hand(make):
         for flip in (False, True):
             alone = make(test_nms_thresh=1.0, max_detections_per_image=100000)
             alone.load_state_dict(model.state_dict())
-            one = alone([{"image": x.flip(-1) if flip else x}])[0]["instances"]
+            with monkeypatch.context() as patch:  # RetinaNet clips after NMS
+                patch.setattr(Boxes, "clip", lambda self, size: None)
+                one = alone([{"image": x.flip(-1) if flip else x}])[0]["instances"]
             corners = one.pred_boxes.tensor.clone()
             if flip:
                 corners[:, 0] = width - one.pred_boxes.tensor[:, 2]
@@ -71,6 +74,9 @@ def test_two_sizes_and_their_mirrors_by_hand(make):
             classes.append(one.pred_classes)
     boxes, scores, classes = (torch.cat(each) for each in (boxes, scores, classes))
     keep = batched_nms(boxes.double(), scores.double(), classes, model.test_nms_thresh)[:100]
+    boxes = torch.stack([boxes[:, 0::2].clamp(0, 96), boxes[:, 1::2].clamp(0, 64)], dim=-1).flatten(
+        1
+    )
     found = found["instances"]
     torch.testing.assert_close(found.scores, scores[keep])
     assert torch.equal(found.pred_classes, classes[keep])

@@ -118,8 +118,9 @@ class _RetinaNetCandidates(nn.Module):
         single = model.inference_single_image
 
         def record(*args: Any) -> Instances:
-            found.append(single(*args))
-            return found[-1]
+            result = single(*args)
+            found.append(result[:])  # a copy: what the model answers is then clipped in place
+            return result
 
         model.inference_single_image = record
         model.test_nms_thresh, model.max_detections_per_image = 2.0, None
