@@ -104,6 +104,9 @@ def _paths_and_names(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def _detector(predictor: Predictor, distributions: bool) -> Callable[[np.ndarray], Instances]:
     """A function from an image (H, W, 3), BGR, to its detections, with or without distributions."""
 
+    if distributions and predictor.augmented is not None:
+        raise ValueError("--distributions has no test-time augmentation; switch that off")
+
     def detect(image: np.ndarray) -> Instances:
         if not distributions:
             return predictor(image)["instances"]

@@ -3,6 +3,7 @@
 from . import model_zoo
 from .checks import check_config, check_model, check_train
 from .files import load_config
+from .inference import augmented
 from .keys import Config
 from .options import TrainOptions, train_node, train_options
 from .overrides import apply_overrides
@@ -15,6 +16,7 @@ __all__ = [
     "TrainOptions",
     "add_gfocal_config",
     "apply_overrides",
+    "augmented",
     "check_config",
     "check_model",
     "check_train",

@@ -58,7 +58,7 @@ def about(
         help: a text for the docs.
         least, below: bounds of a number, `least` included.
         choices: the allowed strings.
-        more: `yacs`, `added`, `short`, see :class:`Option`.
+        more: `yacs`, `added`, `short`, see :class:`Option`; `kind` in place of that of the type.
     """
     return {"bounds": {"least": least, "below": below, "choices": choices}, "help": help, **more}
 
@@ -78,7 +78,8 @@ def declared(declaration: type, prefix: str = "") -> tuple[Option, ...]:
             ret += declared(type(default), f"{key}.")
             continue
         metadata = dict(field.metadata)
-        kind = _kind(field.type, **metadata.pop("bounds"))
+        bounds = metadata.pop("bounds")
+        kind = metadata.pop("kind", None) or _kind(field.type, **bounds)
         ret.append(Option(key, default, kind, **metadata))
     return tuple(ret)
 

@@ -1,12 +1,33 @@
-"""Checks the inference settings of a LazyConfig: thresholds, top-k, limits."""
+"""The inference settings of a config: thresholds, top-k, limits, test-time augmentation."""
 
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from ..detectors.augmented import AugmentedDetector
 from ..modeling.settings import RETINANET, check_setting
+from .keys import Config
+from .options import train_options
 
-__all__ = ["check_inference"]
+__all__ = ["augmented", "check_inference"]
+
+
+def augmented(cfg: Config, model: nn.Module) -> AugmentedDetector | None:
+    """The model with the test-time augmentation that a config asks for; None if it asks for none.
+
+    Raises:
+        TypeError: the model can have none.
+        ValueError: its numbers are out of range.
+    """
+    options = train_options(cfg).test_augmentation
+    if not options.enabled:
+        return None
+    try:
+        return AugmentedDetector(model, options.min_sizes, options.max_size, options.flip)
+    except (TypeError, ValueError) as error:
+        message = f"train.test_augmentation (TEST.AUG): {error}"
+        raise type(error)(message) from error
 
 
 def check_inference(node: DictConfig, key: str, target: Any) -> None:

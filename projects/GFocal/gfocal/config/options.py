@@ -18,7 +18,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, OmegaConf
 
-from .declaring import about, declared, option
+from ..modeling.settings import SIZES as _SIZES
+from .declaring import Kind, about, declared, option
 from .keys import Config, all_keys
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
     "train_node",
     "train_options",
 ]
+
+
+SIZES = Kind(*_SIZES)
 
 
 @dataclass
@@ -52,6 +56,25 @@ class Checkpointer:
     )
     max_to_keep: int | None = option(None, "the newest so many are kept; null: all", least=1)
     file_prefix: str = option("model", "how the names of the files begin")
+
+
+@dataclass
+class TestAugmentation:
+    """`train.test_augmentation`, read by evaluations and by the Predictor."""
+
+    __test__ = False  # for pytest
+
+    enabled: bool = option(
+        False, "the last evaluation also with test-time augmentation", yacs="TEST.AUG.ENABLED"
+    )
+    min_sizes: Any = field(
+        default_factory=lambda: [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
+        metadata=about(
+            "of the shorter side, pixels, each in turn", yacs="TEST.AUG.MIN_SIZES", kind=SIZES
+        ),
+    )
+    max_size: int = option(4000, "of the longer side, pixels", least=1, yacs="TEST.AUG.MAX_SIZE")
+    flip: bool = option(True, "the mirror of each size too", yacs="TEST.AUG.FLIP")
 
 
 @dataclass
@@ -100,6 +123,7 @@ class TrainOptions:
         metadata=about("arguments of DistributedDataParallel, for several processes"),
     )
     checkpointer: Checkpointer = field(default_factory=Checkpointer)
+    test_augmentation: TestAugmentation = field(default_factory=TestAugmentation)
     eval_period: int = option(
         0, "iterations between evaluations; 0: only at the end", yacs="TEST.EVAL_PERIOD"
     )
@@ -170,10 +194,12 @@ def _node_class(declaration: type) -> type[Any]:
 # Under their own names, so that pickle finds them.
 AmpNode = _node_class(Amp)
 CheckpointerNode = _node_class(Checkpointer)
+TestAugmentationNode = _node_class(TestAugmentation)
 TrainOptionsNode = _node_class(TrainOptions)
 _NODES: dict[type, type[Any]] = {
     Amp: AmpNode,
     Checkpointer: CheckpointerNode,
+    TestAugmentation: TestAugmentationNode,
     TrainOptions: TrainOptionsNode,
 }
 
@@ -224,6 +250,7 @@ def train_options(cfg: Config) -> TrainOptions:
     for key, value in values.items():
         if value is not None:
             parent, _, name = key.rpartition(".")
+            value = list(value) if isinstance(value, tuple) else value
             if OmegaConf.is_config(value):
                 value = OmegaConf.to_container(value, resolve=True)
             setattr(getattr(ret, parent) if parent else ret, name, value)

@@ -15,11 +15,10 @@ from detectron2.modeling import detector_postprocess
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torchvision.ops import clip_boxes_to_image
 
 from ..modeling.dense import DenseCore
 from ..modeling.postprocess import Candidates
-from ..modeling.settings import COUNT, FLAG, check_setting
+from ..modeling.settings import COUNT, FLAG, SIZES, check_setting
 
 __all__ = ["AugmentedDetector"]
 
@@ -42,9 +41,7 @@ class AugmentedDetector(nn.Module):
         self, model: nn.Module, min_sizes: Sequence[int], max_size: int, flip: bool = True
     ):
         super().__init__()
-        is_list = isinstance(min_sizes, Sequence) and not isinstance(min_sizes, str)
-        if not (is_list and min_sizes and all(map(COUNT.fits, min_sizes))):
-            raise ValueError(f"min_sizes is {min_sizes!r}; expected a list of sizes in pixels")
+        check_setting("min_sizes", min_sizes, SIZES)
         check_setting("max_size", max_size, COUNT)
         check_setting("flip", flip, FLAG)
         if isinstance(model, RetinaNet):
@@ -72,8 +69,8 @@ class AugmentedDetector(nn.Module):
         for min_size in self.min_sizes:
             images = [_resized(x["image"], min_size, self.max_size) for x in batched_inputs]
             for flip in (False, True)[: 1 + self.flip]:
-                inputs = [{"image": x.flip(-1) if flip else x} for x in images]
-                candidates = self.detector.candidates(inputs)
+                turned = [{"image": x.flip(-1) if flip else x} for x in images]
+                candidates = self.detector.candidates(turned)
                 for own, image, size, one in zip(found, images, sizes, candidates):
                     own.append(_mapped_back(one, image.shape[-2:], size, flip))
         results = []
@@ -121,8 +118,9 @@ class _RetinaNetCandidates(nn.Module):
         single = model.inference_single_image
 
         def record(*args: Any) -> Instances:
-            found.append(single(*args))
-            return found[-1]
+            result = single(*args)
+            found.append(result[:])  # a copy: what the model answers is then clipped in place
+            return result
 
         model.inference_single_image = record
         model.test_nms_thresh, model.max_detections_per_image = 2.0, None
@@ -157,5 +155,5 @@ def _mapped_back(
         boxes = torch.stack([size[1] - x1, y0, size[1] - x0, y1], dim=-1)
     if tuple(size) != output:
         y, x = output[0] / size[0], output[1] / size[1]
-        boxes = clip_boxes_to_image(boxes * boxes.new_tensor([x, y, x, y]), output)
+        boxes = boxes * boxes.new_tensor([x, y, x, y])
     return candidates._replace(boxes=boxes)

@@ -17,14 +17,14 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from .._moved import moved_names
-from ..config import Config, TrainOptions, config_settings, train_options
+from ..config import Config, TrainOptions, augmented, config_settings, train_options
 from ..config.options import check_best_metric
 from ..weights.checkpointers import GFLCheckpointer, check_weights
 from ..weights.description import Description, describe, metrics_of
 from .best import BestMetric
 from .classes import classes_of
 from .ema import EMAHook
-from .evaluation import evaluate, evaluation_leaves_no_trace
+from .evaluation import augmented_results, evaluate, evaluation_leaves_no_trace
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
 from .records import MetricsWriter
 from .resume import ANEW, RandomStates, load_training_state, training_state
@@ -110,6 +110,7 @@ class BaseTrainer(DefaultTrainer):
         options = train_options(self.cfg)
         self.checkpointer.describe = _weak(self._describe)
         self._build_ema_and_best(options)
+        augmented(self.cfg, self.checkpointer.model)  # refuses now what the last evaluation would
         self._checkpoint_hook = CheckpointHook(
             self.checkpointer, self._random_states, **vars(options.checkpointer)
         )
@@ -152,6 +153,8 @@ class BaseTrainer(DefaultTrainer):
                 results["ema"] = self.test(self.cfg, self._ema.model) or {}
         model = self.checkpointer.model  # wrapped for DDP, a process could wait for others
         with evaluation_leaves_no_trace(model):
+            if self.iter + 1 >= self.max_iter:
+                results |= augmented_results(self, self.cfg, model)
             results = {**(self.test(self.cfg, model) or {}), **results}
             if train_options(self.cfg).validation_loss:
                 batches = itertools.chain.from_iterable(self.build_validation_batches(self.cfg))

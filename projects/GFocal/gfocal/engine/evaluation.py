@@ -14,14 +14,14 @@ from detectron2.utils.events import EventStorage, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..config import Config, config_settings
+from ..config import Config, augmented, config_settings
 from ..export import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
 from ..weights.description import description_of
 from .classes import classes_of, warn_if_others
 
-__all__ = ["evaluate", "evaluation_leaves_no_trace"]
+__all__ = ["augmented_results", "evaluate", "evaluation_leaves_no_trace"]
 
 
 def evaluate(
@@ -58,7 +58,8 @@ def evaluate(
     )
     if fast:
         optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
-    results = trainer.test(cfg, model)
+    results = augmented_results(trainer, cfg, model)
+    results = {**(trainer.test(cfg, model) or {}), **results}
     if results and comm.is_main_process():
         _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
         if isinstance(cfg, CfgNode):
@@ -74,6 +75,23 @@ def _check_tasks(cfg: CfgNode, results: dict[str, Any]) -> None:
                 f"TEST.EXPECTED_RESULTS has the task {task!r}, and the evaluation gives "
                 + ", ".join(results)
             )
+
+
+def augmented_results(
+    trainer: type[DefaultTrainer] | DefaultTrainer, cfg: Config, model: nn.Module
+) -> dict[str, Any]:
+    """Evaluates a model with the test-time augmentation that a config asks for.
+
+    Call it before the evaluation without augmentation, whose files are to stay.
+
+    Returns:
+        the results, each under its name and "_TTA"; {} if the config asks for none.
+    """
+    detector = augmented(cfg, model)
+    if detector is None:
+        return {}
+    results = trainer.test(cfg, detector) or {}
+    return {f"{name}_TTA": result for name, result in results.items()}
 
 
 def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) -> None:

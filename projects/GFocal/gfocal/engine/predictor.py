@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 
-from ..config import Config, check_model, config_settings, resolve_device
+from ..config import Config, augmented, check_model, config_settings, resolve_device
 from ..config.levels import channels_of
 from ..data.images import as_array
 from ..data.mapper import without_empty_resize
@@ -30,6 +30,7 @@ class Predictor:
     Attributes:
         weights: the file.
         model: the model, in eval mode, on the config's device (cuda if there is one, else cpu).
+        augmented: the model with the config's test-time augmentation, or None. A call uses it.
         class_names: of the K classes, in the order of ``pred_classes``; None if neither the test
             dataset nor the weights know them.
         metadata: of the first test dataset, or of the weights, with the class names; None without
@@ -112,6 +113,7 @@ class Predictor:
         self.model.eval()
         if fast:
             optimize_for_inference(self.model, dtype=fast_dtype(device))
+        self.augmented = augmented(cfg, self.model)
 
     def preprocess(self, image: np.ndarray) -> dict[str, Any]:
         """Turns an image into the model's input: resized as for testing, channels reordered.
@@ -179,7 +181,7 @@ class Predictor:
         """The model's outputs for inputs of :meth:`preprocess`, as one batch, without gradients."""
         self.model.eval()
         with torch.no_grad():
-            return self.model(inputs) if inputs else []
+            return (self.augmented or self.model)(inputs) if inputs else []
 
     def _numbered(self, index: int, image: Any) -> dict[str, Any]:
         try:

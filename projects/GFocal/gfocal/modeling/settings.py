@@ -93,6 +93,12 @@ SCORES = Setting(
 IOU = Setting("a number in [0, 1]", lambda x: _is_number(x) and 0 <= x <= 1)
 COUNT = Setting("an integer, at least 1", _is_count)
 POSITIVE = Setting("a number above 0", lambda x: _is_number(x) and x > 0)
+SIZES = Setting(
+    "a list of integers, each at least 1",
+    lambda x: (
+        isinstance(x, Sequence) and not isinstance(x, str) and bool(x) and all(map(_is_count, x))
+    ),
+)
 FLAG = Setting("true or false", lambda x: isinstance(x, bool))
 PAIRS = Setting(
     "a list of a number in [0, 1) for each class, or of [name or index, number] pairs",
