@@ -98,8 +98,9 @@ def describe(
         class_names, category_ids: of the dataset.
     """
     kind, config = "yacs", None
-    if num_classes is None and isinstance(getattr(model, "num_classes", None), int):
-        num_classes = model.num_classes
+    if num_classes is None:
+        known = getattr(model, "num_classes", None)
+        num_classes = known if isinstance(known, int) else None
     if isinstance(cfg, CfgNode):
         config = cfg.dump()
         mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
