@@ -28,6 +28,7 @@ def files(tmp_path: Path, monkeypatch) -> Path:
     """A folder with config.py, weights.pth and photos/ of two sizes."""
     monkeypatch.syspath_prepend(str(ROOT))
     (tmp_path / "config.py").write_text(CONFIG)
+    torch.manual_seed(0)
     torch.save({"model": make_gfl().state_dict()}, tmp_path / "weights.pth")
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -107,7 +108,7 @@ def test_results_do_not_depend_on_the_batch_size(files):
     with torch.no_grad():
         mixed = [x["instances"].scores for x in predictor.model(inputs)]
     alone = [predictor(image)["instances"].scores for image in images]
-    assert not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(mixed, alone))
+    assert not all(torch.allclose(a, b, rtol=1e-3, atol=0) for a, b in zip(mixed, alone))
     grouped = [x["instances"].scores for x in predictor(images)]
     assert all(torch.equal(a, b) for a, b in zip(grouped, alone))
 
