@@ -1,9 +1,5 @@
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +28,12 @@ def files(tmp_path: Path, monkeypatch) -> Path:
     """A folder with config.py, weights.pth and photos/ of two sizes."""
     monkeypatch.syspath_prepend(str(ROOT))
     (tmp_path / "config.py").write_text(CONFIG)
+    torch.manual_seed(0)
     torch.save({"model": make_gfl().state_dict()}, tmp_path / "weights.pth")
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for index in range(7):
-        shape = (48, 64, 3) if index % 3 else (64, 48, 3)
+        shape = (48, 120, 3) if index % 3 else (64, 48, 3)
         image = Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8))
         image.save(tmp_path / f"photos/{index}.png")
     return tmp_path
@@ -58,7 +55,7 @@ def test_photos(files):
     rows = results(files)
     table = results(files, "out/results.images.json")
     assert [image["id"] for image in table["images"]] == [1, 2, 3, 4, 5, 6, 7]
-    assert table["images"][0]["width"] == 48 and table["images"][1]["width"] == 64
+    assert table["images"][0]["width"] == 48 and table["images"][1]["width"] == 120
     assert [category["id"] for category in table["categories"]] == [1, 2, 3]
     for image in table["images"]:
         expected = predictor(image["file_name"])["instances"]
@@ -100,8 +97,62 @@ def test_confidence_and_overrides(files):
     assert 0 < len(rows) and all(row["score"] >= middle for row in rows)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no image", None, "truncated"])
-def test_images_that_cannot_be_read(files, damage, capsys):
+def test_results_do_not_depend_on_the_batch_size(files):
+    """A batch of different sizes would change them: convolutions see the padding."""
+    predictor = Predictor(load_config(files / "config.py"), files / "weights.pth")
+    for parameter in predictor.model.head.parameters():
+        parameter.data *= 20 if parameter.ndim > 1 else 1
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, width, 3), dtype=np.uint8) for width in (48, 120)]
+    inputs = [predictor.preprocess(image) for image in images]
+    with torch.no_grad():
+        mixed = [x["instances"].scores for x in predictor.model(inputs)]
+    alone = [predictor(image)["instances"].scores for image in images]
+    assert not all(torch.allclose(a, b, rtol=1e-3, atol=0) for a, b in zip(mixed, alone))
+    grouped = [x["instances"].scores for x in predictor(images)]
+    assert all(torch.equal(a, b) for a, b in zip(grouped, alone))
+
+    found = []
+    for size in ("1", "2", "8"):
+        words = ["--input", f"{files}/photos", "--batch-size", size]
+        assert predict.main(command(files, *words, output=f"{size}.json")) == 0
+        found.append(results(files, f"{size}.json"))
+    for rows in found[1:]:
+        for row, expected in zip(rows, found[0], strict=True):
+            assert row["image_id"] == expected["image_id"]
+            assert row["category_id"] == expected["category_id"]
+            np.testing.assert_allclose(row["bbox"], expected["bbox"], atol=1e-3)
+
+
+def test_other_files_of_images(files):
+    """16 bits, palettes, CMYK, alpha, GIF, an EXIF orientation, a name that is not ASCII."""
+    folder = files / "odd"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    image.save(folder / "bild \u00e4\u4e2d.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(folder / "exif.jpg", exif=exif)
+    image.convert("P").save(folder / "gif.gif")
+    image.convert("RGBA").save(folder / "rgba.png")
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)).save(
+        folder / "sixteen.png"
+    )
+    assert predict.main(command(files, "--input", f"{folder}")) == 0
+    predictor = Predictor(load_config(files / "config.py"), files / "weights.pth")
+    rows = results(files)
+    for entry in results(files, "out/results.images.json")["images"]:
+        expected = predictor(entry["file_name"])["instances"]
+        assert expected.image_size == (entry["height"], entry["width"])
+        assert ("exif" in entry["file_name"]) == (entry["height"] == 64)
+        found = [row["score"] for row in rows if row["image_id"] == entry["id"]]
+        np.testing.assert_allclose(found, expected.scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no image", None, "truncated", "bomb", "float"])
+def test_images_that_cannot_be_read(files, damage, capsys, monkeypatch):
     assert predict.main(command(files, output="all.json")) == 0
     path = files / "photos/4.png"
     good = path.read_bytes()
@@ -109,7 +160,12 @@ def test_images_that_cannot_be_read(files, damage, capsys):
         path.unlink()
         path.mkdir()
     else:
-        path.write_bytes(good[:-2000] if damage == "truncated" else damage)
+        path.write_bytes(damage if isinstance(damage, bytes) else good[:-2000])
+    if damage == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 65)
+        Image.new("RGB", (480, 64)).save(path)
+    if damage == "float":
+        Image.new("F", (64, 48)).save(path, "TIFF")
     with pytest.raises(SystemExit) as end:
         predict.main(command(files))
     assert end.value.code == 1 and "4.png" in capsys.readouterr().err
@@ -129,49 +185,6 @@ def test_a_finished_output_is_not_replaced(files):
     assert predict.main([*command(files), "--overwrite"]) == 0
 
 
-@pytest.mark.slow
-def test_killed_three_times(files):
-    """The file equals that of an undisturbed run, byte for byte; also by two processes."""
-    assert predict.main(command(files, output="calm.json")) == 0
-    slow = (
-        "import sys, time; from gfocal.engine import prediction; from gfocal.cli import predict\n"
-        "add = prediction._Lines.add\n"
-        "def late(*args): add(*args); time.sleep(60)\n"
-        "prediction._Lines.add = late\n"
-        "predict.main(sys.argv[1:])"
-    )
-    words = [*command(files), "--batch-size", "2"]
-    calm = files / "calm2.json"
-    assert predict.main([*command(files, output="calm2.json"), "--batch-size", "2"]) == 0
-    part = files / "out/results.json.part0.jsonl"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    for times in (1, 2, 3):
-        before = part.read_text().count("\n") if part.exists() else 1
-        process = subprocess.Popen([sys.executable, "-c", slow, *words], env=environment)
-        while not part.exists() or part.read_text().count("\n") <= before:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (files / "out/results.json").exists(), times
-    with open(part, "a") as file:
-        file.write('{"index": 6, "heig')  # the last kill came in the middle of a line
-    with pytest.raises(SystemExit, match="with other batch_size. Go on with the same"):
-        predict.main([*command(files), "--batch-size", "3"])
-    assert predict.main(words) == 0
-    assert (files / "out/results.json").read_bytes() == calm.read_bytes()
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_images(files):
-    assert predict.main(command(files, output="one.json")) == 0
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    words = [*run, "-m", "gfocal.cli.predict", *command(files)]
-    subprocess.run(words, check=True, env={**environment, "OMP_NUM_THREADS": "1"})
-    assert (files / "out/results.json").read_bytes() == (files / "one.json").read_bytes()
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -188,6 +201,26 @@ def test_mistakes(files, words, message):
     with pytest.raises(SystemExit, match=message):
         predict.main(command(files, *(word.format(files) for word in words)))
     assert not list(files.glob("out/*.json"))
+
+
+def test_an_output_that_is_a_folder(files):
+    with pytest.raises(SystemExit, match="a folder; expected a file"):
+        predict.main([*command(files, output="photos"), "--overwrite"])
+
+
+def test_a_json_of_no_images_and_of_files_that_are_not_there(files):
+    path = files / "val.json"
+    path.write_text(json.dumps({"images": []}))
+    assert predict.main(command(files, "--input", str(path), output="none.json")) == 0
+    assert results(files, "none.json") == []
+    names = ["0.png", "missing.png", "sub/0.png"]
+    images = [{"id": f"id {name}", "file_name": name} for name in names]
+    path.write_text(json.dumps({"images": images}))
+    words = ["--input", str(path), "--image-root", f"{files}/photos"]
+    with pytest.raises(SystemExit) as end:
+        predict.main(command(files, *words))
+    assert end.value.code == 1
+    assert {row["image_id"] for row in results(files)} == {"id 0.png"}
 
 
 def test_wrong_options(capsys):

@@ -27,6 +27,8 @@ def test_files_folders_and_patterns(folder):
     assert find_images(["a"]) == [first, second]
     assert find_images([other, "a", "*/1.png"]) == [other, first, second]
     assert find_images(["**/*.png"]) == [first, other]
+    assert find_images(["a", "./a/*g", os.path.abspath("a")]) == [first, second]  # each once
+    assert find_images(["*"]) == ["scan"]  # no folders
     assert find_images(["scan"]) == ["scan"]  # whoever names a file means it
 
 

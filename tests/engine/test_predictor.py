@@ -151,6 +151,8 @@ def test_an_image_is_not_resized_to_nothing(toy_config, trained, tmp_path, kind,
     [
         (np.zeros((4, 4, 3), np.float32), TypeError, "float32"),
         (torch.zeros(4, 4, 3), TypeError, "Tensor"),
+        (Image.new("F", (4, 4)), ValueError, "floating-point"),
+        (7, TypeError, "got int"),
         (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\)"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"\(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),

@@ -14,12 +14,8 @@ listed at the end, with exit status 1, and the others' detections are written.
 """
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
-
-from detectron2.utils import comm
 
 from ..config import set_device
 from ..data.images import find_images
@@ -114,15 +110,16 @@ def _predict(args: argparse.Namespace) -> list[str]:
         category_ids=ids,
     )
     check_output(args.output, args.overwrite)
-    problems, table = predict_files(
-        predictor, images, args.output, settings, num_workers=args.workers
+    names = predictor.class_names or [str(index) for index in ids]
+    rows = [{"id": index, "name": name} for index, name in zip(ids, names)]
+    return predict_files(
+        predictor,
+        images,
+        args.output,
+        settings,
+        categories=rows if categories is None else None,
+        num_workers=args.workers,
     )
-    if categories is None and comm.is_main_process():
-        names = predictor.class_names or [str(index) for index in ids]
-        rows = [{"id": index, "name": name} for index, name in zip(ids, names)]
-        with open(f"{os.path.splitext(args.output)[0]}.images.json", "w") as file:
-            json.dump({"images": table, "categories": rows}, file, indent=1)
-    return problems
 
 
 def _images(args: argparse.Namespace) -> tuple[list[ImageFile], list[tuple[int, str]] | None]:

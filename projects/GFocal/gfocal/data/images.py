@@ -32,17 +32,19 @@ def find_images(inputs: Iterable[str]) -> list[str]:
     Raises:
         FileNotFoundError: one of them names no image.
     """
-    paths: dict[str, None] = {}
+    paths: dict[str, str] = {}
     for item in inputs:
         if os.path.isdir(item):
             found = sorted(os.path.join(item, name) for name in os.listdir(item))
             found = [path for path in found if path.lower().endswith(EXTENSIONS)]
         else:
             found = [item] if os.path.isfile(item) else sorted(glob.glob(item, recursive=True))
+            found = [path for path in found if not os.path.isdir(path)]
         if not found:
             raise FileNotFoundError(f"no image matches {item!r}")
-        paths.update(dict.fromkeys(found))
-    return list(paths)
+        for path in found:
+            paths.setdefault(os.path.abspath(path), path)
+    return list(paths.values())
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
@@ -66,12 +68,17 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
         OSError, ValueError: no such file, or not an image.
     """
     path = os.fspath(path)
-    if path.endswith(".npy"):
-        height, width = _read_array(path).shape[:2]
-        return height, width
-    with PathManager.open(path, "rb") as f, Image.open(f) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    try:
+        if path.endswith(".npy"):
+            height, width = _read_array(path).shape[:2]
+            return height, width
+        with PathManager.open(path, "rb") as f, Image.open(f) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except OSError:
+        raise
+    except Exception as error:  # PIL's own, such as DecompressionBombError
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     return (width, height) if turned else (height, width)
 
 

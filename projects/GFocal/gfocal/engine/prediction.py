@@ -12,8 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from ..config import Config, set_weights
 from ..data.images import image_size, read_image
 from ..weights.description import describe
 from .batching import padded, plan_batches, size_after
+from .prediction_lines import ImageFile, Lines, PredictionSettings
 from .predictor import Predictor
 
 __all__ = [
@@ -40,44 +40,9 @@ __all__ = [
 WINDOW = 32  # batches that are planned at once: of so many images the sizes are compared
 
 
-class ImageFile(NamedTuple):
-    """An image to look at.
-
-    Attributes:
-        id: of the results, unique.
-        path: of the file.
-    """
-
-    id: Any
-    path: str
-
-
-@dataclass(frozen=True)
-class PredictionSettings:
-    """What the numbers of a run depend on. A run goes on with the same settings only.
-
-    Attributes:
-        weights: a digest of the file.
-        config: a digest of the config.
-        images: a digest of ids and paths.
-        batch_size: images a batch.
-        confidence: lowest score that is written.
-        fast: whether the model was optimized.
-        category_ids: of each class.
-    """
-
-    weights: str
-    config: str
-    images: str
-    batch_size: int
-    confidence: float
-    fast: bool
-    category_ids: tuple[int, ...]
-
-
 def digest(*parts: str) -> str:
     """A short fingerprint of texts."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def digest_of_config(cfg: Config) -> str:
@@ -103,8 +68,11 @@ def check_output(output: str, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: the file is there, and not by a run that can go on.
-        OSError: the folder cannot be made.
+        IsADirectoryError: it is a folder.
+        OSError: its folder cannot be made.
     """
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"--output is {output!r}, a folder; expected a file, x.json")
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     interrupted = glob.glob(f"{glob.escape(output)}.part*.jsonl")
     if os.path.exists(output) and not (overwrite or interrupted):
@@ -117,9 +85,10 @@ def predict_files(
     output: str,
     settings: PredictionSettings,
     *,
+    categories: Sequence[dict[str, Any]] | None = None,
     num_workers: int = 2,
     progress: bool = True,
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> list[str]:
     """Predicts images and writes their detections to a json. All processes call it; they share the
     images.
 
@@ -129,18 +98,19 @@ def predict_files(
         output: the json: a list of {"image_id", "category_id", "bbox" (XYWH, pixels), "score"},
             image after image, each best first.
         settings: see there.
+        categories: {"id", "name"} of each class. With them, the sizes and file names of the images
+            go into OUTPUT.images.json, so that the two files are a dataset in COCO format.
         num_workers: processes that read and resize images; 0: none but this.
         progress: show a bar with images a second.
 
     Returns:
-        a sentence for each image that could not be read; and for each image that could, {"id",
-        "file_name", "height", "width"}. On the main process; ([], []) on others.
+        a sentence for each image that could not be read, on the main process; [] on others.
 
     Raises:
         ValueError: there are lines of a run with other settings.
         OSError: a file cannot be written.
     """
-    lines = _Lines(output, settings)
+    lines = Lines(output, settings)
     done = lines.read()
     batches = [
         batch for batch in _planned(predictor, images, settings.batch_size) if not done >= {*batch}
@@ -152,7 +122,8 @@ def predict_files(
     with bar, lines.open(comm.get_rank()) as file:
         for batch, inputs in _read_ahead(predictor, images, share, num_workers):
             good = [i for i, x in zip(batch, inputs) if not isinstance(x, str)]
-            found = predictor.predict([x for x in inputs if not isinstance(x, str)])
+            readable = [x for x in inputs if not isinstance(x, str)]
+            found = predictor.predict(readable, settings.batch_size)
             records = [
                 {"index": i, "error": x} for i, x in zip(batch, inputs) if isinstance(x, str)
             ]
@@ -164,8 +135,8 @@ def predict_files(
             bar.update(len(batch))
     comm.synchronize()
     if not comm.is_main_process():
-        return [], []
-    return lines.finish(images)
+        return []
+    return lines.finish(images, categories)
 
 
 def _planned(
@@ -173,7 +144,6 @@ def _planned(
 ) -> Iterator[list[int]]:
     """All batches. The sizes are read from the heads of the files; a window bounds how far apart in
     the list the images of a batch can be."""
-    divisibility = getattr(getattr(predictor.model, "backbone", None), "size_divisibility", 1)
     window = WINDOW * batch_size if batch_size > 1 else len(images)
     for start in range(0, len(images), max(window, 1)):
         sizes = []
@@ -182,7 +152,7 @@ def _planned(
             if batch_size > 1:
                 with contextlib.suppress(OSError, ValueError):  # told when it is read
                     size = size_after(predictor.augmentations, image_size(image.path))
-            sizes.append(size and padded(size, divisibility))
+            sizes.append(size and padded(size, predictor.size_divisibility))
         for batch in plan_batches(sizes, batch_size):
             yield [start + index for index in batch]
 
@@ -247,95 +217,3 @@ def _record(instances: Instances, settings: PredictionSettings) -> dict[str, Any
 
 def _short(x: np.float32) -> float:
     return float(str(x))
-
-
-class _Lines:
-    """The files of JSON lines beside an output: one for each process of a run. Their first line
-    holds the settings, each other an image."""
-
-    def __init__(self, output: str, settings: PredictionSettings):
-        self._output = output
-        self._settings = json.loads(json.dumps(asdict(settings)))
-        self._first = json.dumps({"settings": self._settings})
-
-    def read(self) -> set[int]:
-        """The indices of the images that are done.
-
-        Raises:
-            ValueError: a file is of a run with other settings.
-        """
-        return {index for index, record in self._records().items() if "error" not in record}
-
-    @contextlib.contextmanager
-    def open(self, rank: int) -> Iterator[Any]:
-        """The file that a process adds to."""
-        path = f"{self._output}.part{rank}.jsonl"
-        self._cut_half_a_line(path)
-        with open(path, "a") as file:
-            if file.tell() == 0:
-                file.write(f"{self._first}\n")
-            yield file
-
-    def add(self, file: Any, records: list[dict[str, Any]]) -> None:
-        """Writes the images of a batch."""
-        file.write("".join(f"{json.dumps(record)}\n" for record in records))
-        file.flush()
-
-    def finish(self, images: Sequence[ImageFile]) -> tuple[list[str], list[dict[str, Any]]]:
-        """Writes the output, and removes the lines unless an image is still to be read."""
-        records, part = self._records(), f"{self._output}.part"
-        problems, table = [], []
-        with open(part, "w") as file:
-            separator = "["
-            for index, image in enumerate(images):
-                record = records[index]
-                if "error" in record:
-                    problems.append(record["error"])
-                    continue
-                size = {"height": record["height"], "width": record["width"]}
-                table.append({"id": image.id, "file_name": image.path, **size})
-                for detection in record["detections"]:
-                    line = json.dumps({"image_id": image.id, **detection})
-                    file.write(f"{separator}{line}")
-                    separator = ",\n"
-            file.write("]\n" if separator != "[" else "[]\n")
-        os.replace(part, self._output)
-        if not problems:
-            for path in self._files():
-                os.remove(path)
-        return problems, table
-
-    def _files(self) -> list[str]:
-        return sorted(glob.glob(f"{glob.escape(self._output)}.part*.jsonl"))
-
-    def _records(self) -> dict[int, dict[str, Any]]:
-        records: dict[int, dict[str, Any]] = {}
-        for path in self._files():
-            with open(path) as file:
-                lines = file.read().split("\n")[:-1]  # after a kill the last one may be a half
-            if not lines:
-                continue
-            self._check(path, lines[0])
-            for line in lines[1:]:
-                record = json.loads(line)
-                if "error" not in record or record["index"] not in records:
-                    records[record["index"]] = record
-        return records
-
-    def _check(self, path: str, first: str) -> None:
-        try:
-            before = json.loads(first)["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no file of a prediction that was interrupted") from None
-        other = [key for key, x in self._settings.items() if before.get(key) != x]
-        if other:
-            raise ValueError(
-                f"{path} is of an interrupted prediction with other {', '.join(other)}. Go on with "
-                "the same, give another output, or move the file away to start anew"
-            )
-
-    def _cut_half_a_line(self, path: str) -> None:
-        if not os.path.isfile(path):
-            return
-        with open(path, "rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)

@@ -161,7 +161,7 @@ class Predictor:
             FileNotFoundError: no such file.
         """
         if not isinstance(image, (list, tuple)):
-            return self.predict([self.preprocess(as_array(image, self.read_format))])[0]
+            return self.predict([self.preprocess(as_array(image, self.read_format))], 1)[0]
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1")
         outputs: list[Any] = [None] * len(image)
@@ -170,18 +170,26 @@ class Predictor:
                 self._numbered(index, image[index])
                 for index in range(start, min(start + 4 * batch_size, len(image)))
             ]
-            divisibility = getattr(getattr(self.model, "backbone", None), "size_divisibility", 1)
-            sizes = [padded(tuple(x["image"].shape[-2:]), divisibility) for x in inputs]
-            for batch in plan_batches(sizes, batch_size):
-                for index, output in zip(batch, self.predict([inputs[i] for i in batch])):
-                    outputs[start + index] = output
+            outputs[start : start + len(inputs)] = self.predict(inputs, batch_size)
         return outputs
 
-    def predict(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The model's outputs for inputs of :meth:`preprocess`, as one batch, without gradients."""
+    def predict(self, inputs: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        """The model's outputs for inputs of :meth:`preprocess`, without gradients. Only inputs of
+        equal size share a batch."""
         self.model.eval()
-        with torch.no_grad():
-            return (self.augmented or self.model)(inputs) if inputs else []
+        outputs: list[Any] = [None] * len(inputs)
+        sizes = [padded(tuple(x["image"].shape[-2:]), self.size_divisibility) for x in inputs]
+        for batch in plan_batches(sizes, batch_size):
+            with torch.no_grad():
+                found = (self.augmented or self.model)([inputs[i] for i in batch])
+            for index, output in zip(batch, found):
+                outputs[index] = output
+        return outputs
+
+    @property
+    def size_divisibility(self) -> int:
+        """To multiples of this, pixels, a batch is padded."""
+        return getattr(getattr(self.model, "backbone", None), "size_divisibility", 1)
 
     def _numbered(self, index: int, image: Any) -> dict[str, Any]:
         try:
