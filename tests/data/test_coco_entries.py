@@ -100,7 +100,8 @@ def test_many_errors_are_summed_up(tmp_path):
     assert "annotation 0 of image 7" in lines[1]
     assert lines[-2:] == [
         "  ... and 95 more",
-        'on_invalid="drop" (in custom_coco.py data.on_invalid=drop) leaves them out',
+        'on_invalid="drop" would leave out 100%. So much has a common cause: correct that in the '
+        "data",
     ]
 
 

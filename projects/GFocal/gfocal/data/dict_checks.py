@@ -47,7 +47,7 @@ def dict_defects(
     paths = [str(x.get("file_name", "://")) for x in dicts]
     headers = read_headers(paths) if check else [None] * len(dicts)
     boxes: _Boxes = {mode: [] for mode in _MODES.values()}
-    degenerate, outside, classes = 0, 0, Counter[int]()
+    degenerate, outside, classes = 0, 0, Counter[Any]()
     for index, (image, header) in enumerate(zip(dicts, headers)):
         who = f"image {image.get('image_id', index)!r} ({image.get('file_name', 'no file name')})"
         size = _size(image, header)
@@ -114,7 +114,7 @@ def _wrong_field(image: Any) -> str:
     if not isinstance(image.get("image_id"), Hashable):
         return "with an image_id that is no number or string"
     if not all(
-        isinstance(x, Real) and 0 < x < math.inf
+        isinstance(x, Real) and 0 < float(x) < math.inf
         for x in (image.get("width", 1), image.get("height", 1))
     ):
         return "with a width or height that is not positive or finite"
