@@ -27,7 +27,9 @@ def changed(value):
     """Another value of the same kind."""
     if isinstance(value, bool):
         return not value
-    if isinstance(value, (int, float)):
+    if isinstance(value, float):
+        return value / 2 if value else 0.5
+    if isinstance(value, int):
         return value + 1
     if isinstance(value, str):
         return f"{value}x"

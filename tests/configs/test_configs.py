@@ -250,7 +250,6 @@ def test_evaluation_without_the_training_data(overrides):
     """With the number of classes given, only the data to evaluate on is needed."""
     val = [x for x in overrides if "val" in x]
     cfg = load("quick_start/custom_coco.py", [*val, "data.num_classes=3"])
-    assert cfg.model.num_classes == 3
     instantiate(cfg.dataloader.evaluator)
     assert len(instantiate(cfg.dataloader.test)) == 3
 

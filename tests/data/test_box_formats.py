@@ -87,6 +87,27 @@ def test_right_boxes_are_never_suspected(declared):
     assert box_suspicion(_written(truth, sizes, declared), sizes, declared) is None
 
 
+@pytest.mark.parametrize("declared, other", [("XYWH", "XYXY"), ("XYXY", "XYWH")])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_dataset_of_two_formats(declared, other, share):
+    truth, sizes = _truth(200)
+    boxes = _written(truth, sizes, declared)
+    few = int(share * 200)
+    boxes[:few] = _written(truth[:few], sizes[:few], other)
+    found = box_suspicion(boxes, sizes, declared)
+    assert found.text.startswith(f"some of the boxes look like {other} ") and not found.is_error
+
+
+@pytest.mark.parametrize("declared", ["XYWH", "XYXY"])
+@pytest.mark.parametrize("side", [0, 1, 2, 3])
+def test_objects_guessed_beyond_one_border_are_no_other_format(declared, side):
+    for seed in range(10):
+        truth, sizes = _truth(seed=seed)
+        beyond = np.random.default_rng(seed).uniform(3, 40, 15)
+        truth[:15, side] = -beyond if side < 2 else sizes[:15, side - 2] + beyond
+        assert box_suspicion(_written(truth, sizes, declared), sizes, declared) is None
+
+
 def test_few_boxes_are_a_warning():
     truth, sizes = _truth(8)
     boxes = _written(truth + 40, sizes, "XYXY")

@@ -136,3 +136,43 @@ def test_sizes_and_files_may_be_missing(own):
 
 def test_the_look_at_the_files_can_be_left_out(own):
     assert len(own(lambda dicts: dicts[0].update(width=61), check=False)) == 3
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ({"bbox": 5}, "non-finite box"),
+        ({"bbox_mode": [1]}, r"bbox_mode \[1\]"),
+        ({"category_id": [0]}, "category_id that is no integer"),
+        ({"iscrowd": "0"}, "iscrowd not 0 or 1"),
+        ({"iscrowd": None}, "iscrowd not 0 or 1"),
+    ],
+)
+def test_mistyped_fields_of_an_annotation(own, values, reason):
+    with pytest.raises(ValueError, match=f"dataset 'own': invalid: 1 of 12 annotations.*{reason}"):
+        own(_first(**values))
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ({"annotations": 5}, "annotations that are no list of dicts"),
+        ({"annotations": [None]}, "annotations that are no list of dicts"),
+        ({"image_id": [1]}, "image_id that is no number or string"),
+        ({"width": [100]}, "width or height that is not positive or finite"),
+        ({"height": None}, "width or height that is not positive or finite"),
+    ],
+)
+def test_mistyped_fields_of_an_image(own, values, reason):
+    with pytest.raises(ValueError, match=f"dataset 'own': invalid: 1 of 3 images.*{reason}"):
+        own(lambda dicts: dicts[0].update(values))
+
+
+def test_something_that_is_no_dict(own):
+    with pytest.raises(ValueError, match=r"1 of 4 images \(1 not a dict\)\n.*dicts\[3\].*'a.jpg'"):
+        own(lambda dicts: dicts.append(("a.jpg", 5)))
+
+
+def test_a_box_outside_its_image_is_counted(own, caplog):
+    own(_first(bbox=[5000.0, 10.0, 14.0, 9.0]))
+    assert "1 boxes lie outside their images" in caplog.text

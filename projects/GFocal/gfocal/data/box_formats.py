@@ -96,10 +96,30 @@ def box_suspicion(boxes: np.ndarray, sizes: np.ndarray, declared: str) -> Suspic
             f"the boxes look like {other}, not {declared}: {evidence}; {fitting} fit as the other"
         )
         return Suspicion(text, is_error=len(boxes) >= _ENOUGH and share >= 0.2)
+    if mixed := _mixed(~fits[name], fits, declared, evidence):
+        return mixed
     if share < 0.3:
         return None
     return Suspicion(
         f"{evidence}; no other format fits either. Are they of images of another size?",
+        is_error=False,
+    )
+
+
+def _mixed(
+    misfit: np.ndarray, fits: dict[str, np.ndarray], declared: str, evidence: str
+) -> Suspicion | None:
+    """A file merged of two formats: what is wrong in one is right in the other.
+
+    A right box that reaches out on the right or below is inverted as XYXY, and far outside as XYWH.
+    """
+    other = next(x for x in FORMATS if x.startswith({"XYWH": "XYXY", "XYXY": "XYWH"}[declared]))
+    fitting = int((misfit & fits[other]).sum())
+    if fitting < 0.95 * misfit.sum():
+        return None
+    return Suspicion(
+        f"some of the boxes look like {other}, not {declared}: {evidence}; {fitting} of these fit "
+        "as the other. Was the dataset put together from two?",
         is_error=False,
     )
 

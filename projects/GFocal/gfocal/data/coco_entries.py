@@ -6,6 +6,7 @@ Units: boxes are XYWH, in pixels.
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,12 @@ def valid_images(
             defects.add("images", "without a file", f"{who}: no such file in {where}")
         else:
             valid[record["id"]] = record
+    used = Counter(os.path.normpath(record["file_name"]) for record in valid.values())
+    if repeated := [file for file, count in used.items() if count > 1]:
+        defects.warnings.append(
+            f"{len(repeated)} files are listed under several image ids, e.g. {repeated[0]}: an "
+            "object that is labelled under one id is background under the other"
+        )
     return _with_right_header(valid, image_root, defects) if check else valid
 
 

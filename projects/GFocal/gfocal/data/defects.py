@@ -10,6 +10,8 @@ __all__ = ["Defects", "Finding"]
 _SHOWN = 5  # examples in an error message
 _KEPT = 3  # examples of each reason in a table
 
+_MUCH = 0.1  # of the images or annotations: leaving out more is no advice
+
 _HOW_TO_SKIP = "If it is right as it is: check=False (in custom_coco.py data.check=False)"
 _HOW_TO_DROP = 'on_invalid="drop" (in custom_coco.py data.on_invalid=drop) leaves them out'
 
@@ -78,6 +80,11 @@ class Defects:
                 parts.append(f"{sum(self.counts[kind].values())} of {number} {kind} ({reasons})")
         return " and ".join(parts)
 
+    def _share(self) -> float:
+        """The invalid part of the images, or of the annotations: the larger one."""
+        images, annotations = (sum(counts.values()) for counts in self.counts.values())
+        return max(images / max(self.num_images, 1), annotations / max(self.num_annotations, 1))
+
     def findings(self) -> list[Finding]:
         """All of it, as rows of a table."""
         rows = [Finding("dataset", text, 0, True) for text in self.errors]
@@ -110,6 +117,11 @@ class Defects:
         if on_invalid == "drop":
             logger.warning(f"{self.name}: dropped {summary}")
             return
+        if how_to_drop and self.total > _SHOWN and self._share() > _MUCH:
+            how_to_drop = (
+                f'on_invalid="drop" would leave out {self._share():.0%}. So much has a common '
+                "cause: correct that in the data"
+            )
         lines = [f"{self.name}: invalid: {summary}", *(f"  {x}" for x in self._examples)]
         if self.total > len(self._examples):
             lines.append(f"  ... and {self.total - len(self._examples)} more")

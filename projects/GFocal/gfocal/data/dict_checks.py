@@ -4,8 +4,10 @@ of Pascal VOC, or of Detectron2's ``load_coco_json``.
 Units: boxes as their "bbox_mode" says, in pixels.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from .headers import Header, read_headers
 __all__ = ["dict_defects"]
 
 _MODES = {BoxMode.XYXY_ABS: "XYXY", BoxMode.XYWH_ABS: "XYWH"}
-_Boxes = dict[str, list[tuple[Sequence[float], tuple[float, float]]]]
+_Boxes = dict[str, list[tuple[np.ndarray, tuple[float, float]]]]
 
 
 def dict_defects(
@@ -27,9 +29,10 @@ def dict_defects(
 ) -> Defects:
     """What is wrong with the dicts of a dataset.
 
-    An image of another size than its file, or that cannot be read; an annotation without box, with
-    a box that is not finite or has a negative side, or of a class that is not there. Boxes without
-    area and repeated images are warnings: COCO has such boxes, and a repetition may be wanted.
+    A field of a wrong type; an image of another size than its file, or that cannot be read; an
+    annotation without box, with a box that is not finite or has a negative side, or of a class that
+    is not there. Boxes without area or outside their images, and repeated images, are warnings:
+    COCO has such boxes, and a repetition may be wanted.
 
     Args:
         name: the dataset's name.
@@ -39,31 +42,35 @@ def dict_defects(
     """
     defects = Defects(f"dataset {name!r}")
     defects.num_images = len(dicts)
+    dicts = _with_fields(dicts, defects)
     defects.num_annotations = sum(len(x.get("annotations") or ()) for x in dicts)
     paths = [str(x.get("file_name", "://")) for x in dicts]
     headers = read_headers(paths) if check else [None] * len(dicts)
     boxes: _Boxes = {mode: [] for mode in _MODES.values()}
-    degenerate, classes = 0, Counter[Any]()
+    degenerate, outside, classes = 0, 0, Counter[Any]()
     for index, (image, header) in enumerate(zip(dicts, headers)):
         who = f"image {image.get('image_id', index)!r} ({image.get('file_name', 'no file name')})"
         size = _size(image, header)
         _check_file(image, header, who, defects)
         for annotation in image.get("annotations") or ():
-            classes[annotation.get("category_id")] += 1
-            reason = _reason(annotation, num_classes)
+            if isinstance(category := annotation.get("category_id"), (int, np.integer)):
+                classes[category] += 1
+            box, mode = _numbers(annotation.get("bbox")), _mode(annotation)
+            reason = _reason(annotation, box, num_classes)
             if reason:
-                text = f"bbox {annotation.get('bbox')}, category {annotation.get('category_id')!r}"
+                text = f"bbox {annotation.get('bbox')}, category {category!r}"
                 defects.add("annotations", reason, f"{who}: {text}: {reason}")
-            mode = _MODES.get(annotation.get("bbox_mode"))
-            box = annotation.get("bbox")
             if mode and box is not None and len(box) == 4:
                 degenerate += not reason and _without_area(box, mode)
                 if size is not None:
+                    outside += not reason and _is_outside(box, mode, size)
                     boxes[mode].append((box, size))
     _check_ids(dicts, defects)
     _check_classes(classes, num_classes, defects)
     if degenerate:
         defects.warnings.append(f"{degenerate} boxes without area take no part in the training")
+    if outside:
+        defects.warnings.append(f"{outside} boxes lie outside their images: none can be learned")
     if check:
         _check_formats(boxes, defects)
     return defects
@@ -85,21 +92,62 @@ def _check_file(image: dict[str, Any], header: Header | None, who: str, defects:
         defects.add("images", found[0], f"{who}: {found[1]}")
 
 
-def _reason(annotation: dict[str, Any], num_classes: int | None) -> str:
+def _with_fields(dicts: list[dict[str, Any]], defects: Defects) -> list[dict[str, Any]]:
+    """The dicts whose fields can be looked at; ``defects`` gets the others."""
+    usable = []
+    for index, image in enumerate(dicts):
+        if reason := _wrong_field(image):
+            defects.add("images", reason, f"dicts[{index}]: {reason}: {str(image)[:120]}")
+        else:
+            usable.append(image)
+    return usable
+
+
+def _wrong_field(image: Any) -> str:
+    if not isinstance(image, dict):
+        return "not a dict"
+    annotations = image.get("annotations") or ()
+    if not isinstance(annotations, (list, tuple)) or not all(
+        isinstance(x, dict) for x in annotations
+    ):
+        return "with annotations that are no list of dicts"
+    if not isinstance(image.get("image_id"), Hashable):
+        return "with an image_id that is no number or string"
+    if not all(
+        isinstance(x, Real) and 0 < float(x) < math.inf
+        for x in (image.get("width", 1), image.get("height", 1))
+    ):
+        return "with a width or height that is not positive or finite"
+    return ""
+
+
+def _mode(annotation: dict[str, Any]) -> str | None:
+    """ "XYXY", "XYWH", or None for any other "bbox_mode"."""
+    mode = annotation.get("bbox_mode")
+    return _MODES.get(mode) if isinstance(mode, int) else None
+
+
+def _numbers(box: Any) -> np.ndarray | None:
+    """A box as (n,) finite numbers; None if it is no such thing."""
+    try:
+        numbers = np.asarray(box, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return numbers if numbers.ndim == 1 and len(numbers) and np.isfinite(numbers).all() else None
+
+
+def _reason(annotation: dict[str, Any], box: np.ndarray | None, num_classes: int | None) -> str:
     """Why an annotation is invalid; "" if it is not."""
     missing = [key for key in ("bbox", "bbox_mode", "category_id") if annotation.get(key) is None]
     if missing:
         return f"without {', '.join(missing)}"
-    try:
-        box = np.asarray(annotation["bbox"], dtype=np.float64)
-    except (OverflowError, TypeError, ValueError):
-        return "with a non-finite box"
-    if box.ndim != 1 or not len(box) or not np.isfinite(box).all():
+    if box is None:
         return "with a non-finite box"
     mode = annotation["bbox_mode"]
-    if mode in _MODES and len(box) != 4:
+    known = _mode(annotation) is not None
+    if known and len(box) != 4:
         return f"with a box of {len(box)} numbers"
-    if mode not in _MODES and mode != BoxMode.XYWHA_ABS:
+    if not known and mode != BoxMode.XYWHA_ABS:
         return f"with the bbox_mode {mode!r}, which Detectron2 cannot convert"
     if mode == BoxMode.XYXY_ABS and (box[2] < box[0] or box[3] < box[1]):
         return "with an inverted box (x1 < x0 or y1 < y0; is it XYWH_ABS?)"
@@ -110,11 +158,18 @@ def _reason(annotation: dict[str, Any], num_classes: int | None) -> str:
         return "with a category_id that is no integer"
     if num_classes is not None and not 0 <= category < num_classes:
         return f"with a category_id outside 0..{num_classes - 1}"
+    if annotation.get("iscrowd", 0) not in (0, 1):  # another counts as a crowd, and is dropped
+        return "with an iscrowd not 0 or 1"
     return ""
 
 
-def _without_area(box: Sequence[float], mode: str) -> bool:
-    return box[2] <= box[0] or box[3] <= box[1] if mode == "XYXY" else min(box[2], box[3]) <= 0
+def _without_area(box: np.ndarray, mode: str) -> bool:
+    return bool(box[2] <= box[0] or box[3] <= box[1] if mode == "XYXY" else min(box[2:]) <= 0)
+
+
+def _is_outside(box: np.ndarray, mode: str, size: tuple[float, float]) -> bool:
+    ends = box[2:] if mode == "XYXY" else box[:2] + box[2:]
+    return bool((box[:2] >= size).any() or (ends <= 0).any())
 
 
 def _check_ids(dicts: list[dict[str, Any]], defects: Defects) -> None:
@@ -146,11 +201,7 @@ def _check_classes(classes: Counter[Any], num_classes: int | None, defects: Defe
 
 def _check_formats(boxes: _Boxes, defects: Defects) -> None:
     for mode, found in boxes.items():
-        try:
-            numbers = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
-        except (OverflowError, TypeError, ValueError):
-            continue  # they are invalid, and counted
+        numbers = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
         sizes = np.array([size for _, size in found], dtype=np.float64).reshape(-1, 2)
-        finite = np.isfinite(numbers).all(axis=1)
-        if suspicion := box_suspicion(numbers[finite], sizes[finite], mode):
+        if suspicion := box_suspicion(numbers, sizes, mode):
             (defects.errors if suspicion.is_error else defects.warnings).append(suspicion.text)

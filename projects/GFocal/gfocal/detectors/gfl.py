@@ -6,17 +6,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, detector_postprocess
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postprocess
 from detectron2.structures import ImageList
 from torch import nn
 
-from ..modeling import recipes
 from ..modeling.contracts import Head, Matcher, PostProcess
 from ..modeling.dense import DenseCore, Observer
 from ..modeling.ground_truth import ground_truth_of
-from ..modeling.head import GFLHead
 from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import Candidates, postprocess_of
 from ..modeling.settings import (
@@ -30,8 +26,9 @@ from ..modeling.settings import (
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 from ..modeling.suppression import Suppression
-from ..modeling.yacs_keys import added_keys, threshold_of_tools
+from ..modeling.yacs_keys import added_keys
 from ..process.builders import warn_of_keys_for_trainers
+from .gfl_yacs import gfl_arguments
 
 __all__ = ["GFL"]
 
@@ -169,55 +166,7 @@ class GFL(DenseCore):
         warn_of_keys_for_trainers(cfg)
         check_yacs(cfg)
         with added_keys():
-            return cls._from_yacs(cfg)
-
-    @classmethod
-    def _from_yacs(cls, cfg) -> dict[str, Any]:
-        gfl = cfg.MODEL.GFL
-        backbone = build_backbone(cfg)
-        shapes = backbone.output_shape()
-        missing = [name for name in gfl.IN_FEATURES if name not in shapes]
-        if missing:
-            raise ValueError(
-                f"MODEL.GFL.IN_FEATURES has {missing}; expected maps of the backbone: "
-                f"{sorted(shapes)}"
-            )
-        shapes = [shapes[name] for name in gfl.IN_FEATURES]
-        parts = recipes.from_yacs(gfl)
-        of_tools = threshold_of_tools(cfg)
-        return {
-            "backbone": backbone,
-            "head": GFLHead(
-                in_channels=shapes[0].channels,
-                num_levels=len(shapes),
-                num_classes=gfl.NUM_CLASSES,
-                conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
-                box_representation=parts["box_representation"],
-                quality_predictor=parts["quality_predictor"],
-                norm=gfl.NORM,
-                prior_prob=gfl.PRIOR_PROB,
-            ),
-            "head_in_features": gfl.IN_FEATURES,
-            "anchor_generator": DefaultAnchorGenerator(
-                sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in shapes],
-                aspect_ratios=[1.0],
-                strides=[shape.stride for shape in shapes],
-                offset=parts["anchor_offset"],
-            ),
-            "matcher": parts["matcher"],
-            "criterion": parts["criterion"],
-            "num_classes": gfl.NUM_CLASSES,
-            "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,
-            "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
-            "suppression": parts["suppression"],
-            "class_names": _class_names(cfg),
-            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "vis_period": cfg.VIS_PERIOD,
-            "statistics_period": gfl.STATISTICS_PERIOD,
-            "input_format": cfg.INPUT.FORMAT,
-        }
+            return gfl_arguments(cfg)
 
     # The numbers of the post-processing, by Detectron2's names.
     test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")
@@ -359,12 +308,3 @@ class GFL(DenseCore):
                 f"anchor_generator has strides {self.strides}; expected those of "
                 f"head_in_features {names}: {expected}"
             )
-
-
-def _class_names(cfg) -> Sequence[str]:
-    """The class names of the first dataset of a yacs config that has some."""
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        names = name in MetadataCatalog.list() and MetadataCatalog.get(name).get("thing_classes")
-        if names:
-            return names
-    return UNSET

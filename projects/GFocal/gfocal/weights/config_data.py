@@ -4,6 +4,7 @@ import copy
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import detectron2
@@ -132,7 +133,8 @@ def _built(value: Any, where: str, trusted: Sequence[str]) -> Any:
         ret = {}
         for name, x in value.items():
             if name == "_target_":
-                ret[name] = trusted_callable(x, where, trusted)
+                found = trusted_callable(x, where, trusted)
+                ret[name] = x if is_dataclass(found) else found  # OmegaConf would make a node of it
             else:
                 ret[name] = _built(x, f"{where}.{name}", trusted)
         return ret
