@@ -21,7 +21,7 @@ from .headers import Header, read_headers
 __all__ = ["dict_defects"]
 
 _MODES = {BoxMode.XYXY_ABS: "XYXY", BoxMode.XYWH_ABS: "XYWH"}
-_Boxes = dict[str, list[tuple[np.ndarray, tuple[float, float]]]]
+_Boxes = dict[str, list[tuple[list[float], tuple[float, float]]]]
 
 
 def dict_defects(
@@ -127,16 +127,17 @@ def _mode(annotation: dict[str, Any]) -> str | None:
     return _MODES.get(mode) if isinstance(mode, int) else None
 
 
-def _numbers(box: Any) -> np.ndarray | None:
-    """A box as (n,) finite numbers; None if it is no such thing."""
+def _numbers(box: Any) -> list[float] | None:
+    """A box as finite numbers; None if it is no such thing."""
     try:
         numbers = np.asarray(box, dtype=np.float64)
     except (OverflowError, TypeError, ValueError):
         return None
-    return numbers if numbers.ndim == 1 and len(numbers) and np.isfinite(numbers).all() else None
+    values = numbers.tolist() if numbers.ndim == 1 else []  # quicker one by one
+    return values if values and all(map(math.isfinite, values)) else None
 
 
-def _reason(annotation: dict[str, Any], box: np.ndarray | None, num_classes: int | None) -> str:
+def _reason(annotation: dict[str, Any], box: list[float] | None, num_classes: int | None) -> str:
     """Why an annotation is invalid; "" if it is not."""
     missing = [key for key in ("bbox", "bbox_mode", "category_id") if annotation.get(key) is None]
     if missing:
@@ -163,13 +164,15 @@ def _reason(annotation: dict[str, Any], box: np.ndarray | None, num_classes: int
     return ""
 
 
-def _without_area(box: np.ndarray, mode: str) -> bool:
-    return bool(box[2] <= box[0] or box[3] <= box[1] if mode == "XYXY" else min(box[2:]) <= 0)
+def _without_area(box: list[float], mode: str) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1] if mode == "XYXY" else min(box[2:]) <= 0
 
 
-def _is_outside(box: np.ndarray, mode: str, size: tuple[float, float]) -> bool:
-    ends = box[2:] if mode == "XYXY" else box[:2] + box[2:]
-    return bool((box[:2] >= size).any() or (ends <= 0).any())
+def _is_outside(box: list[float], mode: str, size: tuple[float, float]) -> bool:
+    x0, y0, x1, y1 = box
+    if mode == "XYWH":
+        x1, y1 = x0 + x1, y0 + y1
+    return x0 >= size[0] or y0 >= size[1] or x1 <= 0 or y1 <= 0
 
 
 def _check_ids(dicts: list[dict[str, Any]], defects: Defects) -> None:
