@@ -121,6 +121,8 @@ def test_a_config_that_is_no_data_is_left_out(caplog):
         ({"model": {"a": "x${b}"}}, "expected no expression"),
         ({"dataloader": {"test": {"_target_": "torch.load", "f": "x"}}}, r"dataloader\.test names"),
         ({"train": {"a": {"_target_": ["os.system"]}}}, "names"),
+        ({"model": {"_target_": "gfocal.detectors.gfl.GFL", "cfg": {}}}, "cfg is an argument"),
+        ({"model": {"a": torch.ones(1)}}, r"model\.a is a Tensor"),
     ],
 )
 def test_a_config_that_would_run_code(changes, text, tmp_path):
@@ -158,6 +160,31 @@ def test_yacs_keys_of_another_version(tmp_path, caplog):
 def test_a_damaged_description(changes, tmp_path):
     with pytest.raises(ValueError, match=r"w\.pth: .*description"):
         read_description(written(tmp_path, **changes))
+
+
+def test_proposals_of_a_yacs_config_would_be_unpickled(tmp_path):
+    cfg = model_zoo.get_config("COCO-Detection/gfl_R_50_FPN_1x.yaml")
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.LOAD_PROPOSALS = "RetinaNet", True
+    with pytest.raises(ValueError, match="LOAD_PROPOSALS, which could run code"):
+        find_config(written(tmp_path, kind="yacs", config=cfg.dump()))
+
+
+def test_where_results_go_is_not_the_choice_of_the_file(tmp_path):
+    cfg, _ = find_config(written(tmp_path))
+    assert cfg.train.output_dir == "./output/evaluation"
+    assert cfg.dataloader.evaluator.output_dir == "./output/evaluation/inference"
+    cfg, _ = find_config(written(tmp_path), overrides=[f"train.output_dir={tmp_path}"])
+    assert cfg.train.output_dir == str(tmp_path)
+    text = describe(model_zoo.get_config("COCO-Detection/gfl_R_50_FPN_1x.yaml")).config
+    cfg, _ = find_config(written(tmp_path, kind="yacs", config=text))
+    assert cfg.OUTPUT_DIR == "./output/evaluation"
+
+
+def test_a_config_without_an_end(tmp_path):
+    tree: dict = {"model": {}}
+    tree["model"]["model"] = tree
+    with pytest.raises(ValueError, match=r"w\.pth: its config cannot be read"):
+        config_of("lazy", tree, "w.pth")
 
 
 def test_a_later_format_and_none(tmp_path, caplog):

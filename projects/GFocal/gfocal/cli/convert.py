@@ -9,12 +9,14 @@ another shape is an error. Then nothing is written.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
 from ..config import load_config, model_zoo
-from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint
+from ..engine.classes import Classes, classes_of
+from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint, describe
+from ..weights.description import KEY
 from ..weights.writing import write_checkpoint
 from .common import exit_on_mistake, make_parser, parse_arguments
 
@@ -48,10 +50,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    model, usual_classes = None, 80
+    cfg, model = None, None
     if args.config_file:
-        model = _model_config(args.config_file)
-        usual_classes = model.get("num_classes")
+        cfg = _lazy_config(args.config_file)
+        model = cfg.model
         if args.num_classes is not None:
             model.num_classes = args.num_classes
     if args.to_mmdet:
@@ -59,30 +61,36 @@ def run(args: argparse.Namespace) -> None:
         write_checkpoint({"state_dict": state_dict, "meta": {}}, args.out)
     else:
         state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model)
-        write_checkpoint({"model": state_dict}, args.out)
+        cfg = cfg or model_zoo.get_config(names[0])
+        classes = len(state_dict["head.cls_logits.bias"])
+        write_checkpoint({"model": state_dict, KEY: _description(cfg, classes)}, args.out)
     print(f"wrote {args.out}: {len(state_dict)} tensors")
     if names:
         print(f"It is the model of {' and '.join(names)}.")
     if not args.to_mmdet:
-        classes = len(state_dict["head.cls_logits.bias"])
-        print(_how_to_evaluate(args, names, None if classes == usual_classes else classes))
+        print(f"It carries its config. To evaluate it:\n  gfocal eval --weights {args.out}")
 
 
-def _model_config(file: str) -> DictConfig:
+def _lazy_config(file: str) -> DictConfig:
     cfg = load_config(model_zoo.find_config(file))
     if "model" not in cfg:
         raise ValueError(f"{file} has no model; expected a LazyConfig")
-    return cfg.model
+    return cfg
 
 
-def _how_to_evaluate(
-    args: argparse.Namespace, names: Sequence[str], num_classes: int | None
-) -> str:
-    """The command; ``num_classes`` is None if the config has the same number."""
-    config = args.config_file or names[0]
-    return (f"To evaluate it:\n  gfocal eval --config-file {config} --weights {args.out}") + (
-        "" if num_classes is None else f" model.num_classes={num_classes}"
+def _description(cfg: DictConfig, num_classes: int) -> dict[str, Any]:
+    """What the converted weights say of themselves, with the class names of the config's dataset if
+    there are as many."""
+    classes = classes_of(cfg)
+    if len(classes.names) != num_classes:
+        classes = Classes()
+    description = describe(
+        cfg,
+        num_classes=num_classes,
+        class_names=classes.names,
+        category_ids=classes.category_ids,
     )
+    return description.plain()
 
 
 @exit_on_mistake()

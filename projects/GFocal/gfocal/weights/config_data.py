@@ -17,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from ..config import Config, add_gfocal_config
 from .trusted import dotted_name, trusted_callable
 
-__all__ = ["config_of", "tree_of"]
+__all__ = ["OUTPUT", "config_of", "tree_of"]
+
+OUTPUT = "./output/evaluation"  # of an evaluation whose config comes from the weights
 
 # What a training needs and an evaluation does not: it stays data.
 _OF_TRAINING = ("optimizer", "lr_multiplier", "dataloader.train")
@@ -65,8 +67,8 @@ def config_of(kind: str, data: Any, path: str, trusted_packages: Sequence[str] =
         if kind == "lazy" and isinstance(data, Mapping):
             tree = _without(dict(data), _OF_TRAINING)
             content = _built(tree, f"{path}: config", trusted_packages)
-            return OmegaConf.create(content, flags={"allow_objects": True})
-    except (yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
+            return _with_own_output(OmegaConf.create(content, flags={"allow_objects": True}))
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: its config cannot be read ({error})") from error
     raise ValueError(f"{path}: its config is of an unknown kind {kind!r}")
 
@@ -135,6 +137,9 @@ def _built(value: Any, where: str, trusted: Sequence[str]) -> Any:
             if name == "_target_":
                 found = trusted_callable(x, where, trusted)
                 ret[name] = x if is_dataclass(found) else found  # OmegaConf would make a node of it
+            elif name == "cfg" and "_target_" in value:
+                # Detectron2's @configurable would take a whole config from it, with its own names.
+                raise ValueError(f"{where}.cfg is an argument; expected arguments by their names")
             else:
                 ret[name] = _built(x, f"{where}.{name}", trusted)
         return ret
@@ -176,6 +181,18 @@ def _yacs_of(text: Any, path: str) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(data))
     except (KeyError, ValueError, AssertionError) as error:
         raise ValueError(f"{path}: its config does not fit ({error})") from error
+    if cfg.MODEL.LOAD_PROPOSALS:  # Detectron2 would unpickle them
+        raise ValueError(f"{path}: its config has MODEL.LOAD_PROPOSALS, which could run code")
+    cfg.OUTPUT_DIR = OUTPUT
+    return cfg
+
+
+def _with_own_output(cfg: DictConfig) -> DictConfig:
+    """Where results go is not the file's choice."""
+    if isinstance(cfg.get("train"), DictConfig):
+        cfg.train.output_dir = OUTPUT
+    if OmegaConf.select(cfg, "dataloader.evaluator.output_dir") is not None:
+        cfg.dataloader.evaluator.output_dir = f"{OUTPUT}/inference"
     return cfg
 
 
