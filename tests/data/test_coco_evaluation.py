@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from pycocotools.cocoeval import COCOeval
 
@@ -240,6 +241,40 @@ def test_a_trainer_tells_the_limit(dataset):
     follow_limit(other, object())
     assert other.limit == 100
     follow_limit(object(), object())  # any evaluator
+
+
+def test_detectron2s_own_evaluators_say_what_they_count(dataset, caplog):
+    evaluator = COCOEvaluator(register(dataset))
+    follow_limit(evaluator, Namespace(max_detections_per_image=100))
+    assert "count" not in caplog.text
+    follow_limit(evaluator, Namespace(max_detections_per_image=250))
+    assert "up to 250 detections an image, and 100 of them count in COCOEvaluator" in caplog.text
+
+
+def test_a_json_without_annotations_gives_no_metric(tmp_path):
+    document = valid_document()
+    del document["annotations"]
+    evaluator = dataset_evaluator(register(write_dataset(tmp_path, document)))
+    assert known_metrics(evaluator) == set()
+
+
+def test_categories_that_no_metadata_maps_to_classes(loose, tmp_path):
+    """Detectron2 would compare class 1 with category 1, which is class 0."""
+    document = valid_document()
+    for number, annotation in enumerate(document["annotations"]):
+        annotation.update(id=number + 1, area=1.0, iscrowd=0)
+    json_file = tmp_path / "loose.json"
+    metadata = MetadataCatalog.get("loose")
+    metadata.json_file = str(json_file)
+    json_file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"category ids \[1, 18, 90\], and its metadata no"):
+        dataset_evaluator("loose")
+    index = {category["id"]: i for i, category in enumerate(document["categories"])}
+    for entry in (*document["categories"], *document["annotations"]):
+        key = "category_id" if "category_id" in entry else "id"
+        entry[key] = index[entry[key]]
+    json_file.write_text(json.dumps(document))
+    dataset_evaluator("loose")
 
 
 def test_without_a_detection(tmp_path):

@@ -30,9 +30,17 @@ def added_keys() -> Iterator[None]:
 
 def score_thresh(cfg: Any) -> Any:
     """MODEL.GFL.SCORE_THRESH_TEST. A tool that knows Detectron2's detectors alone, such as its
-    demo.py, sets the threshold of all of them: then it is that one."""
+    demo.py, sets the threshold of all of them: then it is that one.
+
+    Raises:
+        ValueError: the threshold of one of them alone is changed, which no tool does.
+    """
     default = 0.05  # of Detectron2
-    theirs = cfg.MODEL.RETINANET.SCORE_THRESH_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    if theirs[0] == theirs[1] != default:
-        return theirs[0]
-    return cfg.MODEL.GFL.SCORE_THRESH_TEST
+    retinanet, rcnn = (cfg.MODEL[name].SCORE_THRESH_TEST for name in ("RETINANET", "ROI_HEADS"))
+    if retinanet != rcnn:
+        raise ValueError(
+            f"MODEL.RETINANET.SCORE_THRESH_TEST is {retinanet!r} and MODEL.ROI_HEADS."
+            f"SCORE_THRESH_TEST is {rcnn!r}, and GFL reads neither; expected "
+            "MODEL.GFL.SCORE_THRESH_TEST, or the same in both, as tools set it"
+        )
+    return cfg.MODEL.GFL.SCORE_THRESH_TEST if retinanet == default else retinanet
