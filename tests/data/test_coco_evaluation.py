@@ -150,6 +150,32 @@ def test_the_type_of_the_dataset_decides(loose, tmp_path, monkeypatch):
         dataset_evaluator("loose", max_detections=500)
 
 
+def test_lvis_itself(loose, tmp_path):
+    """Perfect detections, of categories whose ids are those of the classes and 1 more."""
+    pytest.importorskip("lvis")
+    names = MetadataCatalog.get("loose").thing_classes
+    images = [
+        {"id": x["image_id"], "height": x["height"], "width": x["width"]}
+        | {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        for x in loose
+    ]
+    categories = [
+        {"id": i, "name": name, "frequency": "f", "image_count": 1}
+        for i, name in enumerate(names, 1)
+    ]
+    annotations = [
+        {"image_id": x["image_id"], "category_id": a["category_id"] + 1, "bbox": a["bbox"]}
+        | {"id": 10 * i + j + 1, "area": a["bbox"][2] * a["bbox"][3], "segmentation": []}
+        for i, x in enumerate(loose)
+        for j, a in enumerate(x["annotations"])
+    ]
+    document = {"images": images, "categories": categories, "annotations": annotations}
+    (tmp_path / "lvis.json").write_text(json.dumps(document))
+    metadata = MetadataCatalog.get("loose")
+    metadata.set(json_file=str(tmp_path / "lvis.json"), evaluator_type="lvis")
+    assert _evaluate("loose") == pytest.approx(100.0)
+
+
 def test_types_that_boxes_cannot_be_evaluated_for(loose):
     MetadataCatalog.get("loose").evaluator_type = "cityscapes_sem_seg"
     with pytest.raises(ValueError, match="'loose' has the evaluator_type 'cityscapes_sem_seg'"):

@@ -145,7 +145,8 @@ def check_expected_results(cfg: CfgNode) -> None:
     """Checks TEST.EXPECTED_RESULTS, which is read hours later.
 
     Raises:
-        ValueError: it is no list of [task, metric, expected, tolerance], or there is no test dataset.
+        ValueError: it is no list of [task, metric, expected, tolerance], or there is no test
+            dataset.
     """
     rows = cfg.TEST.EXPECTED_RESULTS
     for row in rows if isinstance(rows, (list, tuple)) else [rows]:
