@@ -8,6 +8,7 @@ import os
 import tempfile
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import (
@@ -135,19 +136,32 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
     return evaluator
 
 
+class _LVIS(LVISEvaluator):
+    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``."""
+
+    def evaluate(self) -> Any:
+        if hasattr(np, "float"):
+            return super().evaluate()
+        vars(np)["float"] = float
+        try:
+            return super().evaluate()
+        finally:
+            del vars(np)["float"]
+
+
 def _lvis(
     dataset_name: str, output_dir: str | None, max_detections: int | None
 ) -> DatasetEvaluator:
     more = {}
     if (max_detections or 0) > _LVIS_LIMIT:
-        if "max_dets_per_image" not in inspect.signature(LVISEvaluator).parameters:
+        if "max_dets_per_image" not in inspect.signature(_LVIS).parameters:
             raise ValueError(
                 f"the model gives {max_detections} detections an image, and this Detectron2 "
                 f"evaluates LVIS with {_LVIS_LIMIT} at most; a later one can do more"
             )
         more["max_dets_per_image"] = max_detections
     try:
-        return LVISEvaluator(dataset_name, output_dir=output_dir, **more)
+        return _LVIS(dataset_name, output_dir=output_dir, **more)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"dataset {dataset_name!r} has the evaluator_type 'lvis', which needs the package "
