@@ -267,6 +267,8 @@ def test_a_trainer_tells_the_limit(dataset):
     other = dataset_evaluator(register(dataset))
     follow_limit(other, object())
     assert other.limit == 100
+    follow_limit(other, Namespace(model=Namespace(max_detections_per_image=250)))  # augmented
+    assert other.limit == 250
     follow_limit(object(), object())  # any evaluator
 
 

@@ -77,7 +77,10 @@ def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> Datas
 def follow_limit(evaluator: Any, model: Any) -> None:
     """Tells a COCO evaluator of :func:`dataset_evaluator` how many detections an image the model
     gives at most, unless it was told. Warns of Detectron2's own evaluators, which count fewer."""
+    inner = getattr(model, "model", model)  # of test-time augmentation
     limit = getattr(model, "max_detections_per_image", None)
+    if limit is None:
+        limit = getattr(inner, "max_detections_per_image", None)
     if not isinstance(limit, int):
         return
     if isinstance(evaluator, LimitedCOCOEvaluator):
