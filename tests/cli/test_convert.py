@@ -11,7 +11,12 @@ from detectron2.config import LazyConfig
 
 from gfocal import model_zoo
 from gfocal.cli import convert as tool
-from gfocal.weights import convert_mmdet_state_dict, expected_state_dict, to_mmdet_state_dict
+from gfocal.weights import (
+    convert_mmdet_state_dict,
+    expected_state_dict,
+    find_config,
+    to_mmdet_state_dict,
+)
 
 ROOT = Path(__file__).parents[2]
 NAME = "COCO-Detection/gflv2_R_50_FPN_1x.py"
@@ -51,11 +56,12 @@ def test_a_published_model(theirs, convert, tmp_path, capsys):
     assert convert(theirs) == (0, "")
     assert files(tmp_path) == ["in.pth", "out.pth"]
     out = torch.load(tmp_path / "out.pth", weights_only=True)
-    assert list(out) == ["model"] and len(out["model"]["head.cls_logits.bias"]) == 5
+    assert {*out} == {"model", "gfocal"} and len(out["model"]["head.cls_logits.bias"]) == 5
     said = capsys.readouterr().out
     assert f"{NAME} and {NAME.replace('1x', 'ms_2x')}" in said
-    assert f"--config-file {NAME} --weights {tmp_path}" in said
-    assert "model.num_classes=5" in said
+    assert f"gfocal eval --weights {tmp_path}" in said
+    cfg, description = find_config(f"{tmp_path}/out.pth")
+    assert cfg.model.num_classes == 5 and description.class_names == []  # COCO has 80
 
 
 def test_there_and_back(theirs, convert, tmp_path):
@@ -83,7 +89,7 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
     LazyConfig.save(cfg, config)
     assert convert(own, "--config-file", config) == (0, "")
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.endswith(f"--config-file {config} --weights {tmp_path}/out.pth")
+    assert said.endswith(f"gfocal eval --weights {tmp_path}/out.pth")
     os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
     assert convert(None, "--to-mmdet")[0] == 1
     assert convert(None, "--to-mmdet", "--config-file", config) == (0, "")

@@ -109,7 +109,7 @@ def yacs(*changes, architecture="GFL"):
 def test_yacs(key, value):
     for architecture in ("GFL", "QFLRetinaNet"):
         cfg = yacs(key, value, architecture=architecture)
-        with pytest.raises(ValueError, match=rf"^{key} is .*; expected "):
+        with pytest.raises(ValueError, match=rf"{key} is .*; expected "):  # or: not read
             check_config(cfg)
         with pytest.raises(ValueError, match=rf"^{key} is .*; expected "):
             build_model(cfg)

@@ -2,6 +2,7 @@ from operator import attrgetter
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from gfocal import model_zoo
@@ -13,7 +14,7 @@ LEAVES = leaves(get_cfg())
 
 def yacs() -> CfgNode:
     cfg = model_zoo.get_config("COCO-Detection/gfl_R_50_FPN_1x.yaml")
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     return cfg
 
 
@@ -73,4 +74,13 @@ def test_the_threshold_of_tools_that_know_other_detectors():
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.6
     cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.6
     check_config(cfg)
-    assert build_model(cfg).test_score_thresh == 0.6
+    assert DefaultPredictor(cfg).model.test_score_thresh == 0.6  # as demo.py builds it
+
+
+@pytest.mark.parametrize("node", ["RETINANET", "ROI_HEADS"])
+def test_one_threshold_alone_is_refused_by_the_model_too(node):
+    """Detectron2's own tools do not call check_config."""
+    cfg = yacs()
+    cfg.MODEL[node].SCORE_THRESH_TEST = 0.6
+    with pytest.raises(ValueError, match=rf"MODEL.{node}.SCORE_THRESH_TEST is 0.6"):
+        build_model(cfg)

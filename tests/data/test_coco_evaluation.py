@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
@@ -138,16 +139,43 @@ def test_the_type_of_the_dataset_decides(loose, tmp_path, monkeypatch):
         def __init__(self, name, output_dir=None, max_dets_per_image=None):
             made[name] = (output_dir, max_dets_per_image)
 
-    monkeypatch.setattr(coco_evaluation, "LVISEvaluator", Lvis)
+    monkeypatch.setattr(coco_evaluation, "_LVIS", Lvis)
     assert isinstance(coco_evaluator("loose", output_dir="x"), Lvis)  # the old name too
     assert made["loose"] == ("x", None)
     dataset_evaluator("loose", max_detections=300)
     assert made["loose"] == (None, None)  # as LVIS counts
     dataset_evaluator("loose", max_detections=500)
     assert made["loose"] == (None, 500)
-    monkeypatch.setattr(coco_evaluation, "LVISEvaluator", lambda name, output_dir: None)
+    monkeypatch.setattr(coco_evaluation, "_LVIS", lambda name, output_dir: None)
     with pytest.raises(ValueError, match="500 detections an image, and this Detectron2"):
         dataset_evaluator("loose", max_detections=500)
+
+
+def test_lvis_itself(loose, tmp_path):
+    """Perfect detections, of categories whose ids are those of the classes and 1 more."""
+    pytest.importorskip("lvis")
+    names = MetadataCatalog.get("loose").thing_classes
+    images = [
+        {"id": x["image_id"], "height": x["height"], "width": x["width"]}
+        | {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        for x in loose
+    ]
+    categories = [
+        {"id": i, "name": name, "frequency": "f", "image_count": 1}
+        for i, name in enumerate(names, 1)
+    ]
+    annotations = [
+        {"image_id": x["image_id"], "category_id": a["category_id"] + 1, "bbox": a["bbox"]}
+        | {"id": 10 * i + j + 1, "area": a["bbox"][2] * a["bbox"][3], "segmentation": []}
+        for i, x in enumerate(loose)
+        for j, a in enumerate(x["annotations"])
+        if not a["iscrowd"]  # LVIS has none
+    ]
+    document = {"images": images, "categories": categories, "annotations": annotations}
+    (tmp_path / "lvis.json").write_text(json.dumps(document))
+    metadata = MetadataCatalog.get("loose")
+    metadata.set(json_file=str(tmp_path / "lvis.json"), evaluator_type="lvis")
+    assert _evaluate("loose") == pytest.approx(100.0)
 
 
 def test_types_that_boxes_cannot_be_evaluated_for(loose):
@@ -242,7 +270,43 @@ def test_a_trainer_tells_the_limit(dataset):
     other = dataset_evaluator(register(dataset))
     follow_limit(other, object())
     assert other.limit == 100
+    follow_limit(other, Namespace(model=Namespace(max_detections_per_image=250)))  # augmented
+    assert other.limit == 250
     follow_limit(object(), object())  # any evaluator
+
+
+def test_detectron2s_own_evaluators_say_what_they_count(dataset, caplog):
+    evaluator = COCOEvaluator(register(dataset))
+    follow_limit(evaluator, Namespace(max_detections_per_image=100))
+    assert "count" not in caplog.text
+    follow_limit(evaluator, Namespace(max_detections_per_image=250))
+    assert "up to 250 detections an image, and 100 of them count in COCOEvaluator" in caplog.text
+
+
+def test_a_json_without_annotations_gives_no_metric(tmp_path):
+    document = valid_document()
+    del document["annotations"]
+    evaluator = dataset_evaluator(register(write_dataset(tmp_path, document)))
+    assert known_metrics(evaluator) == set()
+
+
+def test_categories_that_no_metadata_maps_to_classes(loose, tmp_path):
+    """Detectron2 would compare class 1 with category 1, which is class 0."""
+    document = valid_document()
+    for number, annotation in enumerate(document["annotations"]):
+        annotation.update(id=number + 1, area=1.0, iscrowd=0)
+    json_file = tmp_path / "loose.json"
+    metadata = MetadataCatalog.get("loose")
+    metadata.json_file = str(json_file)
+    json_file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"category ids \[1, 18, 90\], and its metadata no"):
+        dataset_evaluator("loose")
+    index = {category["id"]: i for i, category in enumerate(document["categories"])}
+    for entry in (*document["categories"], *document["annotations"]):
+        key = "category_id" if "category_id" in entry else "id"
+        entry[key] = index[entry[key]]
+    json_file.write_text(json.dumps(document))
+    dataset_evaluator("loose")
 
 
 def test_without_a_detection(tmp_path):

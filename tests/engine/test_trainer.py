@@ -100,6 +100,28 @@ def test_expected_results(config):
     with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS .* 'segm'.* gives bbox"):
         cfg = config("TEST.EXPECTED_RESULTS", str([["segm", "AP", 1.0, 1.0]]))
         Trainer.evaluate(cfg, resume=True)
+    with pytest.raises(ValueError, match=r"but DATASETS.TEST is \(\)"):
+        Trainer(config("TEST.EXPECTED_RESULTS", str(good), "DATASETS.TEST", "()"))
+
+
+def test_expected_results_of_several_datasets_and_of_every_end(config):
+    """Detectron2 looks for the tasks of one dataset, and only after the last iteration."""
+    DatasetCatalog.register("toy_more", lambda: DatasetCatalog.get("toy_yacs"))
+    MetadataCatalog.get("toy_more").set(thing_classes=["square", "wide"])
+    expected = [[f"{name}/bbox", "AP50", 30.0, 100.0] for name in ("toy_yacs", "toy_more")]
+    overrides = ["DATASETS.TEST=('toy_yacs', 'toy_more')", "SOLVER.STEPS=()", "SOLVER.MAX_ITER=9"]
+    Trainer(config(*overrides, "TEST.EXPECTED_RESULTS", str(expected))).train()
+    expected[1][2] = 900.0
+    overrides += ["TEST.EXPECTED_RESULTS", str(expected)]
+    with pytest.raises(SystemExit):
+        Trainer.evaluate(config(*overrides), resume=True)
+    early = [
+        "TEST.BEST_METRIC=toy_yacs/bbox/AP",
+        "TEST.EARLY_STOP_PATIENCE=1",
+        "TEST.EVAL_PERIOD=1",
+    ]
+    with pytest.raises(SystemExit):
+        Trainer(config(*overrides, *early, "SOLVER.BASE_LR=0.0")).train()
 
 
 @pytest.mark.parametrize("amp", [False, True])

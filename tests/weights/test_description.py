@@ -64,6 +64,7 @@ def test_the_model_of_a_config_comes_back(name):
     again = config_of(back.kind, back.config, "w.pth")
     if name.endswith(".yaml"):
         cfg.MODEL.DEVICE = again.MODEL.DEVICE = "cpu"
+        again.OUTPUT_DIR = cfg.OUTPUT_DIR
         assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
         assert repr(build_model(again)) == repr(build_model(cfg))
         assert (back.pixel_mean, back.input_format) == (cfg.MODEL.PIXEL_MEAN, "RGB")

@@ -145,7 +145,8 @@ def check_expected_results(cfg: CfgNode) -> None:
     """Checks TEST.EXPECTED_RESULTS, which is read hours later.
 
     Raises:
-        ValueError: it is no list of [task, metric, expected, tolerance].
+        ValueError: it is no list of [task, metric, expected, tolerance], or there is no test
+            dataset.
     """
     rows = cfg.TEST.EXPECTED_RESULTS
     for row in rows if isinstance(rows, (list, tuple)) else [rows]:
@@ -156,6 +157,8 @@ def check_expected_results(cfg: CfgNode) -> None:
                 f"TEST.EXPECTED_RESULTS is {rows!r}; expected rows [task, metric, value, "
                 'tolerance], e.g. [["bbox", "AP", 40.2, 0.3]]'
             )
+    if rows and not cfg.DATASETS.TEST:
+        raise ValueError(f"TEST.EXPECTED_RESULTS is {rows!r}, but DATASETS.TEST is ()")
 
 
 def leaves(cfg: CfgNode, prefix: str = "") -> list[str]:

@@ -3,13 +3,16 @@
 import contextlib
 import inspect
 import io
+import logging
 import os
 import tempfile
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import (
+    COCOEvaluator,
     DatasetEvaluator,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
@@ -18,7 +21,7 @@ from pycocotools.coco import COCO
 
 from .coco import CocoLoader, check_dataset_files
 from .coco_json import CocoJson
-from .coco_limit import LimitedCOCOEvaluator
+from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator
 
 __all__ = ["coco_evaluator", "dataset_evaluator", "follow_limit", "known_metrics"]
 
@@ -73,10 +76,25 @@ def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> Datas
 
 def follow_limit(evaluator: Any, model: Any) -> None:
     """Tells a COCO evaluator of :func:`dataset_evaluator` how many detections an image the model
-    gives at most, unless it was told."""
+    gives at most, unless it was told. Warns of Detectron2's own evaluators, which count fewer."""
+    inner = getattr(model, "model", model)  # of test-time augmentation
     limit = getattr(model, "max_detections_per_image", None)
-    if isinstance(evaluator, LimitedCOCOEvaluator) and evaluator.max_detections is None:
-        evaluator.max_detections = limit if isinstance(limit, int) else None
+    if limit is None:
+        limit = getattr(inner, "max_detections_per_image", None)
+    if not isinstance(limit, int):
+        return
+    if isinstance(evaluator, LimitedCOCOEvaluator):
+        if evaluator.max_detections is None:
+            evaluator.max_detections = limit
+    elif isinstance(evaluator, (COCOEvaluator, LVISEvaluator)):
+        standard = STANDARD_LIMIT if isinstance(evaluator, COCOEvaluator) else _LVIS_LIMIT
+        counted = getattr(evaluator, "_max_dets_per_image", None) or standard
+        counted = counted[-1] if isinstance(counted, list) else counted
+        if limit > counted:
+            logging.getLogger(__name__).warning(
+                f"The model gives up to {limit} detections an image, and {counted} of them count "
+                f"in {type(evaluator).__name__}. gfocal.data.dataset_evaluator has max_detections"
+            )
 
 
 def known_metrics(evaluator: Any) -> set[str] | None:
@@ -87,6 +105,8 @@ def known_metrics(evaluator: Any) -> set[str] | None:
         return {f"bbox/AP{x}" for x in ("", "50", "75", "s", "m", "l", "r", "c", "f")}
     if not isinstance(evaluator, LimitedCOCOEvaluator):
         return None
+    if not evaluator._do_evaluation:  # a json without annotations
+        return set()
     names = evaluator._metadata.get("thing_classes", None) or ()
     classes = [f"-{name}" for name in names] if len(names) > 1 else []
     return {f"bbox/AP{x}" for x in ("", "50", "75", "s", "m", "l", *classes)}
@@ -108,7 +128,28 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
     loader = DatasetCatalog[dataset_name]
     if isinstance(loader, CocoLoader):
         evaluator._coco_api = _ground_truth(loader.read())
+    elif not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
+        ids = sorted(evaluator._coco_api.getCatIds())
+        if ids != list(range(len(ids))):  # classes would be compared with other categories
+            raise ValueError(
+                f"dataset {dataset_name!r}: its json_file has the category ids {ids[:8]}, and its "
+                "metadata no thing_dataset_id_to_contiguous_id; expected that, e.g. "
+                f"{{{ids[0]}: 0, ...}}, or ids from 0 on"
+            )
     return evaluator
+
+
+class _LVIS(LVISEvaluator):
+    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``."""
+
+    def evaluate(self) -> Any:
+        if hasattr(np, "float"):
+            return super().evaluate()
+        vars(np)["float"] = float
+        try:
+            return super().evaluate()
+        finally:
+            del vars(np)["float"]
 
 
 def _lvis(
@@ -116,14 +157,14 @@ def _lvis(
 ) -> DatasetEvaluator:
     more = {}
     if (max_detections or 0) > _LVIS_LIMIT:
-        if "max_dets_per_image" not in inspect.signature(LVISEvaluator).parameters:
+        if "max_dets_per_image" not in inspect.signature(_LVIS).parameters:
             raise ValueError(
                 f"the model gives {max_detections} detections an image, and this Detectron2 "
                 f"evaluates LVIS with {_LVIS_LIMIT} at most; a later one can do more"
             )
         more["max_dets_per_image"] = max_detections
     try:
-        return LVISEvaluator(dataset_name, output_dir=output_dir, **more)
+        return _LVIS(dataset_name, output_dir=output_dir, **more)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"dataset {dataset_name!r} has the evaluator_type 'lvis', which needs the package "

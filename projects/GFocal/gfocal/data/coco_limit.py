@@ -37,8 +37,9 @@ class LimitedCOCOEvaluator(COCOEvaluator):
 
     def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
-        self._logger.info(f"At most {self.limit} detections an image count (COCO's maxDets)")
-        if self.limit == STANDARD_LIMIT or {*tasks} != {"bbox"}:
+        limit = self.limit if {*tasks} == {"bbox"} else STANDARD_LIMIT
+        self._logger.info(f"At most {limit} detections an image count (COCO's maxDets)")
+        if limit == STANDARD_LIMIT:
             super()._eval_predictions(predictions, img_ids)
             return
         results = _results_of(predictions)

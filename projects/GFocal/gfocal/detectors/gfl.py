@@ -26,9 +26,8 @@ from ..modeling.settings import (
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 from ..modeling.suppression import Suppression
-from ..modeling.yacs_keys import added_keys
+from ..modeling.yacs_keys import added_keys, gfl_arguments
 from ..process.builders import warn_of_keys_for_trainers
-from .gfl_yacs import gfl_arguments
 
 __all__ = ["GFL"]
 

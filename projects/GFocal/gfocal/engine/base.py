@@ -24,7 +24,12 @@ from ..weights.description import Description, describe, metrics_of
 from .best import BestMetric
 from .classes import classes_of
 from .ema import EMAHook
-from .evaluation import augmented_results, evaluate, evaluation_leaves_no_trace
+from .evaluation import (
+    augmented_results,
+    evaluate,
+    evaluation_leaves_no_trace,
+    verify_expected_results,
+)
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
 from .records import MetricsWriter
 from .resume import ANEW, RandomStates, load_training_state, training_state
@@ -246,12 +251,17 @@ class BaseTrainer(DefaultTrainer):
             the last evaluation's results, {task: {metric: value}}. Those of averaged weights are
             under "ema", the losses of `train.validation_loss` under "validation". None without an
             evaluation.
+
+        Raises:
+            SystemExit: the results are not those of TEST.EXPECTED_RESULTS.
         """
         try:
             self._run()
         except StopTraining as stop:
             self._end_early(stop)
-        return getattr(self, "_last_eval_results", None)
+        results = getattr(self, "_last_eval_results", None)
+        verify_expected_results(self.cfg, results)
+        return results
 
     def _end_early(self, stop: StopTraining) -> None:
         logging.getLogger(__name__).info(f"Stopped after iteration {stop.iteration}: {stop.reason}")
@@ -261,7 +271,7 @@ class BaseTrainer(DefaultTrainer):
         self._save_ema(stop.iteration)
 
     def _run(self) -> None:
-        super().train()
+        TrainerBase.train(self, self.start_iter, self.max_iter)
 
     @classmethod
     def evaluate(cls, cfg: Config, resume: bool = False, fast: bool = False) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def check_metric_is_given(
     if wanted not in known:
         nearest = difflib.get_close_matches(wanted, known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        gives = ", ".join(sorted(known)) or "none: the config has no evaluator"
+        gives = ", ".join(sorted(known)) or "none: without an evaluator, or without annotations"
         raise ValueError(
             f"best_metric is {metric!r}, which no evaluation will give{hint} (It gives {gives}.)"
         )

@@ -21,7 +21,12 @@ from ..weights.checkpointers import StrictCheckpointer, check_weights
 from ..weights.description import description_of
 from .classes import classes_of, warn_if_others
 
-__all__ = ["augmented_results", "evaluate", "evaluation_leaves_no_trace"]
+__all__ = [
+    "augmented_results",
+    "evaluate",
+    "evaluation_leaves_no_trace",
+    "verify_expected_results",
+]
 
 
 def evaluate(
@@ -62,19 +67,35 @@ def evaluate(
     results = {**(trainer.test(cfg, model) or {}), **results}
     if results and comm.is_main_process():
         _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
-        if isinstance(cfg, CfgNode):
-            _check_tasks(cfg, results)
-            verify_results(cfg, results)  # TEST.EXPECTED_RESULTS: ends the process if they differ
+    verify_expected_results(cfg, results)
     return results
 
 
-def _check_tasks(cfg: CfgNode, results: dict[str, Any]) -> None:
+def verify_expected_results(cfg: Config, results: dict[str, Any] | None) -> None:
+    """Compares the results of the main process with TEST.EXPECTED_RESULTS, as Detectron2 does.
+
+    Args:
+        cfg: the config; a LazyConfig has no such key.
+        results: {task: {metric: value}}. A task below others, as with several test datasets, is
+            "NAME/bbox" in the config.
+
+    Raises:
+        SystemExit: they differ; the exit code is 1.
+        ValueError: the results do not have such a task.
+    """
+    if not isinstance(cfg, CfgNode) or not cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
+        return
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, value in flatten_results_dict(results or {}).items():
+        task, _, metric = name.rpartition("/")
+        tasks.setdefault(task, {})[metric] = value
     for task, *_ in cfg.TEST.EXPECTED_RESULTS:
-        if task not in results:
+        if task not in tasks:
             raise ValueError(
                 f"TEST.EXPECTED_RESULTS has the task {task!r}, and the evaluation gives "
-                + ", ".join(results)
+                + (", ".join(tasks) or "none")
             )
+    verify_results(cfg, tasks)
 
 
 def augmented_results(

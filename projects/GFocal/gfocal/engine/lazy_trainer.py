@@ -109,9 +109,6 @@ class LazyTrainer(BaseTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
-    def _run(self) -> None:
-        TrainerBase.train(self, self.start_iter, self.max_iter)
-
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:
         """Builds `model` on `train.device`, its convolutions in `train.channels_last` if that is

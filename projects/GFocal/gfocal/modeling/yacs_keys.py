@@ -2,10 +2,19 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["added_keys", "threshold_of_tools"]
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_backbone
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+
+from . import recipes
+from .head import GFLHead
+from .settings import UNSET
+
+__all__ = ["added_keys", "gfl_arguments", "threshold_of_tools"]
 
 
 @contextlib.contextmanager
@@ -30,7 +39,78 @@ def added_keys() -> Iterator[None]:
 
 def threshold_of_tools(cfg: Any) -> float | None:
     """The score threshold that a tool has set which knows Detectron2's detectors alone, such as
-    Detectron2's demo.py: it sets those of all of them. None: no tool has."""
+    Detectron2's demo.py: it sets those of all of them. None: no tool has.
+
+    Raises:
+        ValueError: the threshold of one of them alone is changed, which no tool does.
+    """
     default = 0.05  # of Detectron2
-    theirs = cfg.MODEL.RETINANET.SCORE_THRESH_TEST, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    return theirs[0] if theirs[0] == theirs[1] != default else None
+    retinanet, rcnn = (cfg.MODEL[name].SCORE_THRESH_TEST for name in ("RETINANET", "ROI_HEADS"))
+    if retinanet != rcnn:
+        raise ValueError(
+            f"MODEL.RETINANET.SCORE_THRESH_TEST is {retinanet!r} and MODEL.ROI_HEADS."
+            f"SCORE_THRESH_TEST is {rcnn!r}, and GFL reads neither; expected "
+            "MODEL.GFL.SCORE_THRESH_TEST, or the same in both, as tools set it"
+        )
+    return None if retinanet == default else retinanet
+
+
+def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments of GFL in a yacs config.
+
+    Raises:
+        ValueError: the keys do not fit together.
+    """
+    gfl = cfg.MODEL.GFL
+    backbone = build_backbone(cfg)
+    shapes = backbone.output_shape()
+    missing = [name for name in gfl.IN_FEATURES if name not in shapes]
+    if missing:
+        raise ValueError(
+            f"MODEL.GFL.IN_FEATURES has {missing}; expected maps of the backbone: {sorted(shapes)}"
+        )
+    shapes = [shapes[name] for name in gfl.IN_FEATURES]
+    parts = recipes.from_yacs(gfl)
+    of_tools = threshold_of_tools(cfg)
+    return {
+        "backbone": backbone,
+        "head": GFLHead(
+            in_channels=shapes[0].channels,
+            num_levels=len(shapes),
+            num_classes=gfl.NUM_CLASSES,
+            conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
+            box_representation=parts["box_representation"],
+            quality_predictor=parts["quality_predictor"],
+            norm=gfl.NORM,
+            prior_prob=gfl.PRIOR_PROB,
+        ),
+        "head_in_features": gfl.IN_FEATURES,
+        "anchor_generator": DefaultAnchorGenerator(
+            sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in shapes],
+            aspect_ratios=[1.0],
+            strides=[shape.stride for shape in shapes],
+            offset=parts["anchor_offset"],
+        ),
+        "matcher": parts["matcher"],
+        "criterion": parts["criterion"],
+        "num_classes": gfl.NUM_CLASSES,
+        "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,
+        "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
+        "suppression": parts["suppression"],
+        "class_names": _class_names(cfg),
+        "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "vis_period": cfg.VIS_PERIOD,
+        "statistics_period": gfl.STATISTICS_PERIOD,
+        "input_format": cfg.INPUT.FORMAT,
+    }
+
+
+def _class_names(cfg) -> Sequence[str]:
+    """The class names of the first dataset of a yacs config that has some."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        names = name in MetadataCatalog.list() and MetadataCatalog.get(name).get("thing_classes")
+        if names:
+            return names
+    return UNSET
