@@ -37,7 +37,9 @@ def written(folder, description=None, model=None, **changes) -> str:
 
 
 def small():
-    return model_zoo.get_config(SMALL)
+    cfg = model_zoo.get_config(SMALL)
+    cfg.train.device = "cuda:7"  # of the machine where it was trained
+    return cfg
 
 
 def stored(description: Description) -> Description:
@@ -172,7 +174,7 @@ def test_proposals_of_a_yacs_config_would_be_unpickled(tmp_path):
 
 def test_where_results_go_is_not_the_choice_of_the_file(tmp_path):
     cfg, _ = find_config(written(tmp_path))
-    assert cfg.train.output_dir == "./output/evaluation"
+    assert cfg.train.output_dir == "./output/evaluation" and cfg.train.device is None
     assert cfg.dataloader.evaluator.output_dir == "./output/evaluation/inference"
     cfg, _ = find_config(written(tmp_path), overrides=[f"train.output_dir={tmp_path}"])
     assert cfg.train.output_dir == str(tmp_path)

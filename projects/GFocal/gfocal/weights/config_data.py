@@ -14,7 +14,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..config import Config, add_gfocal_config
+from ..config import Config, add_gfocal_config, resolve_device
 from .trusted import dotted_name, trusted_callable
 
 __all__ = ["OUTPUT", "config_of", "tree_of"]
@@ -184,13 +184,15 @@ def _yacs_of(text: Any, path: str) -> CfgNode:
     if cfg.MODEL.LOAD_PROPOSALS:  # Detectron2 would unpickle them
         raise ValueError(f"{path}: its config has MODEL.LOAD_PROPOSALS, which could run code")
     cfg.OUTPUT_DIR = OUTPUT
+    cfg.MODEL.DEVICE = resolve_device().type
     return cfg
 
 
 def _with_own_output(cfg: DictConfig) -> DictConfig:
-    """Where results go is not the file's choice."""
+    """Where results go, and on which device they are computed, is not the file's choice."""
     if isinstance(cfg.get("train"), DictConfig):
         cfg.train.output_dir = OUTPUT
+        cfg.train.device = None
     if OmegaConf.select(cfg, "dataloader.evaluator.output_dir") is not None:
         cfg.dataloader.evaluator.output_dir = f"{OUTPUT}/inference"
     return cfg
