@@ -20,7 +20,6 @@ def as_sahi(yaml, weights=""):
     cfg.merge_from_file(yaml)
     cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.5
     return cfg
 
 

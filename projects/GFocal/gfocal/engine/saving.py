@@ -69,7 +69,10 @@ class TrainingCheckpointer(StrictCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         if self.describe is None or not os.path.isfile(path):
             return
-        data = load_weights_only(path)
+        try:
+            data = load_weights_only(path)
+        except ValueError:  # of states that no checkpoint can have, which was said
+            return
         description = self.describe(iteration, False)
         if data.get("iteration") == iteration and data.get(KEY) != description:
             with self._replaced(path) as file:
