@@ -219,6 +219,12 @@ def test_what_a_user_gives(tmp_path):
         find_config(tmp_path / "none.pth")
     with pytest.raises(ValueError, match=r"w\.pth' as a config; expected a \.py or \.yaml"):
         find_config(path, path)
+    for nothing in ((None,), (None, "")):
+        with pytest.raises(ValueError, match="neither a config nor weights"):
+            find_config(*nothing)
+    for other in (3, {"model": {}}):
+        with pytest.raises(TypeError, match="as a config; expected a config, or a path"):
+            find_config(other, path)
 
 
 def test_thresholds_by_names_that_the_weights_alone_know(tmp_path):

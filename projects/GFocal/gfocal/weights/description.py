@@ -17,7 +17,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
@@ -206,6 +206,7 @@ def find_config(
 
     Raises:
         FileNotFoundError: a file is not there.
+        TypeError: ``cfg`` is neither.
         ValueError: no weights; or no config is given, and the weights carry none that can be read.
     """
     if isinstance(cfg, (str, os.PathLike)):
@@ -216,8 +217,12 @@ def find_config(
             cfg, weights = None, path
         else:
             raise ValueError(f"got {path!r} as a config; expected a .py or .yaml")
+    if not isinstance(cfg, (DictConfig, CfgNode, type(None))):
+        raise TypeError(f"got {type(cfg).__name__} as a config; expected a config, or a path")
+    if cfg is None and not weights:
+        raise ValueError("got neither a config nor weights that carry theirs")
     if weights is None:
-        weights = config_settings(cfg).weights if cfg is not None else ""
+        weights = config_settings(cfg).weights
     weights = check_weights(os.fspath(weights))
     description = read_description(weights) if weights else None
     if cfg is None:
