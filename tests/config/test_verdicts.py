@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 
 from gfocal import model_zoo
 from gfocal.config import check_config
-from gfocal.config.verdicts import VERDICTS, leaves, verdict_of
+from gfocal.config.verdicts import VERDICTS, check_verdicts, leaves, verdict_of
 
 LEAVES = leaves(get_cfg())
 
@@ -50,6 +50,12 @@ def test_a_change_of_what_nothing_reads_is_refused(key):
         check_config(cfg)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"  # another's keys are not ours to judge
     check_config(cfg)
+
+
+def test_a_config_that_was_dumped_is_not_changed():
+    cfg = yacs()
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # lists for the tuples inside
+    check_verdicts(cfg)
 
 
 def test_qfl_retinanet_reads_retinanets_keys():

@@ -219,6 +219,29 @@ def test_what_a_user_gives(tmp_path):
         find_config(tmp_path / "none.pth")
     with pytest.raises(ValueError, match=r"w\.pth' as a config; expected a \.py or \.yaml"):
         find_config(path, path)
+    for nothing in ((None,), (None, "")):
+        with pytest.raises(ValueError, match="neither a config nor weights"):
+            find_config(*nothing)
+    for other in (3, {"model": {}}):
+        with pytest.raises(TypeError, match="as a config; expected a config, or a path"):
+            find_config(other, path)
+
+
+def test_thresholds_by_names_that_the_weights_alone_know(tmp_path):
+    path = written(tmp_path, describe(small(), class_names=[*NAMES, "ant", "bee", "cow"]))
+    cfg, _ = find_config(path, overrides=["model.test_score_thresh={bird:0.5,default:0.2}"])
+    assert instantiate(cfg.model).postprocess.thresholds(6) == (0.2, 0.2, 0.5, 0.2, 0.2, 0.2)
+    cfg, _ = find_config(path, overrides=["model.test_score_thresh={brid:0.5}"])
+    with pytest.raises(ValueError, match="'brid', which is unknown; did you mean bird"):
+        instantiate(cfg.model)
+    yacs = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.yaml")
+    yacs.DATASETS.TEST = yacs.DATASETS.TRAIN = ("of_another_machine",)
+    path = written(tmp_path, describe(yacs, class_names=NAMES))
+    key = "MODEL.GFL.SCORE_THRESH_PER_CLASS"
+    cfg, _ = find_config(path, overrides=[key, "[['bird', 0.5], [0, 0.3]]"])
+    assert cfg.MODEL.GFL.SCORE_THRESH_PER_CLASS == [[2, 0.5], [0, 0.3]]
+    with pytest.raises(ValueError, match="'brid', which is unknown; did you mean bird"):
+        find_config(path, overrides=[key, "[['brid', 0.5]]"])
 
 
 def test_disagreement():

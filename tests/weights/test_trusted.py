@@ -51,6 +51,14 @@ def test_a_callable_without_a_name():
         "gfocal.modeling.head.GFLHead.__init__.__globals__.get",
         "torch.nn.Module.__class__",
         "gfocal.modeling.quality.__builtins__",
+        # It unpickles the url of the object that it is called with, as the next two.
+        "torchvision.models._api.WeightsEnum.get_state_dict",
+        "torchvision.models.ResNet50_Weights.get_state_dict",
+        "torchvision.models.vgg._vgg",
+        "torchvision.models._api.Weights",
+        "torch.nn.Module.load_state_dict",  # a method, without its object
+        "torch.nn.Module.apply",
+        "detectron2.modeling.mmdet_wrapper.MMDetBackbone",
         # What begins like a trusted name, and what is no code.
         "gfocal.modelings.x",
         "gfocal_data.x",

@@ -21,6 +21,7 @@ __all__ = [
     "check_setting",
     "check_yacs",
     "for_classes",
+    "index_of_class",
 ]
 
 # A threshold of all classes, of each, or of some by index or name, with "default" for the others.
@@ -202,7 +203,7 @@ def for_classes(
         ret = [float(numbers_of.pop("default", default))] * num_classes
         named: dict[int, Any] = {}
         for key, number in numbers_of.items():
-            index = _class_index(key, num_classes, class_names)
+            index = index_of_class(key, num_classes, class_names)
             if index in named:
                 raise ValueError(
                     f"score_thresh has {named[index]!r} and {key!r}, which are the same class"
@@ -220,7 +221,12 @@ def for_classes(
     return tuple(float(x) for x in thresh)
 
 
-def _class_index(key: int | str, num_classes: int, class_names: Sequence[str] | None) -> int:
+def index_of_class(key: int | str, num_classes: int, class_names: Sequence[str] | None) -> int:
+    """The index of a class in 0..num_classes - 1, from it or from the name.
+
+    Raises:
+        ValueError: there is no such class, or it is not the only one.
+    """
     if not isinstance(key, str):
         if not 0 <= key < num_classes:
             raise ValueError(

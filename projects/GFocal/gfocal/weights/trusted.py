@@ -33,6 +33,7 @@ TRUSTED = (
     "torchvision.models",
     "torchvision.ops",
 )
+_REFUSED = ("detectron2.modeling.mmdet_wrapper",)  # mmdetection unpickles the weights it is told
 
 
 def dotted_name(value: Callable[..., Any]) -> str:
@@ -61,10 +62,11 @@ def trusted_callable(name: Any, where: str, more: Sequence[str] = ()) -> Callabl
         more: packages or modules that the caller trusts, beside ``TRUSTED``.
 
     Raises:
-        ValueError: the name is not trusted, or is not that of a class or function.
+        ValueError: the name is not trusted, or is not that of a class or function. Private names
+            (``_api``) and methods that need an object are refused, unless ``more`` has them:
+            torchvision's ``WeightsEnum.get_state_dict`` unpickles what its object names.
     """
-    trusted = (*TRUSTED, *more)
-    if not isinstance(name, str) or not _below(name, trusted):
+    if not isinstance(name, str) or not _is_trusted(name, more):
         raise ValueError(_refusal(name, where))
     try:
         found = _walk(name)
@@ -74,9 +76,30 @@ def trusted_callable(name: Any, where: str, more: Sequence[str] = ()) -> Callabl
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', '')}"
     owner = getattr(found, "__self__", None)
     is_code = inspect.isroutine(found) or inspect.isclass(found)
-    if not is_code or not (owner is None or inspect.isclass(owner)) or not _below(home, trusted):
+    if (
+        not is_code
+        or not (owner is None or inspect.isclass(owner))
+        or not _is_trusted(home, more)
+        or _needs_object(found, name)
+    ):
         raise ValueError(_refusal(name, where))
     return found
+
+
+def _is_trusted(name: str, more: Sequence[str]) -> bool:
+    if _below(name, more):
+        return True
+    private = any(part.startswith("_") for part in name.split("."))
+    return not private and _below(name, TRUSTED) and not _below(name, _REFUSED)
+
+
+def _needs_object(found: Callable[..., Any], name: str) -> bool:
+    """Whether it is a method whose first argument, ``self``, a file would choose."""
+    if not inspect.isfunction(found):
+        return inspect.ismethoddescriptor(found)
+    owner = _walk(name.rpartition(".")[0])
+    static = inspect.isclass(owner) and inspect.getattr_static(owner, name.rpartition(".")[2])
+    return bool(static) and not isinstance(static, staticmethod)
 
 
 def _below(name: str, prefixes: Sequence[str]) -> bool:
