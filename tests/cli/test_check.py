@@ -49,6 +49,22 @@ def test_all_that_is_wrong_is_in_one_table(tmp_path, capsys):
     assert "2 datasets looked at, 2 with errors" in out
 
 
+def test_what_a_training_would_drop_or_not_look_at_is_no_error(tmp_path, capsys):
+    document = valid_document()
+    del document["annotations"][0]["bbox"]
+    json_file, folder = write_dataset(tmp_path, document)
+    words = [f"data.train_json={json_file}", f"data.train_images={folder}", "data.on_invalid=drop"]
+    status, out = _check(capsys, *words)
+    assert status == 0 and "0 with errors" in out
+    assert "on_invalid=drop leaves out 1 of 4 annotations (1 without bbox)" in out
+    for name in ("b.jpg", "c.jpg", "sub/a.jpg"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    status, out = _check(capsys, *words)
+    assert status == 1 and "no usable image" in out
+    status, out = _check(capsys, *words, "data.check=False")
+    assert status == 0
+
+
 def test_a_yacs_config_and_a_dataset_of_ones_own(dataset, capsys, tmp_path):
     dicts = DatasetCatalog.get(register(dataset))
     dicts[0]["annotations"][0]["category_id"] = 8
@@ -60,6 +76,7 @@ def test_a_yacs_config_and_a_dataset_of_ones_own(dataset, capsys, tmp_path):
         assert tool.main(["--config-file", path, *datasets]) == 1
         out = capsys.readouterr().out
         assert "dataset 'own'" in out and "outside 0..2" in out
+        assert "on_invalid" not in out  # nothing can leave them out
         assert "2 datasets looked at, 1 with errors" in out
     finally:
         DatasetCatalog.remove("own")

@@ -23,7 +23,11 @@ INVALID = [
     (_set("images", 1, width=0), "image 3 (sub/a.jpg): width, height are (0, 60)"),
     (_set("images", 1, width=10**400), "image 3 (sub/a.jpg): width, height are (100", "or finite"),
     (_set("images", 1, width=float("inf")), "image 3 (sub/a.jpg): width, height are (inf, 60)"),
-    (_set("annotations", 1, image_id=8), "annotation 2 of image 8 (no file)", "unknown image"),
+    (
+        _set("annotations", 1, image_id=8),
+        "annotation 2 of image 8 (not in the json)",
+        "unknown image",
+    ),
     (_set("annotations", 1, category_id=2), "annotation 2 of image 7 (b.jpg)", "category 2"),
     (_set("annotations", 1, category_id=2), "with an unknown category"),
     (_set("annotations", 1, bbox=[4, 8, 0, 9]), "annotation 2 of image 7 (b.jpg)", "degenerate"),

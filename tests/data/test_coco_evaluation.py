@@ -325,3 +325,19 @@ def test_fast_evaluation_is_used_where_it_is_compiled(dataset):
     except ImportError:
         compiled = False
     assert coco_evaluator(register(dataset))._use_fast_impl == compiled
+
+
+@pytest.mark.parametrize("mode", [None, BoxMode.XYWH_REL])
+def test_dicts_that_cannot_be_converted_are_named(mode):
+    box = {"bbox": [1.0, 2.0, 8.0, 9.0], "bbox_mode": mode, "category_id": 0}
+    image = {"file_name": "a.jpg", "image_id": 5, "height": 48, "width": 64, "annotations": [box]}
+    DatasetCatalog.register("wrong_mode", lambda: [image])
+    try:
+        MetadataCatalog.get("wrong_mode").thing_classes = ["a"]
+        with pytest.raises(
+            ValueError, match=r"dataset 'wrong_mode'.*\n.*image 5 \(a.jpg\).*bbox_mode"
+        ):
+            dataset_evaluator("wrong_mode")
+    finally:
+        DatasetCatalog.remove("wrong_mode")
+        MetadataCatalog.remove("wrong_mode")

@@ -21,7 +21,7 @@ def test_a_changed_json_is_read_again(dataset, tmp_path):
         ("[" * 10**5, "not valid JSON: maximum recursion depth exceeded"),
         ("[]", "is a JSON list; a COCO instances json is an object"),
         ('{"images": {}, "categories": []}', "no list of objects 'images'"),
-        ('{"images": [3], "categories": []}', "no list of objects 'images'"),
+        ('{"images": [3], "categories": []}', "images.0. is '3'; expected an object"),
         ('{"images": []}', "no list of objects 'categories'"),
         ('{"images": [], "categories": []}', "has no categories"),
         (
@@ -111,3 +111,27 @@ def test_iscrowd_may_be_a_truth_value(tmp_path):
         annotation["iscrowd"] = value
     data = read_coco_json(*write_dataset(tmp_path, document))
     assert [annotation["iscrowd"] for annotation in data.annotations] == [1, 0, 1, 0]
+
+
+def test_a_byte_order_mark_of_windows_is_taken(tmp_path):
+    dataset = write_dataset(tmp_path, valid_document())
+    expected = read_coco_json(*dataset)
+    path = tmp_path / "train.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert read_coco_json(*dataset) == expected
+
+
+def test_a_record_that_is_no_object_is_named(tmp_path):
+    document = valid_document()
+    document["annotations"][2] = None
+    with pytest.raises(ValueError, match=r"annotations\[2\] is 'None'; expected an object"):
+        read_coco_json(*write_dataset(tmp_path, document))
+
+
+def test_the_file_of_a_left_out_image_is_named(tmp_path):
+    document = valid_document()
+    document["images"][0]["width"] = 65
+    with pytest.raises(
+        ValueError, match=r"annotation 1 of image 7 \(b.jpg\).* of a left out image"
+    ):
+        read_coco_json(*write_dataset(tmp_path, document))

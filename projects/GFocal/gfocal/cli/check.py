@@ -47,16 +47,17 @@ def run(args: argparse.Namespace) -> int:
     rows = [row for survey in surveys for row in _rows(survey, image_format)]
     print(tabulate(rows, ["dataset", "", "count", "what", "for example"], "simple"))
     for survey in surveys:
-        if summary := survey.summary():
-            print(f"\n{survey.name}: on_invalid=drop would leave out {summary}")
-    failed = sum(bool(survey.errors or survey.total) for survey in surveys)
+        if survey.on_invalid and (summary := survey.summary()):
+            leaves = "leaves" if survey.on_invalid == "drop" else "would leave"
+            print(f"\n{survey.name}: on_invalid=drop {leaves} out {summary}")
+    failed = sum(survey.refused for survey in surveys)
     print(f"\n{len(surveys)} datasets looked at, {failed} with errors")
     return int(failed > 0)
 
 
 def _surveys(cfg: Config) -> Iterator[Defects]:
     """What is wrong with each dataset. One that cannot be read at all has an error that says so."""
-    for key, names in _keys(cfg):
+    for key, names, check in _keys(cfg):
         try:
             found: Iterable[str] = dataset_names(instantiate(names) or [])
         except MISTAKES as error:
@@ -64,16 +65,25 @@ def _surveys(cfg: Config) -> Iterator[Defects]:
             continue
         for name in found:
             try:
-                yield survey_dataset(name)
+                yield survey_dataset(name, check)
             except MISTAKES as error:
                 yield _unreadable(name, error)
 
 
-def _keys(cfg: Config) -> list[tuple[str, object]]:
+def _keys(cfg: Config) -> list[tuple[str, object, bool]]:
+    """The key of the names, the names, and whether a training looks at the files, of each split."""
     if isinstance(cfg, CfgNode):
-        return [("DATASETS.TRAIN", cfg.DATASETS.TRAIN), ("DATASETS.TEST", cfg.DATASETS.TEST)]
-    keys = [f"dataloader.{split}.dataset.names" for split in ("train", "test")]
-    return [(key, OmegaConf.select(cfg, key, default=None)) for key in keys]
+        check = cfg.DATASETS.get("CHECK", True)
+        return [(f"DATASETS.{split}", cfg.DATASETS[split], check) for split in ("TRAIN", "TEST")]
+    datasets = [f"dataloader.{split}.dataset" for split in ("train", "test")]
+    return [
+        (
+            f"{key}.names",
+            OmegaConf.select(cfg, f"{key}.names", default=None),
+            OmegaConf.select(cfg, f"{key}.check", default=True),
+        )
+        for key in datasets
+    ]
 
 
 def _unreadable(name: str, error: Exception) -> Defects:

@@ -35,6 +35,7 @@ from .messages import HOW_TO_POINT, absolute_path, shorten
 __all__ = [
     "CocoLoader",
     "check_dataset_files",
+    "checked_dicts",
     "dataset_names",
     "detection_dataset_dicts",
     "register_coco_json",
@@ -134,7 +135,11 @@ class CocoLoader:
         """
         if self.prepare is not None:
             self.prepare()
-        return survey_coco_json(self.json_file, self.image_root)[1]
+        data, defects = survey_coco_json(self.json_file, self.image_root, self.check)
+        defects.on_invalid = self.on_invalid
+        if not data.images and not defects.refused:
+            defects.errors.append("no usable image")
+        return defects
 
     def __call__(self) -> list[dict[str, Any]]:
         return _dataset_dicts(self.read(), self.json_file, self.image_root)
@@ -199,7 +204,7 @@ def detection_dataset_dicts(
     if len(set(names)) < len(names):
         raise ValueError(f"a dataset is named twice: {names}")
     check_dataset_files(names)
-    loaded = [_checked_dicts(name, check) for name in names]
+    loaded = [checked_dicts(name, check) for name in names]
     if not all(isinstance(x, list) for x in loaded):  # a torch dataset: newer Detectron2 takes it
         return get_detection_dataset_dicts(names, filter_empty=filter_empty)
     dicts = list(itertools.chain.from_iterable(loaded))
@@ -230,8 +235,12 @@ def dataset_names(names: str | Sequence[Any]) -> list[str]:
     return [name for item in names for name in dataset_names(item)]
 
 
-def survey_dataset(name: str) -> Defects:
+def survey_dataset(name: str, check: bool = True) -> Defects:
     """What is wrong with a registered dataset, in a table's form. For ``gfocal check``.
+
+    Args:
+        name: of the dataset.
+        check: as in :func:`detection_dataset_dicts`.
 
     Raises:
         FileNotFoundError: a file of the dataset is not there.
@@ -241,10 +250,15 @@ def survey_dataset(name: str) -> Defects:
     loader = DatasetCatalog[name]
     if isinstance(loader, CocoLoader):
         return loader.survey()
-    return dict_defects(name, DatasetCatalog.get(name), _num_classes(name))
+    return dict_defects(name, DatasetCatalog.get(name), _num_classes(name), check)
 
 
-def _checked_dicts(name: str, check: bool) -> list[dict[str, Any]]:
+def checked_dicts(name: str, check: bool) -> list[dict[str, Any]]:
+    """The dicts of a dataset, whoever registered it; ``check`` as above.
+
+    Raises:
+        ValueError: something is wrong with them.
+    """
     dicts = DatasetCatalog.get(name)
     if isinstance(dicts, list) and not isinstance(DatasetCatalog[name], CocoLoader):
         dict_defects(name, dicts, _num_classes(name), check).finish("error", how_to_drop="")

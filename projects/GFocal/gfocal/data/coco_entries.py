@@ -121,7 +121,7 @@ def _listing(folder: str) -> set[str]:
 def valid_annotations(
     records: list[dict[str, Any]],
     images: dict[Any, dict[str, Any]],
-    all_image_ids: set[Any],
+    all_images: dict[Any, Any],
     categories: dict[int, str],
     defects: Defects,
     check: bool = True,
@@ -131,7 +131,7 @@ def valid_annotations(
     Args:
         records: the annotations of a json, with all fields, of the right types.
         images: the valid images by id.
-        all_image_ids: ids of all images, also of the invalid ones.
+        all_images: {id: file name} of all images, also of the invalid ones.
         categories: {id: name}.
         defects: gets the annotations that are left out, and what the boxes look like.
         check: also look whether the boxes have another format.
@@ -147,13 +147,11 @@ def valid_annotations(
             (defects.errors if suspicion.is_error else defects.warnings).append(suspicion.text)
     bad = np.zeros(len(records), dtype=bool)
     # The first reason that applies is the one reported.
-    for reason, applies in _reasons(
-        records, boxes, sizes, images, all_image_ids, categories
-    ).items():
+    for reason, applies in _reasons(records, boxes, sizes, images, all_images, categories).items():
         mask = np.array(applies, dtype=bool) & ~bad
         for index in np.flatnonzero(mask):
             record = records[index]
-            file = images.get(record["image_id"], {}).get("file_name", "no file")
+            file = all_images.get(record["image_id"], "not in the json")
             defects.add(
                 "annotations",
                 reason,
@@ -178,7 +176,7 @@ def _reasons(
     boxes: np.ndarray,
     sizes: np.ndarray,
     images: dict[Any, dict[str, Any]],
-    all_image_ids: set[Any],
+    all_images: dict[Any, Any],
     categories: dict[int, str],
 ) -> dict[str, Sequence[Any]]:
     """{reason: one truth value a record, whether it leaves it out}.
@@ -190,7 +188,7 @@ def _reasons(
     with np.errstate(invalid="ignore", over="ignore"):
         outside = (x >= width) | (y >= height) | (x + w <= 0) | (y + h <= 0)
     return {
-        "of an unknown image": [r["image_id"] not in all_image_ids for r in records],
+        "of an unknown image": [r["image_id"] not in all_images for r in records],
         "of a left out image": [r["image_id"] not in images for r in records],
         "with an unknown category": [r["category_id"] not in categories for r in records],
         "with a non-finite box": ~np.isfinite(boxes).all(axis=1),

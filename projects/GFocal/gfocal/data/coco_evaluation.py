@@ -19,7 +19,7 @@ from detectron2.evaluation import (
 )
 from pycocotools.coco import COCO
 
-from .coco import CocoLoader, check_dataset_files
+from .coco import CocoLoader, check_dataset_files, checked_dicts
 from .coco_json import CocoJson
 from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator
 
@@ -121,6 +121,7 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             metadata.json_file = os.path.join(folder, "converted.json")
             stack.callback(vars(metadata).pop, "json_file", None)
+            checked_dicts(dataset_name, check=False)  # what Detectron2's conversion does not name
             convert_to_coco_json(dataset_name, metadata.json_file)
         evaluator = LimitedCOCOEvaluator(
             dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval()

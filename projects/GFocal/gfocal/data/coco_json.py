@@ -114,15 +114,17 @@ def survey_coco_json(
     defects.num_images = len(document["images"])
     found = document.get("annotations", [])
     defects.num_annotations = len(found)
-    all_image_ids = {x["id"] for x in document["images"] if isinstance(x.get("id"), _ID)}
+    all_images = {
+        x["id"]: x.get("file_name") for x in document["images"] if isinstance(x.get("id"), _ID)
+    }
     records = _with_fields(document["images"], "images", defects)
     _check_order(records, "images", json_file)
     images = valid_images(records, image_root, defects, check)
     categories = _sorted_categories(document, json_file)
     records = _with_fields(found, "annotations", defects)
-    for key, known in (("image_id", all_image_ids), ("category_id", set(categories))):
+    for key, known in (("image_id", set(all_images)), ("category_id", set(categories))):
         records = matched_ids(records, key, known, defects)
-    annotations = valid_annotations(records, images, all_image_ids, categories, defects, check)
+    annotations = valid_annotations(records, images, all_images, categories, defects, check)
     data = CocoJson(
         images=sorted(images.values(), key=lambda image: image["id"]),
         annotations=numbered(annotations, defects),
@@ -182,7 +184,7 @@ def _parse(json_file: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no COCO json {absolute_path(json_file)!r}")
     try:
-        with open(path, encoding="utf-8") as f, _paused_gc():
+        with open(path, encoding="utf-8-sig") as f, _paused_gc():
             document = json.load(f)
     except (RecursionError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
@@ -193,8 +195,15 @@ def _parse(json_file: str) -> dict[str, Any]:
         )
     for key in ("images", "categories", "annotations"):
         value = document.get(key, [] if key == "annotations" else None)
-        if not isinstance(value, list) or not all(isinstance(x, dict) for x in value):
-            raise ValueError(f"{json_file} has no list of objects {key!r}")
+        if not isinstance(value, list):
+            raise ValueError(  # noqa: TRY004 (as above)
+                f"{json_file} has no list of objects {key!r}"
+            )
+        for index, record in enumerate(value):
+            if not isinstance(record, dict):
+                raise ValueError(  # noqa: TRY004 (as above)
+                    f"{json_file}: {key}[{index}] is {str(record)[:80]!r}; expected an object"
+                )
     return document
 
 

@@ -43,6 +43,8 @@ class Defects:
         counts: {"images" or "annotations": {reason: number}}, of what can be left out.
         errors: of the dataset as a whole. Leaving entries out does not help.
         warnings: what may be right.
+        on_invalid: what a training does with invalid entries: "error" or "drop"; "" if nothing can
+            leave them out.
         modes: number of images by their kind of pixels, PIL's mode.
     """
 
@@ -52,6 +54,7 @@ class Defects:
         self.counts: dict[str, dict[str, int]] = {"images": {}, "annotations": {}}
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.on_invalid = "error"
         self.modes: Counter[str] = Counter()
         self.missing_file = False
         self._examples: list[str] = []
@@ -80,6 +83,11 @@ class Defects:
                 parts.append(f"{sum(self.counts[kind].values())} of {number} {kind} ({reasons})")
         return " and ".join(parts)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a training refuses the dataset."""
+        return bool(self.errors) or (self.total > 0 and self.on_invalid != "drop")
+
     def _share(self) -> float:
         """The invalid part of the images, or of the annotations: the larger one."""
         images, annotations = (sum(counts.values()) for counts in self.counts.values())
@@ -90,7 +98,8 @@ class Defects:
         rows = [Finding("dataset", text, 0, True) for text in self.errors]
         for kind, counts in self.counts.items():
             for reason, count in counts.items():
-                rows.append(Finding(kind, reason, count, True, tuple(self._by_reason[reason])))
+                examples = tuple(self._by_reason[reason])
+                rows.append(Finding(kind, reason, count, self.on_invalid != "drop", examples))
         return rows + [Finding("dataset", text, 0, False) for text in self.warnings]
 
     def finish(self, on_invalid: str, how_to_drop: str = _HOW_TO_DROP) -> None:

@@ -41,6 +41,7 @@ def dict_defects(
         check: also look at the headers of the images, and whether the boxes have another format.
     """
     defects = Defects(f"dataset {name!r}")
+    defects.on_invalid = ""
     defects.num_images = len(dicts)
     dicts = _with_fields(dicts, defects)
     defects.num_annotations = sum(len(x.get("annotations") or ()) for x in dicts)
