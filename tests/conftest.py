@@ -7,6 +7,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from gfocal.data.defects import warn_once
+
 torch.set_num_threads(2)
 
 
@@ -36,6 +38,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def _clean_catalog():
     before = set(DatasetCatalog.list())
+    warn_once.cache_clear()
     yield
     for name in set(DatasetCatalog.list()) - before:
         DatasetCatalog.remove(name)

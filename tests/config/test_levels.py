@@ -84,6 +84,7 @@ def test_each_key_of_the_recipe_is_named_when_it_is_left_out(left_out):
             "dataloader.train.mapper.image_format is 'RGBA', of 4 channels (usually it is model.i",
         ),
         (["model.input_format=L"], "is 'L', of 1 channels"),
+        (["model.input_format=bgr"], "is 'bgr' (usually it is model.input_format); expected BGR,"),
         (["dataloader.test.mapper.image_format=L"], "dataloader.test.mapper.image_format is 'L'"),
     ],
 )
@@ -122,6 +123,8 @@ def test_yacs():
     assert model.strides == [4, 8, 16, 32, 64, 128]
     with pytest.raises(ValueError, match=r"MODEL.FPN.IN_FEATURES has \['res2'\]; expected some"):
         build_model(yacs(*inputs))
+    with pytest.raises(ValueError, match=r"INPUT.FORMAT is 'bgr'; expected BGR, RGB, L"):
+        check_model(yacs("INPUT.FORMAT", "bgr"))
     with pytest.raises(ValueError, match=r"MODEL.FPN.IN_FEATURES is .*'res4'\]; .* to res5"):
         build_model(yacs("MODEL.FPN.IN_FEATURES", ["res3", "res4"]))
     with pytest.raises(ValueError, match=r"MODEL.GFL.IN_FEATURES has \['p2'\]; expected maps of"):

@@ -33,3 +33,11 @@ def test_a_file_of_two_images(tmp_path, caplog):
     document["images"].append({**document["images"][1], "id": 77, "file_name": "./sub/a.jpg"})
     read_coco_json(*write_dataset(tmp_path, document))
     assert "1 files are listed under several image ids, e.g. sub/a.jpg" in caplog.text
+
+
+def test_a_dataset_that_is_read_again_warns_once(tmp_path, caplog):
+    document = valid_document()
+    del document["annotations"][0]["bbox"]
+    for _ in range(3):
+        read_coco_json(*write_dataset(tmp_path, document), on_invalid="drop")
+    assert len([x for x in caplog.records if ": dropped 1 of 4" in x.message]) == 1

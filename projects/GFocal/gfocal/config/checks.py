@@ -23,7 +23,7 @@ from ..modeling.settings import check_yacs
 from .declaring import Kind
 from .inference import check_inference
 from .keys import Config, all_keys, arguments_of, one_line, unknown_key
-from .levels import check_channels, check_levels
+from .levels import check_channels, check_format, check_levels
 from .options import OPTIONS
 from .verdicts import check_expected_results, check_verdicts
 from .yacs import NORMS
@@ -111,6 +111,7 @@ def check_model(cfg: Config) -> None:
         architecture = _registered(cfg, "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY)
         if architecture.__module__.startswith(("detectron2.", "gfocal.")):  # others may need none
             _registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
+            check_format("INPUT.FORMAT", cfg.INPUT.FORMAT)
         keys = set(all_keys(cfg))
         for key in NORMS:
             if key in keys:

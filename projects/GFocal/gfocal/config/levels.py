@@ -13,11 +13,12 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 from detectron2.modeling.backbone.resnet import ResNet
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
 
 from ..backbones.necks import LinearP6P7
 from .keys import parameters_of
 
-__all__ = ["check_channels", "check_levels"]
+__all__ = ["check_channels", "check_format", "check_levels"]
 
 _TOP_BLOCKS = {LinearP6P7: 2, LastLevelP6P7: 2, LastLevelMaxPool: 1}  # numbers of their levels
 
@@ -74,12 +75,32 @@ def check_channels(cfg: DictConfig) -> None:
         key = f"dataloader.{loader}.mapper.image_format"
         image_format = _value(cfg, key)
         number = channels_of(image_format)
+        mapper = getattr(_target(cfg, f"dataloader.{loader}.mapper"), "__module__", "")
+        if mapper.startswith(("gfocal.", "detectron2.")):  # another may read other formats
+            check_format(key, image_format, " (usually it is model.input_format)")
         if number is not None and number != len(mean):
             raise ValueError(
                 f"{key} is {image_format!r}, of {number} channels (usually it is "
                 f"model.input_format); expected {channels} {mean}. model.pixel_std and the stem's "
                 "in_channels have as many"
             )
+
+
+def check_format(key: str, image_format: Any, hint: str = "") -> None:
+    """Checks that the loaders can read an image format: one of Detectron2's, or a mode of PIL.
+
+    Raises:
+        ValueError: neither.
+    """
+    if image_format is None or channels_of(image_format) is not None:
+        return
+    try:
+        Image.new("RGB", (1, 1)).convert(image_format)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{key} is {image_format!r}{hint}; expected BGR, RGB, L, YUV-BT.601, RGBA or another "
+            "mode of PIL"
+        ) from None
 
 
 def channels_of(image_format: Any) -> int | None:

@@ -1,5 +1,6 @@
 """What is wrong with a dataset, collected: one error or one warning with counts by reason."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -113,9 +114,8 @@ class Defects:
             ValueError: an error of the whole dataset; or, with "error", an invalid entry.
             FileNotFoundError: with "error", an image without a file.
         """
-        logger = logging.getLogger("gfocal.data")
         for text in self.warnings:
-            logger.warning(f"{self.name}: {text}")
+            warn_once(f"{self.name}: {text}")
         summary = self.summary()
         if self.errors:
             rest = [f"invalid: {summary}", *self._examples] if summary else []
@@ -124,7 +124,7 @@ class Defects:
         if not summary:
             return
         if on_invalid == "drop":
-            logger.warning(f"{self.name}: dropped {summary}")
+            warn_once(f"{self.name}: dropped {summary}")
             return
         if how_to_drop and self.total > _SHOWN and self._share() > _MUCH:
             how_to_drop = (
@@ -137,6 +137,12 @@ class Defects:
         raise (FileNotFoundError if self.missing_file else ValueError)(
             "\n".join([*lines, *_nonempty([how_to_drop])])
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_once(text: str) -> None:
+    """Logs a warning, once in a process: each evaluation reads its dataset several times."""
+    logging.getLogger("gfocal.data").warning(text)
 
 
 def _nonempty(texts: Iterable[str]) -> list[str]:
