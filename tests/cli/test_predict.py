@@ -206,6 +206,8 @@ def test_mistakes(files, words, message):
 def test_an_output_that_is_a_folder(files):
     with pytest.raises(SystemExit, match="a folder; expected a file"):
         predict.main([*command(files, output="photos"), "--overwrite"])
+    with pytest.raises(SystemExit, match=r"x\.txt'; expected a file, x\.json"):
+        predict.main(command(files, output="x.txt"))  # its x.images.json is that of x.json too
 
 
 def test_a_json_of_no_images_and_of_files_that_are_not_there(files):

@@ -60,7 +60,7 @@ def test_quick_start_configs_are_found_too():
         ("COCO-Detection/gfl_R_50_1x.py", r"did you mean .*COCO-Detection/gfl_R_50_FPN_1x\.py"),
         ("gflv2_R_50_FPN_1x.py", r"did you mean .*COCO-Detection/gflv2_R_50_FPN_1x\.py"),
         ("COCO-Detection/gflv2_R_50_FPN_1x", r"did you mean .*gflv2_R_50_FPN_1x\.(py|yaml)"),
-        ("xyz", "no config 'xyz' in /.*; see list_configs"),
+        ("xyz", "no config 'xyz' in /.*; gfocal zoo --all"),
         ("", "no config ''"),
         ("../setup.py", "no config"),
     ],

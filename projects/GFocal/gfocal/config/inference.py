@@ -1,16 +1,19 @@
 """The inference settings of a config: thresholds, top-k, limits, test-time augmentation."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..detectors.augmented import AugmentedDetector
-from ..modeling.settings import RETINANET, check_setting
+from ..modeling.settings import RETINANET, check_setting, index_of_class
 from .keys import Config
 from .options import train_options
 
-__all__ = ["augmented", "check_inference"]
+__all__ = ["augmented", "check_inference", "read_names_of_thresholds"]
 
 
 def augmented(cfg: Config, model: nn.Module) -> AugmentedDetector | None:
@@ -48,3 +51,32 @@ def check_inference(node: DictConfig, key: str, target: Any) -> None:
             if OmegaConf.is_config(value):
                 value = OmegaConf.to_container(value, resolve=True)
             check_setting(f"{key}.{name}", value, setting)
+
+
+def read_names_of_thresholds(cfg: Config, names: list[str]) -> None:
+    """Thresholds by class name are understood where the weights alone know the names.
+
+    Args:
+        cfg: a config that can be changed.
+        names: of the K classes, from the weights.
+
+    Raises:
+        ValueError: a yacs config has a name that is none of them.
+    """
+    if isinstance(cfg, CfgNode):
+        datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+        if "GFL" in cfg.MODEL and not any(x in MetadataCatalog.list() for x in datasets):
+            pairs = cfg.MODEL.GFL.SCORE_THRESH_PER_CLASS
+            cfg.MODEL.GFL.SCORE_THRESH_PER_CLASS = [
+                [index_of_class(x[0], len(names), names), *x[1:]]
+                if isinstance(x, (list, tuple)) and x and isinstance(x[0], str)
+                else x
+                for x in pairs
+            ]
+        return
+    thresh = OmegaConf.select(cfg, "model.test_score_thresh", default=None)
+    by_name = isinstance(thresh, Mapping) and any(
+        isinstance(key, str) and key != "default" for key in thresh
+    )
+    if by_name and OmegaConf.select(cfg, "model.class_names", default=None) is None:
+        cfg.model.class_names = names

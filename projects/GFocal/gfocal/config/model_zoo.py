@@ -37,7 +37,7 @@ def get_config_file(name: str) -> str:
     names = _names(root)
     if name not in names:
         nearest = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "see list_configs()"
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "gfocal zoo --all lists them"
         raise ValueError(f"no config {name!r} in {root}; {hint}")
     return str(root / name)
 

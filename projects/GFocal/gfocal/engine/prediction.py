@@ -70,9 +70,12 @@ def check_output(output: str, overwrite: bool) -> None:
         FileExistsError: the file is there, and not by a run that can go on.
         IsADirectoryError: it is a folder.
         OSError: its folder cannot be made.
+        ValueError: it does not end in .json: x.txt and x.json would share x.images.json.
     """
     if os.path.isdir(output):
         raise IsADirectoryError(f"--output is {output!r}, a folder; expected a file, x.json")
+    if not output.endswith(".json"):
+        raise ValueError(f"--output is {output!r}; expected a file, x.json")
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     interrupted = glob.glob(f"{glob.escape(output)}.part*.jsonl")
     if os.path.exists(output) and not (overwrite or interrupted):

@@ -15,7 +15,6 @@ from typing import Any
 import detectron2
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,8 +23,8 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..config import Config, apply_overrides, model_zoo, set_weights
 from ..config.files import load_config
+from ..config.inference import read_names_of_thresholds
 from ..config.settings import config_settings
-from ..modeling.settings import index_of_class
 from .checkpointers import check_weights
 from .config_data import config_of, tree_of
 from .reading import load_weights_only
@@ -239,29 +238,8 @@ def find_config(
     cfg = apply_overrides(cfg, overrides)
     set_weights(cfg, weights)
     if description is not None and description.class_names:
-        _read_names_of_thresholds(cfg, list(description.class_names))
+        read_names_of_thresholds(cfg, list(description.class_names))
     return cfg, description
-
-
-def _read_names_of_thresholds(cfg: Config, names: list[str]) -> None:
-    """Thresholds by class name are understood where the weights alone know the names."""
-    if isinstance(cfg, CfgNode):
-        datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
-        if "GFL" in cfg.MODEL and not any(x in MetadataCatalog.list() for x in datasets):
-            pairs = cfg.MODEL.GFL.SCORE_THRESH_PER_CLASS
-            cfg.MODEL.GFL.SCORE_THRESH_PER_CLASS = [
-                [index_of_class(x[0], len(names), names), *x[1:]]
-                if isinstance(x, (list, tuple)) and x and isinstance(x[0], str)
-                else x
-                for x in pairs
-            ]
-        return
-    thresh = OmegaConf.select(cfg, "model.test_score_thresh", default=None)
-    by_name = isinstance(thresh, Mapping) and any(
-        isinstance(key, str) and key != "default" for key in thresh
-    )
-    if by_name and OmegaConf.select(cfg, "model.class_names", default=None) is None:
-        cfg.model.class_names = names
 
 
 def metrics_of(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
