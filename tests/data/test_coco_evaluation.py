@@ -179,6 +179,10 @@ def test_lvis_itself(loose, tmp_path):
 
 
 def test_types_that_boxes_cannot_be_evaluated_for(loose):
+    MetadataCatalog.get("loose").evaluator_type = "pascal_voc"
+    with pytest.raises(ValueError, match="its metadata no dirname, year, split; expected"):
+        dataset_evaluator("loose")
+    del MetadataCatalog.get("loose").evaluator_type
     MetadataCatalog.get("loose").evaluator_type = "cityscapes_sem_seg"
     with pytest.raises(ValueError, match="'loose' has the evaluator_type 'cityscapes_sem_seg'"):
         dataset_evaluator("loose")

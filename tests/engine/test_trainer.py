@@ -97,6 +97,9 @@ def test_expected_results(config):
     for wrong in ([["bbox", "AP50", 30.0]], [["bbox", "AP50", "x", 1]], ["bbox"]):
         with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS is"):
             Trainer(config("TEST.EXPECTED_RESULTS", str(wrong)))
+    for task, metric in (("bbox", "APx"), ("segm", "AP")):
+        with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS is .* no evaluation will give"):
+            Trainer(config("TEST.EXPECTED_RESULTS", str([[task, metric, 1.0, 1.0]])))
     with pytest.raises(ValueError, match="TEST.EXPECTED_RESULTS .* 'segm'.* gives bbox"):
         cfg = config("TEST.EXPECTED_RESULTS", str([["segm", "AP", 1.0, 1.0]]))
         Trainer.evaluate(cfg, resume=True)

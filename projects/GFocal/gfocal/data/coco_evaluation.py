@@ -51,7 +51,8 @@ def dataset_evaluator(
         ValueError: no such dataset, or a type that boxes alone cannot be evaluated for.
     """
     check_dataset_files([dataset_name])
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None) or "coco"
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = metadata.get("evaluator_type", None) or "coco"
     evaluator: DatasetEvaluator
     if kind == "coco":
         evaluator = _coco(dataset_name, output_dir)
@@ -59,6 +60,12 @@ def dataset_evaluator(
     elif kind == "lvis":
         evaluator = _lvis(dataset_name, output_dir, max_detections)
     elif kind == "pascal_voc":
+        missing = [x for x in ("dirname", "year", "split") if x not in vars(metadata)]
+        if missing:
+            raise ValueError(
+                f"dataset {dataset_name!r} has the evaluator_type 'pascal_voc', but its metadata "
+                f"no {', '.join(missing)}; expected those of Detectron2's register_pascal_voc"
+            )
         evaluator = PascalVOCDetectionEvaluator(dataset_name)
     else:
         raise ValueError(

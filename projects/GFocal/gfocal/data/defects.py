@@ -13,7 +13,10 @@ _KEPT = 3  # examples of each reason in a table
 
 _MUCH = 0.1  # of the images or annotations: leaving out more is no advice
 
-_HOW_TO_SKIP = "If it is right as it is: check=False (in custom_coco.py data.check=False)"
+_HOW_TO_SKIP = (
+    "If it is right as it is: check=False (data.check=False in custom_coco.py, +data.check=False "
+    "in other LazyConfigs, DATASETS.CHECK False in yacs)"
+)
 _HOW_TO_DROP = 'on_invalid="drop" (in custom_coco.py data.on_invalid=drop) leaves them out'
 
 

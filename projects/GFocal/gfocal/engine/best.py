@@ -16,7 +16,11 @@ __all__ = ["BestMetric", "check_dataset_of_metric", "check_metric_is_given"]
 
 
 def check_metric_is_given(
-    metric: str, evaluator: Any, dataset_name: str | None, num_datasets: int
+    metric: str,
+    evaluator: Any,
+    dataset_name: str | None,
+    num_datasets: int,
+    key: str = "best_metric",
 ) -> None:
     """Checks, before a training, that an evaluation will give the metric, as far as it is known.
 
@@ -25,6 +29,7 @@ def check_metric_is_given(
         evaluator: of a dataset; None: there is none.
         dataset_name: of it.
         num_datasets: with several, their names stand before the metrics.
+        key: that asks for it.
 
     Raises:
         ValueError: no evaluation will give it.
@@ -42,7 +47,7 @@ def check_metric_is_given(
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         gives = ", ".join(sorted(known)) or "none: without an evaluator, or without annotations"
         raise ValueError(
-            f"best_metric is {metric!r}, which no evaluation will give{hint} (It gives {gives}.)"
+            f"{key} is {metric!r}, which no evaluation will give{hint} (It gives {gives}.)"
         )
 
 
@@ -105,6 +110,11 @@ class BestMetric(HookBase):
                 f"best_metric is {self.metric!r}, but an evaluation gives {', '.join(results)}"
             )
         value = float(results[self.metric])
+        if not math.isfinite(value):
+            logging.getLogger(__name__).warning(
+                f"{self.metric} is {value}, of which nothing is better or worse: this evaluation "
+                "does not count for model_best (COCO's AP is nan without a single detection)"
+            )
         sign = 1 if self.mode == "max" else -1
         if math.isfinite(value) and not sign * value <= sign * self.best:
             self.best, self.count_since = value, 0

@@ -63,7 +63,12 @@ class Trainer(BaseTrainer):
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
                 evaluator = self.build_evaluator(cfg, name)
-                check_metric_is_given(cfg.TEST.BEST_METRIC, evaluator, name, len(cfg.DATASETS.TEST))
+                count = len(cfg.DATASETS.TEST)
+                check_metric_is_given(cfg.TEST.BEST_METRIC, evaluator, name, count)
+                for task, metric, *_ in cfg.TEST.EXPECTED_RESULTS:
+                    if not task.endswith("_TTA"):
+                        key = "TEST.EXPECTED_RESULTS"
+                        check_metric_is_given(f"{task}/{metric}", evaluator, name, count, key)
         accumulate = train_options(cfg).accumulate
         # Detectron2 has made a step of its own, and its AMPTrainer needs CUDA.
         if accumulate > 1 or (cfg.SOLVER.AMP.ENABLED and is_cpu(self.model)):
