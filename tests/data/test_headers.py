@@ -1,5 +1,8 @@
 """What the header of an image says, for files whole and broken; and how it is remembered."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -148,3 +151,20 @@ def test_an_image_on_its_head_is_a_warning(tmp_path, caplog):
     _oriented(tmp_path / "images" / "b.jpg", 3)
     assert len(read_coco_json(*paths).images) == 3
     assert "1 images are mirrored or turned by 180 degrees" in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.002])
+def test_threads_where_a_disk_is_slow(monkeypatch, seconds):
+    """In one thread or in many: each once, and in order."""
+    monkeypatch.setattr(headers, "_TRIED", 4)
+    threads = set()
+
+    def read(path):
+        time.sleep(seconds)
+        threads.add(threading.get_ident())
+        return path * 2
+
+    paths = [str(number) for number in range(40)]
+    assert list(headers._each(read, paths)) == [path * 2 for path in paths]
+    assert (len(threads) == 1) == (seconds == 0)
+    assert list(headers._each(read, [])) == []

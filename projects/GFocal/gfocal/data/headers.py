@@ -13,11 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -28,6 +29,8 @@ __all__ = ["CACHED_FROM", "Header", "read_header", "read_headers"]
 
 CACHED_FROM = 2000  # images
 _THREADS = 8  # a network disk answers many at a time
+_TRIED = 256  # files, in one thread
+_SLOW = 0.001  # seconds a file, from which on threads pay
 _ORIENTATION = 274  # EXIF's tag
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _VERSION = 1  # of the files on disk
@@ -110,7 +113,7 @@ def _of_mode(header: Header) -> str:
 
 
 def read_headers(paths: Sequence[str]) -> list[Header | None]:
-    """The headers of many files, by threads, with a progress bar for many.
+    """The headers of many files, with a progress bar for many.
 
     Returns:
         A header for each path; None for one that is not on a local disk, or that PIL does not know
@@ -120,22 +123,32 @@ def read_headers(paths: Sequence[str]) -> list[Header | None]:
     cache = _cache_file(local) if len(local) >= CACHED_FROM else None
     if cache is not None and any(path not in _known for path in local):
         _known.update(_load(cache))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        stats = list(pool.map(_stat, local, chunksize=64))
-        todo = [
-            (path, stat)
-            for path, stat in zip(local, stats)
-            if path not in _known or _known[path][:2] != stat
-        ]
-        quiet = None if len(todo) >= CACHED_FROM else True  # None: a bar on a terminal only
-        found = pool.map(read_header, [path for path, _ in todo])
-        for (path, stat), header in zip(
-            todo, tqdm(found, "Reading image headers", len(todo), disable=quiet)
-        ):
-            _known[path] = (*stat, header)
+    todo = [
+        (path, stat)
+        for path, stat in zip(local, _each(_stat, local))
+        if path not in _known or _known[path][:2] != stat
+    ]
+    quiet = None if len(todo) >= CACHED_FROM else True  # None: a bar on a terminal only
+    found = _each(read_header, [path for path, _ in todo])
+    for (path, stat), header in zip(
+        todo, tqdm(found, "Reading image headers", len(todo), disable=quiet)
+    ):
+        _known[path] = (*stat, header)
     if cache is not None and todo:
         _save(cache, local)
     return [_judged(path) for path in paths]
+
+
+def _each(read: Callable[[str], Any], paths: Sequence[str]) -> Iterator[Any]:
+    """``read(path)`` of each path, in order. Threads help where a disk or network is waited for,
+    and for files at hand they only hinder each other: the first files tell."""
+    begin = time.perf_counter()
+    yield from map(read, paths[:_TRIED])
+    if time.perf_counter() - begin < _TRIED * _SLOW:
+        yield from map(read, paths[_TRIED:])
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(read, paths[_TRIED:])
 
 
 def _judged(path: str) -> Header | None:
