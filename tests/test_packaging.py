@@ -1,5 +1,6 @@
 """What ``pip install .`` installs: the package with configs and benchmarks, nothing else."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -103,7 +104,7 @@ def test_setup_imports_no_torch() -> None:
 
 
 def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    """Its command lists the zoo and trains a config of the package."""
+    """Its command lists the zoo, trains a config of the package, and predicts with the weights."""
     venv = tmp_path / "an environment"
     run_python("-m", "venv", "--without-pip", str(venv))
     (site,) = venv.glob("lib/python*/site-packages")
@@ -133,3 +134,8 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
         changes += [f"dataloader.{loader}.num_workers=0"]
     gfocal("train", *changes, "--config-file", "quick_start/shapes_gflv2.py", "--num-gpus", "0")
     assert (tmp_path / "out/model_final.pth").is_file()
+    (images,) = tmp_path.glob("datasets/gfocal_shapes/*/images")
+    words = ["--weights", "out/model_final.pth", "--input", str(images), "--output", "results.json"]
+    gfocal("predict", *words, "--workers", "0", "--num-gpus", "0")  # the weights carry the config
+    table = json.loads((tmp_path / "results.images.json").read_text())
+    assert len(table["images"]) == 4 and len(table["categories"]) == 6
