@@ -223,6 +223,8 @@ def test_a_json_of_no_images_and_of_files_that_are_not_there(files):
         predict.main(command(files, *words))
     assert end.value.code == 1
     assert {row["image_id"] for row in results(files)} == {"id 0.png"}
+    with pytest.raises(SystemExit, match="3 images, and none of them is in .*--image-root"):
+        predict.main(command(files, "--input", str(path), output="other.json"))
 
 
 def test_wrong_options(capsys):

@@ -99,6 +99,7 @@ def test_values_that_other_files_or_other_sections_decide():
 
 def test_functions_as_arguments():
     cfg = small()
+    cfg.model.draw_training = "gfocal.inspect.draw_training_image"  # GFL takes its name
     cfg.model.criterion.box_weight = centerness
     back = config_of("lazy", stored(describe(cfg)).config, "w.pth")
     assert back.model.criterion.box_weight is centerness
@@ -125,6 +126,7 @@ def test_a_config_that_is_no_data_is_left_out(caplog):
         ({"dataloader": {"test": {"_target_": "torch.load", "f": "x"}}}, r"dataloader\.test names"),
         ({"train": {"a": {"_target_": ["os.system"]}}}, "names"),
         ({"model": {"_target_": "gfocal.detectors.gfl.GFL", "cfg": {}}}, "cfg is an argument"),
+        ({"model": {"draw_training": "os.system"}}, "draw_training names 'os.system'"),
         ({"model": {"a": torch.ones(1)}}, r"model\.a is a Tensor"),
     ],
 )

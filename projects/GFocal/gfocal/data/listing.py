@@ -23,7 +23,7 @@ def images_of_json(
         (id, path) of each image, in the order of the file, and (id, name) of each category.
 
     Raises:
-        FileNotFoundError: no such file or folder.
+        FileNotFoundError: no such file or folder, or none of the images is there.
         ValueError: not such a json; an image without id or file name; an id that comes twice.
     """
     if not os.path.isfile(json_file):
@@ -49,6 +49,11 @@ def images_of_json(
         if key in ret:
             raise ValueError(f"{json_file}: two images have the id {key!r}")
         ret[key] = os.path.join(root, image["file_name"])
+    if ret and not any("://" in path or os.path.isfile(path) for path in ret.values()):
+        raise FileNotFoundError(
+            f"{json_file} lists {len(ret)} images, and none of them is in {absolute_path(root)!r}: "
+            "name their folder (--image-root)"
+        )
     return list(ret.items()), _categories(json_file, document.get("categories") or [])
 
 

@@ -141,6 +141,8 @@ def _built(value: Any, where: str, trusted: Sequence[str]) -> Any:
                 # Detectron2's @configurable would take a whole config from it, with its own names.
                 raise ValueError(f"{where}.cfg is an argument; expected arguments by their names")
             else:
+                if name == "draw_training" and isinstance(x, str):  # GFL takes a name too
+                    trusted_callable(x, f"{where}.{name}", trusted)
                 ret[name] = _built(x, f"{where}.{name}", trusted)
         return ret
     if isinstance(value, (list, tuple)):

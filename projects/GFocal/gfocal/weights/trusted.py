@@ -18,6 +18,8 @@ TRUSTED = (
     "gfocal.backbones",
     "gfocal.data",
     "gfocal.detectors",
+    "gfocal.inspect.draw_training_image",
+    "gfocal.inspect.pictures.draw_training_image",
     "gfocal.modeling",
     "gfocal.solver",
     "detectron2.data.build.build_detection_test_loader",
