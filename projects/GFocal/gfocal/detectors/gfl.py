@@ -228,7 +228,7 @@ class GFL(DenseCore):
 
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
         """What is left to NMS, for each image, in pixels of the network's input; see
-        :meth:`dense_candidates`."""
+        :meth:`~gfocal.modeling.dense.DenseCore.dense_candidates`."""
         images, anchors, predictions = self.forward_dense(batched_inputs)
         return self.dense_candidates(anchors, predictions, images.image_sizes)
 
