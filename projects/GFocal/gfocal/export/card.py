@@ -90,7 +90,9 @@ class ModelCard:
         except ValueError:
             data = None
         if not isinstance(data, dict):
-            raise ValueError(f"{path}: its metadata {KEY!r} is no JSON object")
+            raise ValueError(  # noqa: TRY004 (of a file, not of an argument)
+                f"{path}: its metadata {KEY!r} is no JSON object"
+            )
         if data.get("format", FORMAT) != FORMAT:
             raise ValueError(
                 f"{path} was written in format {data['format']!r} of gfocal "
