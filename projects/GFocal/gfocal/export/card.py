@@ -42,6 +42,7 @@ class ModelCard:
         topk_candidates: a level.
         max_detections: an image.
         versions: of gfocal, detectron2 and torch, where the file was written.
+        outputs: names of the outputs, in order.
         description: of the weights, with their config, see gfocal.weights.description; {} without.
         format: of this card.
     """
@@ -65,6 +66,7 @@ class ModelCard:
     topk_candidates: int
     max_detections: int
     versions: Mapping[str, str]
+    outputs: Sequence[str] = ()
     description: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 

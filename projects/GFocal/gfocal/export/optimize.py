@@ -10,7 +10,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-__all__ = ["Optimizable", "fast_dtype", "optimize_for_inference"]
+__all__ = ["Optimizable", "fast_dtype", "fold_norms", "optimize_for_inference"]
 
 Detector = TypeVar("Detector", bound=nn.Module)
 
@@ -61,9 +61,7 @@ def optimize_for_inference(
     if compile and not hasattr(nn.Module, "compile"):
         raise ValueError(f"compile=True is for PyTorch 2.2 and later; this is {torch.__version__}")
     model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            _fold_norm(module)
+    fold_norms(model)
     if dtype is not None:
         model.cast_networks(dtype)
     if channels_last:
@@ -90,6 +88,13 @@ def fast_dtype(device: torch.device | str) -> torch.dtype | None:
     except OSError:  # not Linux
         return None
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else None
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Folds batch norms into the convolutions before them, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            _fold_norm(module)
 
 
 @torch.no_grad()

@@ -1,0 +1,176 @@
+"""From a detector to a file that was checked."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import detectron2
+import detectron2.data.transforms as T
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .._version import __version__
+from ..detectors.gfl import GFL
+from .card import ModelCard
+from .formats import FORMATS
+from .network import TensorNetwork
+from .parity import LIMITS, Difference, check_images, parity, table
+
+__all__ = ["ParityError", "export_model", "resize_of"]
+
+# Of the traced batch: of no size that the check has.
+_EXAMPLE = (2, 192, 256)
+
+
+class ParityError(ValueError):
+    """An exported file does not find what the detector finds."""
+
+
+def export_model(
+    detector: GFL,
+    path: str | os.PathLike,
+    *,
+    format: str = "onnx",
+    level: str = "full",
+    preprocessing: str = "inside",
+    stds: bool = False,
+    half: bool = False,
+    class_names: Sequence[str] = (),
+    category_ids: Sequence[int] = (),
+    resize: Mapping[str, int] | None = None,
+    description: Mapping[str, Any] | None = None,
+    images: Sequence[Tensor] | None = None,
+) -> list[Difference]:
+    """Writes a detector to a file, runs the file, and compares it with the detector.
+
+    Args:
+        detector: with its weights, in float32 on the CPU. It does not change.
+        path: of the file. It is there only if it passes.
+        format: "onnx", "torchscript" or "torch_export".
+        level, preprocessing, stds: see :class:`gfocal.export.network.TensorNetwork`.
+        half: backbone and head compute in float16.
+        class_names, category_ids: of the K classes.
+        resize: how images are resized before, see :class:`gfocal.export.card.ModelCard`.
+        description: of the weights, as plain data.
+        images: batches (N, C, H, W) to compare on, values 0..255; by default made-up ones.
+
+    Returns:
+        The differences on each batch.
+
+    Raises:
+        ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
+        TypeError, ValueError: the detector has no such form, see TensorNetwork; or another
+            ``format``.
+        ImportError: onnx or onnxscript is not installed.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; expected one of {', '.join(FORMATS)}")
+    network = TensorNetwork(
+        detector,
+        level,
+        preprocessing=preprocessing,
+        stds=stds,
+        dtype=torch.float16 if half else None,
+    )
+    card = _card(
+        network,
+        precision="float16" if half else "float32",
+        class_names=list(class_names),
+        category_ids=list(category_ids),
+        resize=resize,
+        description=dict(description or {}),
+    )
+    with _there_if_it_passes(os.fspath(path)) as part:
+        FORMATS[format].write(network, _example(network), card, part)
+        return check_file(detector, part, format, images)
+
+
+def check_file(
+    detector: GFL, path: str, format: str, images: Sequence[Tensor] | None = None
+) -> list[Difference]:
+    """Compares a file with its detector, see :func:`export_model`."""
+    graph = FORMATS[format].read(path)
+    card = graph.card
+    rows = parity(detector, graph, check_images(card) if images is None else images)
+    limits = LIMITS[card.precision]
+    if not all(row.passes(limits) for row in rows):
+        raise ParityError(
+            f"the {format} file does not do what the detector does (limits: score {limits.score}, "
+            f"box {limits.box} px, {limits.share:.0%} of the detections):\n"
+            f"{table(rows, card.level)}"
+        )
+    return rows
+
+
+def resize_of(augmentations: T.AugmentationList) -> dict[str, int] | None:
+    """How augmentations of the test resize an image, as a card has it.
+
+    Returns:
+        {"short_edge", "max_size"} pixels, {} for not at all, None if it cannot be said like this.
+    """
+    augmentations = augmentations.augs
+    if not augmentations:
+        return {}
+    if len(augmentations) > 1 or type(augmentations[0]) is not T.ResizeShortestEdge:
+        return None
+    resize = augmentations[0]
+    edges = {*resize.short_edge_length}
+    if len(edges) > 1 or resize.interp != Image.BILINEAR:
+        return None
+    return {"short_edge": int(edges.pop()), "max_size": int(resize.max_size)}
+
+
+def _card(network: TensorNetwork, **known: Any) -> ModelCard:
+    detector = network.detector
+    part = detector.postprocess
+    full = network.level == "full"
+    thresholds = network.score_thresh.tolist() if full else [0.0]
+    return ModelCard(
+        level=network.level,
+        preprocessing=network.preprocessing,
+        stds=network.stds,
+        num_classes=detector.num_classes,
+        input_format=detector.input_format,
+        pixel_mean=detector.pixel_mean.flatten().tolist(),
+        pixel_std=detector.pixel_std.flatten().tolist(),
+        size_divisibility=detector.backbone.size_divisibility,
+        strides=network.strides,
+        score_thresh=thresholds if len({*thresholds}) > 1 else thresholds[0],
+        nms_thresh=network.nms_thresh if full else 1.0,
+        class_agnostic=full and part.suppression.class_agnostic,
+        topk_candidates=network.topk if full else 0,
+        max_detections=network.max_detections if full else 0,
+        versions={
+            "gfocal": __version__,
+            "detectron2": detectron2.__version__,
+            "torch": str(torch.__version__),
+        },
+        outputs=network.output_names,
+        **known,
+    )
+
+
+def _example(network: TensorNetwork) -> tuple[Tensor, ...]:
+    count, height, width = _EXAMPLE
+    step = max(network.detector.backbone.size_divisibility, 1)
+    if network.preprocessing == "outside":
+        height, width = (-(-x // step) * step for x in (height, width))
+    channels = len(network.detector.pixel_mean)
+    images = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
+    inputs = (255 * images, torch.tensor([[height, width - 1], [height - 2, width]]))
+    return inputs[: len(network.input_names)]
+
+
+@contextlib.contextmanager
+def _there_if_it_passes(path: str) -> Iterator[str]:
+    """A path to write to. What is there becomes the file at the end, if nothing is raised."""
+    stem, suffix = os.path.splitext(path)
+    part = f"{stem}.part{suffix}"
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        if os.path.lexists(part):
+            os.remove(part)

@@ -1,0 +1,83 @@
+"""ONNX files: core operators only, free batch, height and width."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .card import KEY, ModelCard
+from .network import TensorNetwork
+from .nms import onnx_operator, onnx_translations
+from .torch_formats import dynamic_shapes
+
+__all__ = ["OPSET", "OnnxGraph", "read_onnx", "write_onnx"]
+
+OPSET = 18
+
+
+class OnnxGraph:
+    """A graph that onnxruntime runs, see :class:`gfocal.export.formats.Runnable`."""
+
+    def __init__(self, model: str | bytes, path: str):
+        import onnxruntime
+
+        self.path = path
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.card = ModelCard.from_json(metadata.get(KEY), path)
+
+    def __call__(self, images: Tensor, image_sizes: Tensor | None = None) -> dict[str, Tensor]:
+        inputs = {"images": images.numpy()}
+        if image_sizes is not None:
+            inputs["image_sizes"] = image_sizes.numpy()
+        outputs = self.session.run(list(self.card.outputs), inputs)
+        return {name: torch.from_numpy(x) for name, x in zip(self.card.outputs, outputs)}
+
+    def with_score_thresh(self, value: float) -> "OnnxGraph":
+        import onnx
+
+        model = onnx.load(self.path)
+        for tensor in model.graph.initializer:
+            if tensor.name == "score_thresh":
+                values = onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(0 * values + value, tensor.name))
+        return OnnxGraph(model.SerializeToString(), self.path)
+
+
+def write_onnx(
+    network: TensorNetwork, inputs: tuple[Tensor, ...], card: ModelCard, path: str
+) -> None:
+    """Writes a network as ONNX, opset ``OPSET``."""
+    before = network.kept_by_nms
+    network.kept_by_nms = onnx_operator()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic_shapes(network),
+                input_names=network.input_names,
+                output_names=network.output_names,
+                custom_translation_table=onnx_translations(),
+                verbose=False,
+            )
+    finally:
+        network.kept_by_nms = before
+    model: Any = program.model
+    model.metadata_props[KEY] = card.to_json()
+    for node in model.graph.all_nodes():  # stack traces with paths
+        node.metadata_props.clear()
+    program.save(path)
+
+
+def read_onnx(path: str) -> OnnxGraph:
+    """Reads what :func:`write_onnx` wrote.
+
+    Raises:
+        ValueError: a file without the metadata of `gfocal export`.
+    """
+    return OnnxGraph(path, path)

@@ -1,0 +1,225 @@
+"""Does an exported file find what the detector finds? Compared on images that were not traced.
+
+The reference is the detector as it is trained and evaluated, in float32: its own anchors, decoding
+and post-processing, nothing of the tensor-only network.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import box_iou
+
+from ..detectors.gfl import GFL
+from .card import ModelCard
+from .formats import Runnable
+
+__all__ = ["LIMITS", "Difference", "Limits", "check_images", "compare", "parity", "table"]
+
+
+class Limits(NamedTuple):
+    """What differences pass.
+
+    Attributes:
+        score: of a score. Of level "raw": of a logit, as a share of the largest.
+        box: of a side, pixels. Of level "raw" likewise.
+        share: of the detections that only one of the two has.
+    """
+
+    score: float
+    box: float
+    share: float
+
+
+# By precision of the file. int8 has none: what it costs in AP only an evaluation tells.
+LIMITS = {
+    "float32": Limits(1e-5, 1e-3, 0.01),
+    "float16": Limits(0.02, 4.0, 0.1),
+    "int8": Limits(1.0, float("inf"), 1.0),
+}
+
+
+class Difference(NamedTuple):
+    """How a file differs from the detector on one batch.
+
+    Attributes:
+        shape: (N, height, width) of the batch.
+        threshold: of the scores, None where nothing is thresholded.
+        count: detections of the detector; or locations, below level "full".
+        score, box: the largest difference, as :class:`Limits` has it.
+        differ: number of detections that only one of the two has.
+    """
+
+    shape: tuple[int, int, int]
+    threshold: float | None
+    count: int
+    score: float
+    box: float
+    differ: int
+
+    def passes(self, limits: Limits) -> bool:
+        """Whether all is within limits (a nan is not)."""
+        return (
+            self.score <= limits.score
+            and self.box <= limits.box
+            and self.differ <= limits.share * max(self.count, 1)
+        )
+
+
+def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
+    """Batches (N, C, H, W) of made-up pictures, values 0..255: sizes that are multiples of nothing,
+    a wide one, a high one, a batch. On most there is smooth noise, as an untrained eye sees it."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = len(card.pixel_mean)
+    batches = []
+    for count, height, width in ((1, 161, 163), (4, 256, 320), (1, 480, 333), (2, 199, 414)):
+        coarse = torch.rand(count, channels, height // 24, width // 24, generator=generator)
+        fine = torch.rand(count, channels, height, width, generator=generator)
+        smooth = F.interpolate(coarse, (height, width), mode="nearest")
+        batches.append((255 * (0.85 * smooth + 0.15 * fine)).round())
+    return batches
+
+
+def parity(detector: GFL, graph: Runnable, batches: Sequence[Tensor]) -> list[Difference]:
+    """Compares a file with the detector on batches.
+
+    If a file of level "full" finds little at its threshold, it is run with a lower one too, so that
+    top-k and NMS have something to do.
+
+    Args:
+        detector: in float32 and eval mode. Its threshold is set for a while.
+        graph: the file.
+        batches: (N, C, H, W), values 0..255.
+    """
+    rows = [_compared(detector, graph, batch) for batch in batches]
+    if graph.card.level != "full" or sum(row.count for row in rows) >= 50 * len(rows):
+        return rows
+    before = detector.test_score_thresh
+    threshold = _score_of_rank(detector, batches[0], 4 * graph.card.max_detections)
+    try:
+        detector.test_score_thresh = threshold
+        graph = graph.with_score_thresh(threshold)
+        return rows + [_compared(detector, graph, batch) for batch in batches]
+    finally:
+        detector.test_score_thresh = before
+
+
+def table(rows: Sequence[Difference], level: str) -> str:
+    """The rows as text."""
+    what = "detections" if level == "full" else "locations"
+    columns = ["batch", "threshold", what, "worst score", "worst box (px)", "differ"]
+    lines = [columns]
+    for row in rows:
+        shape = "{} x {} x {}".format(*row.shape)
+        threshold = "" if row.threshold is None else f"{row.threshold:.4g}"
+        lines.append(
+            [shape, threshold, str(row.count), f"{row.score:.1e}", f"{row.box:.1e}"]
+            + [str(row.differ) if level == "full" else ""]
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join("  ".join(x.rjust(w) for x, w in zip(line, widths)) for line in lines)
+
+
+def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, float, int]:
+    """Compares detections of level "full".
+
+    Detections of one image and class are one if their IoU is at least 0.9; NMS leaves no two such.
+
+    Returns:
+        The largest difference of scores and of sides (pixels) of those that both have, and the
+        number of those that only one has.
+    """
+    score, box, differ = 0.0, 0.0, 0
+    keys = {(i, c) for x in (ours, theirs) for i, c in _groups(x)}
+    for key in keys:
+        a, b = (_of_group(x, key) for x in (ours, theirs))
+        ious = box_iou(a[0], b[0])
+        best = ious.max(dim=1) if len(b[0]) else None
+        rows = (best.values >= 0.9).nonzero().flatten() if best is not None else torch.zeros(0)
+        differ += len(a[0]) + len(b[0]) - 2 * len(rows)
+        if len(rows):
+            columns = best.indices[rows]
+            score = max(score, float((a[1][rows] - b[1][columns]).abs().max()))
+            box = max(box, float((a[0][rows] - b[0][columns]).abs().max()))
+    return score, box, differ
+
+
+def _compared(detector: GFL, graph: Runnable, batch: Tensor) -> Difference:
+    level = graph.card.level
+    theirs = graph(*_inputs(detector, graph.card, batch))
+    shape = (batch.shape[0], batch.shape[2], batch.shape[3])
+    if level == "full":
+        ours = _detections(detector, batch)
+        threshold = detector.test_score_thresh
+        threshold = threshold if isinstance(threshold, float) else None
+        return Difference(shape, threshold, len(ours["scores"]), *compare(ours, theirs))
+    ours = _dense(detector, batch, graph.card)
+    of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
+    worst = {name: _worst(x, theirs[name], level == "raw") for name, x in ours.items()}
+    box = max(worst[name] for name in of_boxes)
+    score = max(x for name, x in worst.items() if name not in of_boxes)
+    locations = sum(x.shape[1] for name, x in ours.items() if name.startswith("box"))
+    return Difference(shape, None, locations, score, box, 0)
+
+
+def _worst(ours: Tensor, theirs: Tensor, relative: bool) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    scale = max(float(ours.abs().max()), 1.0) if relative else 1.0
+    return float((ours - theirs).abs().max()) / scale
+
+
+def _inputs(detector: GFL, card: ModelCard, batch: Tensor) -> tuple[Tensor, ...]:
+    if card.preprocessing == "inside":
+        return (batch,)
+    images = detector.preprocess_image([{"image": image} for image in batch])
+    if card.level == "raw":
+        return (images.tensor,)
+    return images.tensor, torch.tensor(images.image_sizes)
+
+
+@torch.no_grad()
+def _detections(detector: GFL, batch: Tensor) -> dict[str, Tensor]:
+    found = [x["instances"] for x in detector([{"image": image} for image in batch])]
+    return {
+        "boxes": torch.cat([x.pred_boxes.tensor for x in found]),
+        "scores": torch.cat([x.scores for x in found]),
+        "classes": torch.cat([x.pred_classes for x in found]),
+        "image_idxs": torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
+    }
+
+
+@torch.no_grad()
+def _dense(detector: GFL, batch: Tensor, card: ModelCard) -> dict[str, Tensor]:
+    """The outputs of level "raw" or "decoded"."""
+    images, anchors, predictions = detector.forward_dense([{"image": image} for image in batch])
+    stds = [detector.head.box_representation.std(predictions.box_logits)] if card.stds else []
+    if card.level == "raw":
+        tensors = [*predictions.tensors, *stds]
+        levels = [x for tensor in tensors for x in tensor.split(anchors.level_sizes, dim=1)]
+        return dict(zip(card.outputs, levels))
+    boxes = anchors.decode(predictions.distances_of(predictions.box_logits))
+    height, width = images.image_sizes[0]
+    limits = boxes.new_tensor([width, height, width, height])
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    stds = [x * anchors.strides[:, None] for x in stds]
+    return dict(zip(card.outputs, [boxes, predictions.joint_logits().sigmoid(), *stds]))
+
+
+@torch.no_grad()
+def _score_of_rank(detector: GFL, batch: Tensor, rank: int) -> float:
+    """The score of that many best (location, class) pairs of an image."""
+    _, _, predictions = detector.forward_dense([{"image": batch[0]}])
+    scores = predictions.joint_logits().sigmoid().flatten()
+    return float(scores.topk(min(rank, len(scores))).values[-1])
+
+
+def _groups(found: dict[str, Tensor]) -> Iterator[tuple[int, int]]:
+    yield from zip(found["image_idxs"].tolist(), found["classes"].tolist())
+
+
+def _of_group(found: dict[str, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    rows = (found["image_idxs"] == key[0]) & (found["classes"] == key[1])
+    return found["boxes"][rows], found["scores"][rows]
