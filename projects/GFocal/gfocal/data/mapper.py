@@ -14,11 +14,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
 
 from .._moved import moved_names
 from .images import read_pixels
 
-__all__ = ["DetectionMapper", "without_empty_resize"]
+__all__ = ["DetectionMapper", "resize_of", "without_empty_resize"]
 
 __getattr__ = moved_names(__name__)
 
@@ -133,6 +134,26 @@ def without_empty_resize(
     ResizeShortestEdge inside another augmentation, such as RandomApply, is left as it is.)
     """
     return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
+
+
+def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, int] | None:
+    """The augmentations as numbers, for a file that carries them.
+
+    Returns:
+        {"short_edge", "max_size"} in pixels, of one ResizeShortestEdge of one length, which leaves
+        a side of at least one pixel; {} if there are none; None if they are others.
+    """
+    if not augmentations:
+        return {}
+    resize = augmentations[0]
+    if isinstance(resize, _NonEmptyResize):
+        resize = resize.resize
+    if len(augmentations) > 1 or type(resize) is not T.ResizeShortestEdge:
+        return None
+    edges = {*resize.short_edge_length}
+    if len(edges) > 1 or resize.interp != Image.Resampling.BILINEAR:
+        return None
+    return {"short_edge": int(edges.pop()), "max_size": int(resize.max_size)}
 
 
 class _NonEmptyResize(T.Augmentation):

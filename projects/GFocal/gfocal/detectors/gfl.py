@@ -11,7 +11,7 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from ..modeling.contracts import Head, Matcher, PostProcess
-from ..modeling.dense import DenseCore, Observer
+from ..modeling.dense import DenseCore, Observer, refuse_to_be_traced
 from ..modeling.ground_truth import ground_truth_of
 from ..modeling.observers import TrainingPictures
 from ..modeling.postprocess import Candidates, postprocess_of
@@ -211,7 +211,11 @@ class GFL(DenseCore):
         Raises:
             ValueError: in training, if an image has no "instances", or its boxes or classes are
                 not usable; the message names the image.
+            RuntimeError: in inference, under a trace; see
+                :func:`gfocal.modeling.dense.refuse_to_be_traced`.
         """
+        if not self.training:
+            refuse_to_be_traced()
         images, anchors, predictions = self.forward_dense(batched_inputs)
         if self.training:
             truth = self.ground_truth(batched_inputs, images.image_sizes)

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import detectron2
-import detectron2.data.transforms as T
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .._version import __version__
@@ -16,9 +15,10 @@ from ..detectors.gfl import GFL
 from .card import ModelCard
 from .formats import FORMATS
 from .network import TensorNetwork
-from .parity import LIMITS, Difference, check_images, parity, table
+from .parity import LIMITS, Difference, check_images, inputs_of, parity, table
+from .quantize import quantize_onnx
 
-__all__ = ["ParityError", "export_model", "resize_of"]
+__all__ = ["ParityError", "export_model"]
 
 # Of the traced batch: of no size that the check has.
 _EXAMPLE = (2, 192, 256)
@@ -41,6 +41,7 @@ def export_model(
     category_ids: Sequence[int] = (),
     resize: Mapping[str, int] | None = None,
     description: Mapping[str, Any] | None = None,
+    calibration: Iterable[Tensor] | None = None,
     images: Sequence[Tensor] | None = None,
 ) -> list[Difference]:
     """Writes a detector to a file, runs the file, and compares it with the detector.
@@ -54,6 +55,9 @@ def export_model(
         class_names, category_ids: of the K classes.
         resize: how images are resized before, see :class:`gfocal.export.card.ModelCard`.
         description: of the weights, as plain data.
+        calibration: batches (N, C, H, W), values 0..255, of such images as the detector is for.
+            With them the file computes in 8 bits, see quantize.py. ONNX in float32 only. What it
+            costs is in the answer, and is no error.
         images: batches (N, C, H, W) to compare on, values 0..255; by default made-up ones.
 
     Returns:
@@ -61,8 +65,8 @@ def export_model(
 
     Raises:
         ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
-        TypeError, ValueError: the detector has no such form, see TensorNetwork; or another
-            ``format``.
+        TypeError, ValueError: the detector has no such form, see TensorNetwork; another
+            ``format``; or a description that is no JSON.
         ImportError: onnx or onnxscript is not installed.
     """
     if format not in FORMATS:
@@ -82,9 +86,15 @@ def export_model(
         resize=resize,
         description=dict(description or {}),
     )
+    if calibration is not None and (format != "onnx" or half):
+        raise ValueError("calibration is for ONNX in float32")
     with _there_if_it_passes(os.fspath(path)) as part:
         FORMATS[format].write(network, _example(network), card, part)
-        return check_file(detector, part, format, images)
+        rows = check_file(detector, part, format, images)
+        if calibration is not None:
+            quantize_onnx(part, _inputs(detector, card, calibration))
+            rows = check_file(detector, part, format, images)
+        return rows
 
 
 def check_file(
@@ -104,22 +114,12 @@ def check_file(
     return rows
 
 
-def resize_of(augmentations: T.AugmentationList) -> dict[str, int] | None:
-    """How augmentations of the test resize an image, as a card has it.
-
-    Returns:
-        {"short_edge", "max_size"} pixels, {} for not at all, None if it cannot be said like this.
-    """
-    augmentations = augmentations.augs
-    if not augmentations:
-        return {}
-    if len(augmentations) > 1 or type(augmentations[0]) is not T.ResizeShortestEdge:
-        return None
-    resize = augmentations[0]
-    edges = {*resize.short_edge_length}
-    if len(edges) > 1 or resize.interp != Image.BILINEAR:
-        return None
-    return {"short_edge": int(edges.pop()), "max_size": int(resize.max_size)}
+def _inputs(
+    detector: GFL, card: ModelCard, batches: Iterable[Tensor]
+) -> Iterator[dict[str, np.ndarray]]:
+    for batch in batches:
+        inputs = inputs_of(detector, card, batch)
+        yield {name: x.numpy() for name, x in zip(("images", "image_sizes"), inputs)}
 
 
 def _card(network: TensorNetwork, **known: Any) -> ModelCard:

@@ -8,7 +8,12 @@ from torch import Tensor
 from .card import ModelCard
 from .network import TensorNetwork
 from .onnx_format import read_onnx, write_onnx
-from .torch_formats import read_torch_export, read_torchscript, write_torch_export, write_torchscript
+from .torch_formats import (
+    read_torch_export,
+    read_torchscript,
+    write_torch_export,
+    write_torchscript,
+)
 
 __all__ = ["FORMATS", "Format", "Runnable"]
 

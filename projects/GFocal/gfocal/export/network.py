@@ -149,9 +149,7 @@ class TensorNetwork(nn.Module):
         height, width = images.shape[-2], images.shape[-1]
         return F.pad(images, (0, -width % step, 0, -height % step))
 
-    def _locations(
-        self, shapes: Sequence[tuple[int, int]], like: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _locations(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
         """Centres (R, 2) and strides (R, 1) of all locations, pixels."""
         centers, strides = [], []
         for (height, width), stride in zip(shapes, self.strides):
@@ -210,7 +208,7 @@ class TensorNetwork(nn.Module):
     def _has_quality(self) -> bool:
         with torch.no_grad():
             zeros = [torch.zeros(1, shape.channels, 1, 1) for shape in self._feature_shapes()]
-            zeros = [x.to(next(self.detector.head.parameters())) for x in zeros]
+            zeros = [x.to(next(self.detector.backbone.parameters())) for x in zeros]
             return self.detector.head(zeros).quality_logits is not None
 
     def _feature_shapes(self):

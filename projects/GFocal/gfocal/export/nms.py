@@ -1,7 +1,7 @@
 """Hard NMS of a batch, on tensors of fixed size, for each kind of graph.
 
-In PyTorch's graphs it is torchvision's operator. ONNX has NonMaxSuppression. So for an ONNX file the
-function is one operator of our own, which is translated as a whole.
+In PyTorch's graphs it is torchvision's operator. ONNX has NonMaxSuppression. So for an ONNX file
+the function is one operator of our own, which is translated as a whole.
 """
 
 import functools

@@ -16,7 +16,16 @@ from ..detectors.gfl import GFL
 from .card import ModelCard
 from .formats import Runnable
 
-__all__ = ["LIMITS", "Difference", "Limits", "check_images", "compare", "parity", "table"]
+__all__ = [
+    "LIMITS",
+    "Difference",
+    "Limits",
+    "check_images",
+    "compare",
+    "inputs_of",
+    "parity",
+    "table",
+]
 
 
 class Limits(NamedTuple):
@@ -148,7 +157,7 @@ def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, 
 
 def _compared(detector: GFL, graph: Runnable, batch: Tensor) -> Difference:
     level = graph.card.level
-    theirs = graph(*_inputs(detector, graph.card, batch))
+    theirs = graph(*inputs_of(detector, graph.card, batch))
     shape = (batch.shape[0], batch.shape[2], batch.shape[3])
     if level == "full":
         ours = _detections(detector, batch)
@@ -171,7 +180,8 @@ def _worst(ours: Tensor, theirs: Tensor, relative: bool) -> float:
     return float((ours - theirs).abs().max()) / scale
 
 
-def _inputs(detector: GFL, card: ModelCard, batch: Tensor) -> tuple[Tensor, ...]:
+def inputs_of(detector: GFL, card: ModelCard, batch: Tensor) -> tuple[Tensor, ...]:
+    """What a file takes of a batch (N, C, H, W) with values 0..255."""
     if card.preprocessing == "inside":
         return (batch,)
     images = detector.preprocess_image([{"image": image} for image in batch])

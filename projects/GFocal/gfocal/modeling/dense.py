@@ -19,7 +19,7 @@ from .matchers import check_matches, ignore_background_inside
 from .postprocess import Candidates, NMSPostProcess
 from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 
-__all__ = ["DenseCore", "DenseStep"]
+__all__ = ["DenseCore", "DenseStep", "refuse_to_be_traced"]
 
 
 class DenseStep(NamedTuple):
@@ -154,7 +154,9 @@ class DenseCore(nn.Module):
 
         Raises:
             ValueError: if the predictions are not of these anchors and classes.
+            RuntimeError: under a trace, see :func:`refuse_to_be_traced`.
         """
+        refuse_to_be_traced()
         self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             return self.postprocess(anchors, predictions, image_sizes)
@@ -169,7 +171,9 @@ class DenseCore(nn.Module):
 
         Raises:
             TypeError: if the post-processing has no candidates.
+            RuntimeError: under a trace, see :func:`refuse_to_be_traced`.
         """
+        refuse_to_be_traced()
         if not isinstance(self.postprocess, NMSPostProcess):
             raise TypeError(
                 f"the postprocess {type(self.postprocess).__name__} has no candidates; expected an "
@@ -215,3 +219,20 @@ class DenseCore(nn.Module):
         check_head = getattr(self.criterion, "check_head", None)
         if check_head is not None:
             check_head(head)
+
+
+def refuse_to_be_traced() -> None:
+    """A trace of the post-processing would keep the numbers of one batch, such as how many
+    candidates a level has, and be wrong on the next.
+
+    Raises:
+        RuntimeError: in torch.jit.trace, torch.export or torch.onnx.export.
+    """
+    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", bool)
+    if torch.jit.is_tracing() or exporting():
+        raise RuntimeError(
+            "this detector cannot be traced or exported as it is: its post-processing depends on "
+            "what is on an image. `gfocal export --weights W --output model.onnx` (or .ts, .pt2) "
+            "writes a graph that is right for every image; from Python: "
+            "gfocal.export.export_model. (To count FLOPs: gfocal analyze)"
+        )
