@@ -32,6 +32,7 @@ from ..export.exporting import export_model
 from ..export.parity import table
 from ..weights import describe, find_config, read_description
 from .common import (
+    MISTAKES,
     add_model,
     add_overrides,
     check_model_arguments,
@@ -40,6 +41,7 @@ from .common import (
     parse_arguments,
 )
 
+MAX_CHECKED = 50
 MAX_CALIBRATION = 200  # images: more change nothing, and all their numbers are in memory
 SUFFIXES = {".onnx": "onnx", ".ts": "torchscript", ".pt2": "torch_export"}
 
@@ -78,6 +80,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="images that tell the range of each number, for --int8",
     )
+    parser.add_argument_group("check").add_argument(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="compare on these, at most 50 (default: made-up ones)",
+    )
     add_overrides(parser)
     args = parse_arguments(parser, argv)
     check_model_arguments(parser, args)
@@ -99,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
             f"--output is {args.output!r}, which is there; --overwrite replaces it"
         )
     calibration = find_images(args.calibration) if args.int8 else None
+    images = find_images(args.images) if args.images else None
     cfg, _ = find_config(args.config_file, args.weights, args.opts, args.trust)
     set_device(cfg, "cpu")
     predictor = Predictor(cfg)
@@ -125,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
         **classes,
         resize=resize,
         description=_description(cfg, predictor, classes),
-        calibration=None if calibration is None else _images(predictor, calibration),
+        calibration=calibration and _images(predictor, calibration[:MAX_CALIBRATION]),
+        images=images and list(_images(predictor, images[:MAX_CHECKED])),
     )
     print(table(rows, args.level))
     size = os.path.getsize(args.output) / 1e6
@@ -145,13 +155,13 @@ def _description(cfg: Config, predictor: Predictor, classes: dict[str, Any]) -> 
 
 
 def _images(predictor: Predictor, paths: Sequence[str]) -> Iterator[Tensor]:
-    """Calibration batches of one image each."""
-    for path in paths[:MAX_CALIBRATION]:
+    """Batches of one image each."""
+    for path in paths:
         image = read_image(path, predictor.read_format)
         yield predictor.preprocess(image)["image"][None]
 
 
-@exit_on_mistake()
+@exit_on_mistake((*MISTAKES, ImportError))
 def main(argv: list[str] | None = None) -> int:
     run(parse_args(argv))
     return 0

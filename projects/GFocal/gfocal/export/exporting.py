@@ -111,6 +111,11 @@ def check_file(
             f"box {limits.box} px, {limits.share:.0%} of the detections):\n"
             f"{table(rows, card.level)}"
         )
+    if not any(row.found for row in rows):
+        raise ParityError(
+            "the file could not be compared with the detector, which finds nothing on the images: "
+            "no score is above 0.0001. Give images on which it does (--images)"
+        )
     return rows
 
 
@@ -124,7 +129,6 @@ def _inputs(
 
 def _card(network: TensorNetwork, **known: Any) -> ModelCard:
     detector = network.detector
-    part = detector.postprocess
     full = network.level == "full"
     thresholds = network.score_thresh.tolist() if full else [0.0]
     return ModelCard(
@@ -139,7 +143,7 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
         strides=network.strides,
         score_thresh=thresholds if len({*thresholds}) > 1 else thresholds[0],
         nms_thresh=network.nms_thresh if full else 1.0,
-        class_agnostic=full and part.suppression.class_agnostic,
+        class_agnostic=full and network.class_agnostic,
         topk_candidates=network.topk if full else 0,
         max_detections=network.max_detections if full else 0,
         versions={

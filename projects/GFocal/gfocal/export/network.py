@@ -11,8 +11,10 @@ together. Boxes are XYXY pixels of the input.
 
 import copy
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
+from detectron2.layers import DeformConv, ModulatedDeformConv
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,29 +67,31 @@ class TensorNetwork(nn.Module):
             raise ValueError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
         if preprocessing not in ("inside", "outside"):
             raise ValueError(f"preprocessing is {preprocessing!r}; expected 'inside' or 'outside'")
-        detector = _checked(detector, level, stds)
-        self.detector = detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        fold_norms(detector)
+        self.detector = copy.deepcopy(_checked(detector, level, stds)).eval().requires_grad_(False)
+        fold_norms(self.detector)
         if dtype is not None:
-            detector.cast_networks(dtype)
-            for module in detector.modules():
+            self.detector.cast_networks(dtype)
+            for module in self.detector.modules():
                 if isinstance(module, DistributionGuidedQualityPredictor):
                     module.float()
         self.level, self.preprocessing, self.stds = level, preprocessing, stds
-        self.strides = [int(stride) for stride in detector.strides]
-        self.offset = float(detector.anchor_generator.offset)
+        self.strides = [int(stride) for stride in self.detector.strides]
+        self.offset = float(cast("Any", self.detector.anchor_generator).offset)
         self._check_locations()
         self.kept_by_nms: KeptByNMS = kept_by_nms
         if level == "full":
-            part = detector.postprocess
-            thresholds = part.thresholds(detector.num_classes)
-            if not isinstance(thresholds, tuple):
-                thresholds = (thresholds,) * detector.num_classes
-            # (K,) In the files it has this name, and can be changed there.
-            self.register_buffer("score_thresh", torch.tensor(thresholds), persistent=True)
-            self.topk, self.max_detections = part.topk_candidates, part.max_detections
-            self.nms_thresh = float(part.suppression.iou_thresh)
-            self.nms_classes = 1 if part.suppression.class_agnostic else detector.num_classes
+            self._set_up_postprocess(cast("NMSPostProcess", self.detector.postprocess))
+
+    def _set_up_postprocess(self, part: NMSPostProcess) -> None:
+        num_classes = self.detector.num_classes
+        thresholds = part.thresholds(num_classes)
+        if not isinstance(thresholds, tuple):
+            thresholds = (thresholds,) * num_classes
+        # (K,) In the files it has this name, and can be changed there.
+        self.register_buffer("score_thresh", torch.tensor(thresholds))
+        self.topk, self.max_detections = part.topk_candidates, part.max_detections
+        self.nms_thresh = float(part.nms_thresh)
+        self.class_agnostic = cast("HardNMS", part.suppression).class_agnostic
 
     @property
     def input_names(self) -> list[str]:
@@ -170,7 +174,7 @@ class TensorNetwork(nn.Module):
 
     def _stds(self, predictions: DensePredictions) -> Tensor:
         """(N, R, 4) strides."""
-        return self.detector.head.box_representation.std(predictions.box_logits)
+        return cast("Any", self.detector.head.box_representation).std(predictions.box_logits)
 
     def _detections(
         self, boxes: Tensor, scores: Tensor, stds: Sequence[Tensor], sizes: Sequence[int]
@@ -181,6 +185,9 @@ class TensorNetwork(nn.Module):
         start = 0
         for level, size in zip(_per_level(scores, sizes), sizes):
             values, order = _best(level.flatten(1), self.topk)
+            # As the detector's candidates, in the order of locations: of equals NMS takes the first.
+            order, places = order.sort(dim=1)
+            values = values.gather(1, places)
             # What only fills up has an index beyond the level: any location will do.
             best.append(values)
             idxs.append(torch.where(values >= 0, order, 0) + start * num_classes)
@@ -192,16 +199,19 @@ class TensorNetwork(nn.Module):
         keep = self.kept_by_nms(
             candidate_boxes,
             candidate_scores,
-            classes if self.nms_classes > 1 else torch.zeros_like(classes),
+            torch.zeros_like(classes) if self.class_agnostic else classes,
             self.nms_thresh,
-            self.nms_classes,
+            1 if self.class_agnostic else num_classes,
             self.max_detections,
         )
-        candidate_scores = torch.where(keep, candidate_scores, -1.0)
-        values, order = _best(candidate_scores, self.max_detections)
-        image_idxs, places = (values >= 0).nonzero(as_tuple=True)  # (D,)
+        values, order = _best(torch.where(keep, candidate_scores, -1.0), self.max_detections)
+        order = torch.where(values >= 0, order, 0)
+        best_boxes = candidate_boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        # As detector_postprocess: a box that lay on the padding has no area now.
+        areas = (best_boxes[..., 2:] - best_boxes[..., :2]).prod(dim=-1)
+        image_idxs, places = ((values >= 0) & (areas > 0)).nonzero(as_tuple=True)  # (D,)
         chosen = order[image_idxs, places]
-        found = [candidate_boxes[image_idxs, chosen], values[image_idxs, places]]
+        found = [best_boxes[image_idxs, places], values[image_idxs, places]]
         found += [classes[image_idxs, chosen], image_idxs]
         return *found, *(x[image_idxs, locations[image_idxs, chosen]] for x in stds)
 
@@ -245,6 +255,11 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> GFL:
             f"the anchor generator is a {type(detector.anchor_generator).__name__}; gfocal export "
             "knows DefaultAnchorGenerator"
         )
+    if any(isinstance(x, (DeformConv, ModulatedDeformConv)) for x in detector.modules()):
+        raise TypeError(
+            "a convolution is Detectron2's compiled DeformConv, which no format has; expected "
+            "gfocal.backbones.deformable.DeformConv2d, which takes the same weights"
+        )
     if level == "full":
         part = detector.postprocess
         if type(part) is not NMSPostProcess:
@@ -273,9 +288,8 @@ def _clipped(boxes: Tensor, images: Tensor, image_sizes: Tensor | None) -> Tenso
         sides = [x0.clamp(max=width), y0.clamp(max=height)]
         sides += [x1.clamp(max=width), y1.clamp(max=height)]
     else:
-        height, width = image_sizes.to(boxes.dtype)[..., None].unbind(dim=1)  # (N, 1)
-        limits = (width, height, width, height)
-        sides = [torch.minimum(x, limit) for x, limit in zip((x0, y0, x1, y1), limits)]
+        limits = image_sizes.to(boxes.dtype)[:, [1, 0, 1, 0]].unbind(dim=1)  # (N,) each
+        sides = [torch.minimum(x, y[:, None]) for x, y in zip((x0, y0, x1, y1), limits)]
     return torch.stack(sides, dim=-1)
 
 

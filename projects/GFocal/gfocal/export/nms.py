@@ -37,11 +37,20 @@ def kept_by_nms(
     # HardNMS.
     images = torch.arange(scores.shape[0], device=scores.device)[:, None]
     groups = (images * num_classes + classes).flatten()
-    flat = boxes.flatten(0, 1).double()
+    flat, flat_scores = boxes.flatten(0, 1).double(), scores.flatten().double()
     moved = flat + (groups * (flat.amax() + 1))[:, None]
-    valid = (scores.flatten() >= 0).nonzero().squeeze(1)
-    kept = valid[nms(moved[valid], scores.flatten()[valid].double(), iou_thresh)]
-    return torch.zeros_like(groups).scatter(0, kept, 1).bool().view_as(scores)
+    valid = (flat_scores >= 0).nonzero().squeeze(1)
+    # Two more boxes, far from all others: torch.export takes for granted that NMS keeps two.
+    far = moved.new_tensor([[-2.0, -2, -1, -1], [-4, -4, -3, -3]])
+    last = flat_scores.shape[0] + torch.arange(2, device=scores.device)
+    kept = nms(
+        torch.cat([moved[valid], far]),
+        torch.cat([flat_scores[valid], far[:, 0]]),
+        iou_thresh,
+    )
+    marks = torch.cat([torch.zeros_like(groups), torch.zeros_like(last)])
+    marks = marks.scatter(0, torch.cat([valid, last])[kept], 1)
+    return marks[:-2].bool().view_as(scores)
 
 
 @functools.cache
@@ -54,10 +63,12 @@ def onnx_operator() -> KeptByNMS:
 
 @functools.cache
 def onnx_translations() -> dict[Any, Callable]:
-    """What `torch.onnx.export` makes of :func:`onnx_operator`: core operators of opset 18."""
-    from onnxscript import opset18 as op
+    """What `torch.onnx.export` makes of :func:`onnx_operator`: core operators."""
+    from onnxscript import opset18
 
-    def translated(boxes, scores, classes, iou_thresh: float, num_classes: int, limit: int):
+    op: Any = opset18
+
+    def translated(boxes, scores, classes, iou_thresh, num_classes, limit) -> Any:
         # Each class has a row of scores (N, K, T), -1 where a candidate is of another class.
         ids = op.Constant(value_ints=list(range(num_classes)))
         one_class = op.Equal(

@@ -1,25 +1,29 @@
-"""ONNX files: core operators only, free batch, height and width."""
+"""ONNX files: core operators only; batch, height and width are free."""
 
+import importlib.util
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backbones.deformable import DeformConv2d
 from .card import KEY, ModelCard
 from .network import TensorNetwork
 from .nms import onnx_operator, onnx_translations
 from .torch_formats import dynamic_shapes
 
-__all__ = ["OPSET", "OnnxGraph", "read_onnx", "write_onnx"]
+__all__ = ["OPSET", "OnnxGraph", "opset_of", "read_onnx", "require", "write_onnx"]
 
 OPSET = 18
+OPSET_OF_DEFORMABLE = 19  # the first with DeformConv
 
 
 class OnnxGraph:
     """A graph that onnxruntime runs, see :class:`gfocal.export.formats.Runnable`."""
 
     def __init__(self, model: str | bytes, path: str):
+        require("onnx", "onnxruntime")
         import onnxruntime
 
         self.path = path
@@ -48,17 +52,22 @@ class OnnxGraph:
 def write_onnx(
     network: TensorNetwork, inputs: tuple[Tensor, ...], card: ModelCard, path: str
 ) -> None:
-    """Writes a network as ONNX, opset ``OPSET``."""
+    """Writes a network as ONNX, of opset :func:`opset_of`.
+
+    Raises:
+        ImportError: onnx or onnxscript is not installed.
+    """
+    require("onnx", "onnxscript")
     before = network.kept_by_nms
     network.kept_by_nms = onnx_operator()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 inputs,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset_of(network),
                 dynamic_shapes=dynamic_shapes(network),
                 input_names=network.input_names,
                 output_names=network.output_names,
@@ -67,11 +76,16 @@ def write_onnx(
             )
     finally:
         network.kept_by_nms = before
-    model: Any = program.model
-    model.metadata_props[KEY] = card.to_json()
-    for node in model.graph.all_nodes():  # stack traces with paths
+    program.model.metadata_props[KEY] = card.to_json()
+    for node in program.model.graph.all_nodes():  # stack traces with paths
         node.metadata_props.clear()
     program.save(path)
+
+
+def opset_of(network: TensorNetwork) -> int:
+    """The version of ONNX's operators that a network needs."""
+    deformable = any(isinstance(module, DeformConv2d) for module in network.modules())
+    return OPSET_OF_DEFORMABLE if deformable else OPSET
 
 
 def read_onnx(path: str) -> OnnxGraph:
@@ -81,3 +95,15 @@ def read_onnx(path: str) -> OnnxGraph:
         ValueError: a file without the metadata of `gfocal export`.
     """
     return OnnxGraph(path, path)
+
+
+def require(*packages: str) -> None:
+    """
+    Raises:
+        ImportError: one of the packages is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"{package} is not installed, and ONNX files need it: pip install gfocal[export]"
+            )
