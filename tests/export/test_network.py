@@ -43,7 +43,7 @@ def assert_same(ours, theirs):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(1, 3),
@@ -124,7 +124,9 @@ def test_raw_has_the_logits_of_each_level():
     shapes = {name: tuple(x.shape) for name, x in outputs.items()}
     assert shapes["cls_logits_p3"] == (2, 120, 3) and shapes["cls_logits_p4"] == (2, 30, 3)
     assert shapes["box_logits_p4"] == (2, 30, 4, 17) and shapes["quality_logits_p4"] == (2, 30, 1)
-    assert len(TensorNetwork(make_spread_gfl(quality_predictor=NoQuality()), "raw").output_names) == 4
+    assert (
+        len(TensorNetwork(make_spread_gfl(quality_predictor=NoQuality()), "raw").output_names) == 4
+    )
 
 
 def test_stds_of_detections():

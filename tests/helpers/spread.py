@@ -1,7 +1,7 @@
 """A detector whose scores differ from each other, as those of a trained one do.
 
-In an untrained detector they are almost equal, and which of two equal boxes NMS keeps depends on the
-last bit.
+In an untrained detector they are almost equal, and which of two equal boxes NMS keeps depends on
+the last bit.
 """
 
 import torch

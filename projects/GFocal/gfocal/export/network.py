@@ -185,7 +185,7 @@ class TensorNetwork(nn.Module):
         start = 0
         for level, size in zip(_per_level(scores, sizes), sizes):
             values, order = _best(level.flatten(1), self.topk)
-            # As the detector's candidates, in the order of locations: of equals NMS takes the first.
+            # In the order of locations, as the detector has them: of equals NMS takes the first.
             order, places = order.sort(dim=1)
             values = values.gather(1, places)
             # What only fills up has an index beyond the level: any location will do.

@@ -27,7 +27,10 @@ class OnnxGraph:
         import onnxruntime
 
         self.path = path
-        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own, which have no common base
+            raise ValueError(f"{path} is no ONNX file that onnxruntime runs ({error})") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.card = ModelCard.from_json(metadata.get(KEY), path)
 

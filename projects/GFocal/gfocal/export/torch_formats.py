@@ -6,6 +6,7 @@ torchvision.
 
 import warnings
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -62,7 +63,9 @@ def read_torchscript(path: str) -> TorchGraph:
         try:
             module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
         except RuntimeError as error:
-            raise ValueError(f"{path} is no TorchScript ({str(error).splitlines()[0]})") from None
+            raise ValueError(
+                f"{path} is no file of TorchScript ({str(error).splitlines()[0]})"
+            ) from None
     return TorchGraph(module, ModelCard.from_json(_text(extra[KEY]), path))
 
 
@@ -87,7 +90,7 @@ def read_torch_export(path: str) -> TorchGraph:
     extra = {KEY: ""}
     try:
         program = torch.export.load(path, extra_files=extra)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path} is no program of torch.export ({error})") from None
     return TorchGraph(program.module(), ModelCard.from_json(_text(extra[KEY]), path))
 
