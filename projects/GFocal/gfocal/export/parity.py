@@ -152,16 +152,22 @@ def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, 
     keys = {(i, c) for x in (ours, theirs) for i, c in _groups(x)}
     for key in keys:
         a, b = (_of_group(x, key) for x in (ours, theirs))
-        ious = box_iou(a[0], b[0])
-        if ious.numel():
-            best = (ious == ious.amax(0)) & (ious == ious.amax(1, keepdim=True))
-            ious = ious * best
-        rows, columns = (ious >= 0.9).nonzero(as_tuple=True)
-        differ += len(a[0]) + len(b[0]) - 2 * len(rows)
-        if len(rows):
-            score = max(score, float((a[1][rows] - b[1][columns]).abs().max()))
-            box = max(box, float((a[0][rows] - b[0][columns]).abs().max()))
+        pairs = _pairs(box_iou(a[0], b[0]))
+        differ += len(a[0]) + len(b[0]) - 2 * len(pairs)
+        for i, j in pairs:
+            score = max(score, float((a[1][i] - b[1][j]).abs()))
+            box = max(box, float((a[0][i] - b[0][j]).abs().max()))
     return score, box, differ
+
+
+def _pairs(ious: Tensor) -> list[tuple[int, int]]:
+    """Row and column of the best of an IoU matrix, then of the best of the others, and so on."""
+    ious, pairs = ious.clone(), []
+    while ious.numel() and ious.max() >= 0.9:
+        row, column = divmod(int(ious.argmax()), ious.shape[1])
+        pairs.append((row, column))
+        ious[row], ious[:, column] = -1, -1
+    return pairs
 
 
 def _compared(detector: GFL, graph: Runnable, batch: Tensor) -> Difference:

@@ -38,6 +38,8 @@ def quantize_onnx(path: str, inputs: Iterable[dict[str, np.ndarray]]) -> None:
     model = onnx.load(path)
     card = ModelCard.from_json({x.key: x.value for x in model.metadata_props}.get(KEY), path)
     batches = _Batches(inputs)
+    if not batches:
+        raise ValueError("there is no image to calibrate with")
     with tempfile.TemporaryDirectory() as folder:
         part = os.path.join(folder, "int8.onnx")
         quiet = logging.getLogger().level
@@ -56,8 +58,6 @@ def quantize_onnx(path: str, inputs: Iterable[dict[str, np.ndarray]]) -> None:
             )
         finally:
             logging.getLogger().setLevel(quiet)
-        if not batches.count:
-            raise ValueError("there is no image to calibrate with")
         quantized = onnx.load(part)
     onnx.helper.set_model_props(
         quantized, {KEY: dataclasses.replace(card, precision="int8").to_json()}
@@ -86,9 +86,11 @@ class _Batches:
 
     def __init__(self, inputs: Iterable[dict[str, np.ndarray]]):
         self._inputs = iter(inputs)
-        self.count = 0
+        self._next = next(self._inputs, None)
+
+    def __bool__(self) -> bool:
+        return self._next is not None
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        found = next(self._inputs, None)
-        self.count += found is not None
+        found, self._next = self._next, next(self._inputs, None)
         return found

@@ -1,0 +1,180 @@
+"""The table that `gfocal export` prints, by hand."""
+
+import math
+
+import pytest
+import torch
+
+from gfocal.export.card import ModelCard
+from gfocal.export.parity import (
+    LIMITS,
+    LOWEST_SCORE,
+    Difference,
+    Limits,
+    check_images,
+    compare,
+    parity,
+    table,
+)
+from tests.helpers.spread import make_spread_gfl
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def found(*rows):
+    """Detections (x0, y0, x1, y1, score, class, image)."""
+    data = torch.tensor(rows, dtype=torch.float32).view(-1, 7)
+    return {
+        "boxes": data[:, :4],
+        "scores": data[:, 4],
+        "classes": data[:, 5].long(),
+        "image_idxs": data[:, 6].long(),
+    }
+
+
+A = (0, 0, 10, 10, 0.75, 1, 0)
+B = (20, 20, 40, 40, 0.5, 2, 0)
+
+
+def test_the_same_in_another_order():
+    assert compare(found(A, B), found(B, A)) == (0.0, 0.0, 0)
+    assert compare(found(), found()) == (0.0, 0.0, 0)
+
+
+def test_what_both_have_differs_by_the_worst():
+    other = (0, 0.25, 10, 10, 0.5, 1, 0)  # IoU 0.975
+    assert compare(found(A, B), found(other, B)) == (0.25, 0.25, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (0, 0, 10, 10, 0.75, 1, 1),  # of another image
+        (0, 0, 10, 10, 0.75, 0, 0),  # of another class
+        (0, 0, 10, 8.5, 0.75, 1, 0),  # IoU 0.85
+    ],
+)
+def test_what_only_one_has_is_counted(other):
+    assert compare(found(A, B), found(other, B)) == (0.0, 0.0, 2)
+    assert compare(found(A, B), found(B)) == (0.0, 0.0, 1)
+    assert compare(found(B), found(A, B)) == (0.0, 0.0, 1)
+
+
+def test_each_has_one_partner():
+    """Two equal boxes of one class, as after an NMS that leaves them."""
+    assert compare(found(A, A), found(A)) == (0.0, 0.0, 1)
+    assert compare(found(A, A), found(A, A)) == (0.0, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("score", "box", "differ", "passes"),
+    [
+        (0.1, 1.0, 2, True),
+        (0.2, 1.0, 2, False),
+        (0.1, 1.5, 2, False),
+        (0.1, 1.0, 3, False),
+        (math.nan, 1.0, 0, False),
+        (0.1, math.nan, 0, False),
+    ],
+)
+def test_limits(score, box, differ, passes):
+    row = Difference((1, 8, 8), 0.05, 20, score, box, differ)
+    assert row.passes(Limits(0.1, 1.0, 0.1)) is passes
+
+
+def test_the_table():
+    rows = [
+        Difference((1, 161, 163), 0.05, 9, 1.5e-7, 3e-5, 0),
+        Difference((2, 30, 40), None, 128, 0.5, 12.0, 3),
+    ]
+    assert table(rows, "full").splitlines() == [
+        "        batch  threshold  detections  worst score  worst box (px)  differ",
+        "1 x 161 x 163       0.05           9      1.5e-07         3.0e-05       0",
+        "  2 x 30 x 40                    128      5.0e-01         1.2e+01       3",
+    ]
+    first, row, _ = table(rows, "decoded").splitlines()
+    assert "locations" in first and row.split()[-1] == "3.0e-05"
+
+
+class Graph:
+    """The detector itself as a file, with its threshold in the file's card."""
+
+    def __init__(self, model, card, *, threshold=None, add=0.0):
+        self.model, self.card, self.threshold, self.add = model, card, threshold, add
+        self.thresholds = []
+
+    def __call__(self, images, image_sizes=None):
+        before = self.model.test_score_thresh
+        self.thresholds.append(before if self.threshold is None else self.threshold)
+        self.model.test_score_thresh = self.thresholds[-1]
+        results = [x["instances"] for x in self.model([{"image": image} for image in images])]
+        self.model.test_score_thresh = before
+        return {
+            "boxes": torch.cat([x.pred_boxes.tensor for x in results]) + self.add,
+            "scores": torch.cat([x.scores for x in results]),
+            "classes": torch.cat([x.pred_classes for x in results]),
+            "image_idxs": torch.cat(
+                [torch.full_like(x.pred_classes, i) for i, x in enumerate(results)]
+            ),
+        }
+
+    def with_score_thresh(self, value):
+        self.threshold = value
+        return self
+
+
+def card(max_detections=100):
+    return ModelCard(
+        level="full",
+        preprocessing="inside",
+        stds=False,
+        precision="float32",
+        num_classes=3,
+        class_names=[],
+        category_ids=[],
+        input_format="BGR",
+        pixel_mean=[0.0] * 3,
+        pixel_std=[1.0] * 3,
+        size_divisibility=16,
+        resize=None,
+        strides=[8, 16],
+        score_thresh=0.05,
+        nms_thresh=0.6,
+        class_agnostic=False,
+        topk_candidates=1000,
+        max_detections=max_detections,
+        versions={},
+    )
+
+
+def test_where_little_is_found_the_threshold_is_lowered():
+    model = make_spread_gfl(test_score_thresh=0.9999)
+    graph = Graph(model, card())
+    rows = parity(model, graph, check_images(card()))
+    assert [row.threshold for row in rows[:4]] == [0.9999] * 4 and len(rows) == 8
+    assert all(row.found == 0 for row in rows[:4]) and all(row.found > 0 for row in rows[4:])
+    assert LOWEST_SCORE <= rows[4].threshold < 0.9999
+    assert all(row.passes(LIMITS["float32"]) for row in rows)
+    assert model.test_score_thresh == 0.9999
+
+
+def test_a_box_that_is_off_does_not_pass():
+    model = make_spread_gfl()
+    rows = parity(model, Graph(model, card(), add=0.01), check_images(card()))
+    assert len(rows) == 4 and not any(row.passes(LIMITS["float32"]) for row in rows)
+    assert all(row.box == pytest.approx(0.01, abs=1e-4) for row in rows)
+
+
+def test_another_threshold_does_not_pass():
+    model = make_spread_gfl()
+    rows = parity(model, Graph(model, card(), threshold=0.3), check_images(card()))
+    assert not any(row.passes(LIMITS["float32"]) for row in rows[:4])
+
+
+def test_the_pictures():
+    batches = check_images(card())
+    assert len({batch.shape for batch in batches}) == 4
+    assert max(len(batch) for batch in batches) == 4
+    for batch in batches:
+        assert 0 <= batch.min() and batch.max() <= 255 and batch.std() > 20
+    assert all(torch.equal(a, b) for a, b in zip(batches, check_images(card())))
