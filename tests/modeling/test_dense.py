@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.export import TracingAdapter
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -392,3 +393,70 @@ def test_pictures_are_drawn_by_what_is_passed_in():
     assert inputs is batch[0]
     assert result.image_size == (64, 96)
     assert input_format == "BGR"
+
+
+class Scores(nn.Module):
+    """A detector from an image to scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.detector = make_gfl().eval()
+
+    def forward(self, image):
+        return self.detector([{"image": image}])[0]["instances"].scores
+
+
+def exported(image, **kwargs):
+    return torch.export.export(Scores(), (image,), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        lambda image: torch.jit.trace(Scores(), image),
+        lambda image: exported(image, strict=False),
+        lambda image: exported(image, strict=True),
+        lambda image: torch.onnx.export(Scores(), (image,), "x.onnx", dynamo=False),
+        lambda image: torch.onnx.export(Scores(), (image,), dynamo=True, verbose=False),
+    ],
+    ids=["jit.trace", "export", "export strict", "onnx", "onnx dynamo"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_of_the_post_processing_is_refused(trace, tmp_path, monkeypatch):
+    """It would freeze the numbers of one image, and be wrong on the next."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as error:
+        trace(torch.rand(3, 64, 64) * 255)
+    messages, cause = "", error.value
+    while cause is not None:
+        messages, cause = f"{messages}{cause}", cause.__cause__ or cause.__context__
+    assert "gfocal export --weights W --output model.onnx" in messages
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_as_of_detectron2s_export_model_is_refused():
+    model = make_gfl().eval()
+    adapter = TracingAdapter(model, [{"image": torch.rand(3, 64, 64) * 255}])
+    with pytest.raises(RuntimeError, match="gfocal export"):
+        torch.jit.trace(adapter, adapter.flattened_inputs)
+    batch = [make_input(64, 64, [BOX])]
+    images, anchors, predictions = model.forward_dense(batch)
+    with pytest.raises(RuntimeError, match="gfocal export"):  # its parts too
+        torch.jit.trace(
+            lambda x: (
+                model.dense_candidates(
+                    anchors, predictions._replace(cls_logits=x), images.image_sizes
+                )[0].boxes
+            ),
+            predictions.cls_logits,
+        )
+
+
+def test_a_compiled_detector_goes_on():
+    model = make_gfl(test_score_thresh=0.001).eval()
+    batch = [{"image": torch.rand(3, 64, 64) * 255}]
+    with torch.no_grad():
+        expected = model(batch)[0]["instances"]
+        found = torch.compile(model, backend="eager")(batch)[0]["instances"]
+    assert len(found) == len(expected) > 0

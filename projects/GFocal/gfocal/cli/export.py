@@ -90,10 +90,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_arguments(parser, argv)
     check_model_arguments(parser, args)
     suffix = os.path.splitext(args.output)[1].lower()
-    args.format = args.format or SUFFIXES.get(suffix)
-    if SUFFIXES.get(suffix) != args.format or args.format is None:
-        expected = [key for key, x in SUFFIXES.items() if args.format in (None, x)]
-        parser.error(f"--output is {args.output!r}; expected a file ending in {expected[0]}")
+    expected = [key for key, x in SUFFIXES.items() if args.format in (None, x)]
+    if suffix not in expected:
+        parser.error(
+            f"--output is {args.output!r}; expected a file ending in {', '.join(expected)}"
+        )
+    args.format = SUFFIXES[suffix]
     if args.int8 and (args.half or args.format != "onnx"):
         parser.error("--int8 is for ONNX, without --half")
     if args.int8 != bool(args.calibration):
@@ -134,8 +136,8 @@ def run(args: argparse.Namespace) -> None:
         **classes,
         resize=resize,
         description=_description(cfg, predictor, classes),
-        calibration=calibration and _images(predictor, calibration[:MAX_CALIBRATION]),
-        images=images and list(_images(predictor, images[:MAX_CHECKED])),
+        calibration=_images(predictor, calibration[:MAX_CALIBRATION]) if calibration else None,
+        images=list(_images(predictor, images[:MAX_CHECKED])) if images else None,
     )
     print(table(rows, args.level))
     size = os.path.getsize(args.output) / 1e6

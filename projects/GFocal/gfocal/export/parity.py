@@ -4,6 +4,7 @@ The reference is the detector as it is trained and evaluated, in float32: its ow
 and post-processing, nothing of the tensor-only network.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ class Limits(NamedTuple):
 LIMITS = {
     "float32": Limits(1e-5, 1e-3, 0.01),
     "float16": Limits(0.02, 4.0, 0.1),
-    "int8": Limits(1.0, float("inf"), 1.0),
+    "int8": Limits(1.0, math.inf, math.inf),
 }
 
 
