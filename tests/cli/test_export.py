@@ -105,9 +105,8 @@ def test_images_to_compare_on(files, capsys):
 
 def test_augmentations_that_are_no_resize(files, capsys):
     config = files / "config.py"
-    config.write_text(
-        CONFIG + 'dataloader["test"].mapper.augmentations = [L(T.Resize)(shape=32)]\n'
-    )
+    key = 'dataloader["test"].mapper.augmentations'
+    config.write_text(f"{CONFIG}{key} = [L(T.Resize)(shape=32)]\n")
     assert run(files) == 0
     assert "the file will not say how an image is resized" in capsys.readouterr().err
     assert card_of(files / "model.ts").resize is None
@@ -131,11 +130,9 @@ def test_a_file_that_fails_is_removed(files, monkeypatch, capsys):
 
     (files / "model.ts").write_text("mine")
     monkeypatch.setattr(exporting, "LIMITS", {"float32": Limits(-1.0, 0.0, 0.0)})
-    with pytest.raises(
-        SystemExit, match="does not do what the detector does.*worst score"
-    ) as error:
+    with pytest.raises(SystemExit, match="(?s)does not do what the detector does.*worst score"):
         run(files, "--overwrite")
-    assert error.value.code != 0 and (files / "model.ts").read_text() == "mine"
+    assert (files / "model.ts").read_text() == "mine"
     assert {x.name for x in files.iterdir()} == {"config.py", "weights.pth", "model.ts"}
 
 
