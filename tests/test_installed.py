@@ -52,7 +52,7 @@ except ModuleNotFoundError as error:
     done = run(bare, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "['ModelCard', 'read_image', 'read_image']",
+        "['Detections', 'ModelCard', 'OnnxPredictor', 'read_image', 'read_image']",
         "module 'gfocal' has no attribute 'GFLhead'; did you mean GFLHead?",
         "No module named 'gfocal.nothing'",
     ]

@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-__all__ = ["MissingPackageError", "absent", "explain_absent", "is_installed", "needs", "require"]
+__all__ = [
+    "MissingPackageError",
+    "absent",
+    "explain_absent",
+    "is_installed",
+    "names_of_absent",
+    "needs",
+    "require",
+]
 
 _NAMES = {"torch": "PyTorch", "detectron2": "Detectron2"}
 _HOW = {
@@ -42,12 +50,16 @@ def absent() -> tuple[str, ...]:
     return tuple(name for name in _NAMES if not is_installed(name))
 
 
+def names_of_absent() -> str:
+    """What is absent, in words: "PyTorch and Detectron2"."""
+    return " and ".join(_NAMES[name] for name in absent())
+
+
 def needs(what: str) -> str:
     """The sentence that something needs what is absent, and how to get it."""
-    names = " and ".join(_NAMES[name] for name in absent())
     is_not = "which are not" if len(absent()) > 1 else "which is not"
     how = "; ".join(_HOW[name] for name in absent())
-    return f"{what} needs {names}, {is_not} installed: {how}"
+    return f"{what} needs {names_of_absent()}, {is_not} installed: {how}"
 
 
 def require(what: str) -> None:
