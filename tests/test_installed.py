@@ -37,7 +37,7 @@ for package in (gfocal, gfocal.data, gfocal.engine, gfocal.export):
             continue
         assert len(messages) == 2, name
         for text in messages:
-            assert " needs PyTorch and Detectron2, which are not installed: install PyT" in text
+            assert " needs PyTorch and Detectron2, which are not installed: install PyTo" in text
             assert text.startswith("gfocal.") and "tools/install_detectron2.py" in text
 print(sorted(there))
 try:
@@ -77,6 +77,9 @@ def test_a_broken_installation_shows_its_own_error(tmp_path, text):
     done = run(folder, "import gfocal")
     assert done.returncode == 1 and text in done.stderr.splitlines()[-1]
     assert "not installed" not in done.stderr
+    (folder / "detectron2/__init__.py").unlink()  # then a name that is used shows it
+    done = run(folder, "import gfocal; gfocal.GFL")
+    assert done.returncode == 1 and text in done.stderr.splitlines()[-1]
 
 
 def test_the_sentence_names_what_is_absent(monkeypatch):

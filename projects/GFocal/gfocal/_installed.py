@@ -23,9 +23,9 @@ __all__ = [
 
 _NAMES = {"torch": "PyTorch", "detectron2": "Detectron2"}
 _HOW = {
-    "torch": "install PyTorch",
-    "detectron2": "install Detectron2's official build, or run tools/install_detectron2.py for a "
-    "pure-Python one",
+    "torch": "PyTorch",
+    "detectron2": "Detectron2 (its official build, or tools/install_detectron2.py for a "
+    "pure-Python one)",
 }
 # What the rest of the package needs too. Nothing is said of PyTorch if one of these is missing.
 _ALWAYS = ("gfocal", "numpy", "PIL")
@@ -58,8 +58,8 @@ def names_of_absent() -> str:
 def needs(what: str) -> str:
     """The sentence that something needs what is absent, and how to get it."""
     is_not = "which are not" if len(absent()) > 1 else "which is not"
-    how = "; ".join(_HOW[name] for name in absent())
-    return f"{what} needs {names_of_absent()}, {is_not} installed: {how}"
+    how = ", then ".join(_HOW[name] for name in absent())
+    return f"{what} needs {names_of_absent()}, {is_not} installed: install {how}"
 
 
 def require(what: str) -> None:

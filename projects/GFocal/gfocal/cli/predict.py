@@ -80,7 +80,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--image-root", metavar="DIR", help="of the json's file names")
     group.add_argument("--batch-size", type=int, default=8, metavar="N", help="(default 8)")
     group.add_argument(
-        "--workers", type=int, default=2, metavar="N", help="that read images (default 2)"
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes or threads that read (default 2)",
     )
     group = parser.add_argument_group("results")
     group.add_argument("--output", required=True, metavar="JSON", help="the file to write")
@@ -117,7 +121,7 @@ def _check_weights(
         return
     wrong = sorted(given_options(parser, argv) & {*_NOT_OF_ONNX}) + args.opts
     if wrong:
-        parser.error(f"{args.weights} is complete, and takes no {', '.join(wrong)}")
+        parser.error(f"{args.weights} is an ONNX file, which takes no {', '.join(wrong)}")
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         parser.error(f"one process predicts with {args.weights}; torchrun started several")
 
