@@ -5,7 +5,9 @@ install is one folder on the path: the package finds both in the checkout. The f
 setuptools makes of three folders comes too late where the working directory has a folder `gfocal`.
 
 Detectron2 is not among the requirements, because no package index has it under its name: install
-the official build, or run tools/install_detectron2.py. gfocal says so when it is imported without.
+the official build, or run tools/install_detectron2.py. gfocal says so where it needs it. Without
+Detectron2 and PyTorch it still runs ONNX files, with NumPy, Pillow and onnxruntime: pip install
+--no-deps.
 """
 
 import sys
@@ -43,4 +45,9 @@ setup(
         "Pillow>=9.1",
         "tqdm",
     ],
+    extras_require={
+        # To write ONNX files (onnxscript, onnx) and to run them. IR version 10 needs 1.18.
+        "export": ["onnx>=1.17", "onnxruntime>=1.18", "onnxscript>=0.5"],
+        "openvino": ["openvino>=2025.0"],
+    },
 )

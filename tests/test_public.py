@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 
 import gfocal
+import gfocal.data
+import gfocal.engine
+import gfocal.export
+
+LAZY = (gfocal, gfocal.data, gfocal.engine, gfocal.export)
 
 
 def test_every_public_name_is_there():
@@ -21,16 +27,33 @@ def test_every_public_name_is_there():
     assert gfocal.model_zoo is importlib.import_module("gfocal.config.model_zoo")
 
 
-def test_type_checkers_see_the_same_names():
-    tree = ast.parse(Path(gfocal.__file__).read_text())
+@pytest.mark.parametrize("package", LAZY)
+def test_type_checkers_see_the_same_names(package):
+    tree = ast.parse(Path(package.__file__).read_text())
     (block,) = (x for x in tree.body if isinstance(x, ast.If) and ast.unparse(x.test)[0] == "T")
-    seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert seen == gfocal._LAZY
+    seen = {
+        alias.asname or alias.name: "." * node.level + node.module
+        for node in block.body
+        for alias in node.names
+    }
+    assert seen == package._LAZY
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_lazy_package(package):
+    """Its names and its modules are there; no module can take the place of a name."""
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert not modules & package._LAZY.keys()
+    assert {*package.__all__} == package._LAZY.keys() <= {*dir(package)}
+    for name in dir(package):
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_such'$"):
+        package.nothing_such  # noqa: B018
 
 
 def test_a_wings_name_is_public_there_too():
     for name, wing in gfocal._LAZY.items():
-        assert name in importlib.import_module(f"gfocal.{wing}").__all__, name
+        assert name in importlib.import_module(wing, "gfocal").__all__, name
 
 
 @pytest.mark.parametrize(

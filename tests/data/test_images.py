@@ -1,13 +1,23 @@
 """Finding image files. (Reading: test_mapper.py, beside what the mapper makes of them.)"""
 
+import io
 import os
 
 import numpy as np
 import pytest
 from detectron2.data import detection_utils as utils
+from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from gfocal.data.images import as_rgb, find_images, output_names, read_image
+from gfocal.data import images
+from gfocal.data.images import (
+    as_array,
+    as_rgb,
+    find_images,
+    image_size,
+    output_names,
+    read_image,
+)
 
 
 @pytest.fixture
@@ -80,3 +90,37 @@ def test_arrays(tmp_path):
         read_image(tmp_path / "a.npy")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "missing.npy")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pixels_are_detectron2s(tmp_path, mode):
+    """In every format that a reader knows, and turned by EXIF."""
+    image = Image.fromarray(np.random.randint(0, 256, (5, 7, 3), np.uint8)).convert(mode)
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    for orientation in range(10):  # 0 and 9 are none
+        exif = Image.Exif()
+        exif[274] = orientation
+        image.save(path, exif=exif)
+        for format in ("BGR", "RGB", "L", "RGBA", "YUV-BT.601", None):
+            expected = utils.read_image(path, format)
+            found = read_image(path, format)
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+        assert image_size(path) == ((7, 5) if orientation in (5, 6, 7, 8) else (5, 7))
+        with Image.open(path) as opened:
+            np.testing.assert_array_equal(as_array(opened, "BGR"), utils.read_image(path, "BGR"))
+    yuv = utils.read_image(path, "YUV-BT.601")
+    shown = utils.convert_image_to_rgb(yuv, "YUV-BT.601").clip(0, 255).astype(np.uint8)
+    assert np.array_equal(as_rgb(yuv, "YUV-BT.601"), shown)
+
+
+def test_files_on_other_hosts_are_detectron2s(tmp_path, monkeypatch):
+    """Its PathManager reads them where it is installed."""
+    Image.new("L", (3, 2), 7).save(tmp_path / "image.png")
+    there = (tmp_path / "image.png").read_bytes()
+    monkeypatch.setattr(PathManager, "open", lambda path, mode: io.BytesIO(there))
+    assert read_image("mine://image.png", "L").tolist() == [[[7]] * 3] * 2
+    monkeypatch.setattr(images, "absent", lambda: ("detectron2",))
+    with pytest.raises(ValueError, match=r"mine://image.png is on another host, and only Detect"):
+        read_image("mine://image.png")
+    assert read_image(tmp_path / "image.png", "L").shape == (2, 3, 1)

@@ -146,6 +146,19 @@ def test_an_image_is_not_resized_to_nothing(toy_config, trained, tmp_path, kind,
     assert predictor(image)["instances"].image_size == shape
 
 
+def test_sizes_are_told_without_pixels(toy_config, trained, monkeypatch):
+    predictor = Predictor(toy_config(), trained)
+    both = T.AugmentationList([*predictor.augmentations.augs, T.NoOpTransform()])
+    monkeypatch.setattr(predictor, "augmentations", both)
+    for size in ((480, 640), (640, 480), (100, 1000), (37, 91), (1, 5000)):
+        image = predictor.preprocess(np.zeros((*size, 3), np.uint8))["image"]
+        assert predictor.resized(size) == predictor.size_in_batch(size) == image.shape[1:]
+    monkeypatch.setattr(predictor.model, "backbone", TinyBackbone(), raising=False)
+    assert predictor.resized((48, 65)) == (24, 33) and predictor.size_in_batch((48, 65)) == (32, 48)
+    monkeypatch.setattr(predictor, "augmentations", T.AugmentationList([T.RandomFlip(1.0)]))
+    assert predictor.resized((48, 65)) is predictor.size_in_batch((48, 65)) is None
+
+
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [

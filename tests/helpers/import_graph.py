@@ -14,6 +14,8 @@ import gfocal
 PACKAGE = Path(gfocal.__file__).parent
 # A wing may import the wings of lower floors, and itself.
 FLOORS = {
+    "_installed": 0,
+    "_lazy": 0,
     "_moved": 0,
     "_version": 0,
     "process": 1,

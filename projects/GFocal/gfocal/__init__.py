@@ -1,27 +1,24 @@
 """Generalized Focal Loss v1 and v2 for Detectron2.
 
 Importing it registers the architectures and backbones for Detectron2's yacs configs. The names in
-``__all__`` are the public face. Their modules are imported when a name is first used.
+``__all__`` are the public face. Their modules are imported when a name is first used. Where PyTorch
+or Detectron2 is not installed, nothing is registered. The names that need them then say so, and
+:class:`gfocal.export.OnnxPredictor` works.
 """
 
-import difflib
-import importlib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-try:
-    import detectron2  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "gfocal extends Detectron2, which is not installed: install the official build, or run "
-        "tools/install_detectron2.py for a pure-Python one"
-    ) from error
-
-with warnings.catch_warnings():  # Detectron2 and fvcore script functions when they are imported
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-    from . import _moved, backbones, detectors  # noqa: F401  (the last two register their names)
+from . import _installed, _lazy, _moved
 from ._version import __version__ as __version__
+
+if _installed.absent():
+    _installed.explain_absent()
+else:
+    with warnings.catch_warnings():  # Detectron2 and fvcore script functions when imported
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+        from . import backbones, detectors  # noqa: F401  (they register their names)
 
 # isort: off
 if TYPE_CHECKING:  # what the table below says, for type checkers and editors
@@ -103,16 +100,16 @@ if TYPE_CHECKING:  # what the table below says, for type checkers and editors
 
 # The public names of each wing.
 _PUBLIC = {
-    "config": "add_gfocal_config apply_overrides check_config load_config model_zoo",
-    "data": (
+    ".config": "add_gfocal_config apply_overrides check_config load_config model_zoo",
+    ".data": (
         "DetectionMapper build_train_loader coco_evaluator coco_num_classes "
         "detection_dataset_dicts read_image register_coco_json register_shapes"
     ),
-    "detectors": "GFL QFLRetinaNet",
-    "engine": "LazyTrainer Predictor Trainer",
-    "export": "optimize_for_inference",
-    "inspect": "detect_with_distributions draw_box_distributions draw_detections",
-    "modeling": (
+    ".detectors": "GFL QFLRetinaNet",
+    ".engine": "LazyTrainer Predictor Trainer",
+    ".export": "optimize_for_inference",
+    ".inspect": "detect_with_distributions draw_box_distributions draw_detections",
+    ".modeling": (
         "ATSSMatcher DenseAnchors DensePredictions DiracDistance DistributionFocalLoss "
         "DistributionGuidedQualityPredictor FCOSMatcher FocalLoss GaussianDistance "
         "GaussianNLLLoss GeneralDistribution GFLCriterion GFLHead GIoULoss GroundTruth "
@@ -121,16 +118,18 @@ _PUBLIC = {
         "distribution_focal_loss generalized_focal_loss generalized_iou_loss localization_iou "
         "matched_quality quality_focal_loss sparse_quality_focal_loss"
     ),
-    "weights": "convert_checkpoint_to_mmdet convert_mmdet_checkpoint convert_mmdet_state_dict",
+    ".weights": "convert_checkpoint_to_mmdet convert_mmdet_checkpoint convert_mmdet_state_dict",
 }
-_LAZY = {name: wing for wing, names in _PUBLIC.items() for name in names.split()}
+_LAZY = _lazy.names_of(_PUBLIC)
 __all__ = list(_LAZY)
 # Parts of the package that are imported when they are first used.
 _WINGS = (
+    "backbones",
     "benchmarks",
     "cli",
     "config",
     "data",
+    "detectors",
     "engine",
     "export",
     "inspect",
@@ -145,18 +144,5 @@ _moved.install()
 _top = Path(__path__[0], "../../..").resolve()
 if (_top / "benchmarks" / "straightforward.py").is_file():
     __path__.append(str(_top))
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    if name in _WINGS or f"{__name__}.{name}" in _moved.MOVED:
-        return importlib.import_module(f"{__name__}.{name}")
-    nearest = [] if name.startswith("_") else difflib.get_close_matches(name, __dir__(), n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
-
-
-def __dir__() -> list[str]:
-    own = {name for name in globals() if name.startswith("__")}
-    return sorted({*own, *__all__, *_WINGS, "backbones", "detectors"})
+_old = [name.removeprefix("gfocal.") for name in _moved.MOVED if name.count(".") == 1]
+__getattr__, __dir__ = _lazy.lazy_names(__name__, _LAZY, _WINGS, hidden=_old)

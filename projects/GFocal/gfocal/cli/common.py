@@ -17,23 +17,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from detectron2.config import get_cfg
-
-from ..config import add_gfocal_config
+from .._installed import MissingPackageError, absent
 
 __all__ = [
     "MISTAKES",
+    "add_fast",
+    "add_machines",
     "add_model",
     "add_overrides",
+    "check_machines",
     "check_model_arguments",
     "complain",
     "exit_on_mistake",
+    "given_options",
     "make_parser",
     "parse_arguments",
 ]
 
-# Mistakes that the user can correct: a value, a type, a file, a config that is not Python.
-MISTAKES = (ValueError, TypeError, OSError, SyntaxError)
+# Mistakes that the user can correct: of a value, a type, a file, a config that is not Python, and a
+# package that is absent.
+MISTAKES = (ValueError, TypeError, OSError, SyntaxError, MissingPackageError)
 _PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -75,6 +78,40 @@ def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namesp
         parser.error("expected --weights that carry their config, or --config-file")
 
 
+def add_fast(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--fast",
+        action="store_true",
+        help="evaluate with batch norm folded, channels_last, half precision where it is native",
+    )
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """The options of :func:`gfocal.engine.launch`."""
+    group = parser.add_argument_group("GPUs and machines")
+    group.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="a machine (default 1); 0: the CPU"
+    )
+    group.add_argument("--num-machines", type=int, default=1, metavar="N", help="(default 1)")
+    group.add_argument("--machine-rank", type=int, default=0, metavar="I", help="from 0 on")
+    group.add_argument(
+        "--dist-url",
+        metavar="URL",
+        help="where the processes meet, e.g. tcp://HOST:PORT of the first machine",
+    )
+
+
+def check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command if there are not so many GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not 0 <= args.num_gpus <= max(gpus, 1):
+        parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")
+    if args.num_machines > 1 and args.num_gpus == 0:
+        parser.error("--num-machines needs at least one GPU a machine")
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Lets a command take overrides of its config, as ``opts``; see :func:`parse_arguments`."""
     parser.add_argument_group("changes of the config").add_argument(
@@ -114,6 +151,13 @@ def parse_arguments(
     args = parser.parse_args(words)
     args.opts = overrides
     return args
+
+
+def given_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
+    """The options among the words of a command, by their full names ("--input")."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = (_option(parser, x) for x in words[: words.index("--") if "--" in words else None])
+    return {option.option_strings[-1] for option in options if option}
 
 
 def _take_overrides(
@@ -170,6 +214,12 @@ def _is_yacs_key(word: str) -> bool:
 
 @functools.cache
 def _yacs_groups() -> frozenset[str]:
+    if absent():  # then there is no config
+        return frozenset()
+    from detectron2.config import get_cfg
+
+    from ..config import add_gfocal_config
+
     cfg = get_cfg()
     add_gfocal_config(cfg)
     return frozenset(cfg)

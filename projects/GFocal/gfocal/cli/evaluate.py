@@ -14,13 +14,15 @@ import sys
 
 from ..engine import launch
 from .common import (
+    add_fast,
+    add_machines,
     add_model,
     add_overrides,
     check_model_arguments,
     make_parser,
     parse_arguments,
 )
-from .train import add_fast, add_machines, check, run
+from .train import check, run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

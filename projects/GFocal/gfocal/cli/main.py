@@ -5,6 +5,7 @@ import importlib
 import sys
 from typing import NamedTuple
 
+from .._installed import MissingPackageError, absent, names_of_absent, needs
 from .._version import __version__
 
 __all__ = ["VERBS", "Verb", "main"]
@@ -86,7 +87,12 @@ def _call(verb: str, words: list[str]) -> int:
     before = sys.argv
     sys.argv = [f"gfocal {verb}", *words]  # what the verb's help calls itself
     try:
-        return importlib.import_module(f"{__package__}.{VERBS[verb].module}").main(words)
+        module = importlib.import_module(f"{__package__}.{VERBS[verb].module}")
+    except MissingPackageError:
+        print(f"gfocal: error: {needs(f'gfocal {verb}')}", file=sys.stderr)
+        return 1
+    else:
+        return module.main(words)
     finally:
         sys.argv = before
 
@@ -101,6 +107,8 @@ def _no_verb(word: str) -> str:
 
 
 def _versions() -> str:
+    if absent():
+        return f"gfocal {__version__}, without {names_of_absent()}"
     import detectron2
     import torch
 

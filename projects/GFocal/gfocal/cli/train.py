@@ -13,8 +13,7 @@ machine without a GPU trains on its CPU by itself.
 import argparse
 import sys
 
-import torch
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
@@ -29,7 +28,15 @@ from ..engine import (
     trainer_class,
 )
 from ..weights import check_weights, find_config
-from .common import add_overrides, exit_on_mistake, make_parser, parse_arguments
+from .common import (
+    add_fast,
+    add_machines,
+    add_overrides,
+    check_machines,
+    exit_on_mistake,
+    make_parser,
+    parse_arguments,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,44 +61,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def add_fast(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--fast",
-        action="store_true",
-        help="evaluate with batch norm folded, channels_last, half precision where it is native",
-    )
-
-
-def add_machines(parser: argparse.ArgumentParser) -> None:
-    """The options of :func:`gfocal.engine.launch`."""
-    group = parser.add_argument_group("GPUs and machines")
-    group.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="a machine (default 1); 0: the CPU"
-    )
-    group.add_argument("--num-machines", type=int, default=1, metavar="N", help="(default 1)")
-    group.add_argument("--machine-rank", type=int, default=0, metavar="I", help="from 0 on")
-    group.add_argument(
-        "--dist-url",
-        default=default_argument_parser().get_default("dist_url"),
-        metavar="URL",
-        help="where the processes meet, e.g. tcp://HOST:PORT of the first machine",
-    )
-
-
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the command if options contradict each other, or the GPUs are not there."""
     if args.eval_only and args.resume and args.weights:
         parser.error("--resume evaluates the last checkpoint: expected it or --weights, not both")
     check_machines(parser, args)
-
-
-def check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the command if there are not so many GPUs."""
-    gpus = torch.cuda.device_count()
-    if not 0 <= args.num_gpus <= max(gpus, 1):
-        parser.error(f"--num-gpus is {args.num_gpus}, but this machine has {gpus}")
-    if args.num_machines > 1 and args.num_gpus == 0:
-        parser.error("--num-machines needs at least one GPU a machine")
 
 
 def run(args: argparse.Namespace) -> None:

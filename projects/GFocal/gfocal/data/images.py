@@ -1,4 +1,7 @@
-"""Reading image files, and finding them."""
+"""Reading image files, and finding them. Neither PyTorch nor Detectron2 is needed.
+
+Pixels, channels and orientation are those of Detectron2's ``read_image``.
+"""
 
 import glob
 import os
@@ -6,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils as utils
-from detectron2.utils.file_io import PathManager
 from PIL import Image
+
+from .._installed import absent
 
 __all__ = [
     "as_array",
@@ -21,6 +24,20 @@ __all__ = [
 ]
 
 _EXIF_ORIENTATION = 274  # from 5 on, the picture lies on its side
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# ITU-R BT.601, with the constants that Detectron2 has; a column an input channel.
+_YUV_OF_RGB = np.array(
+    [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
+)
+_RGB_OF_YUV = np.array([[1.0, 0.0, 1.13983], [1.0, -0.39465, -0.58060], [1.0, 2.03211, 0.0]])
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -72,7 +89,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
         if path.endswith(".npy"):
             height, width = _read_array(path).shape[:2]
             return height, width
-        with PathManager.open(path, "rb") as f, Image.open(f) as image:
+        with _open(path) as f, Image.open(f) as image:
             width, height = image.size
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except OSError:
@@ -115,8 +132,7 @@ def as_array(image: Any, format: str | None) -> Any:
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, format)
     if isinstance(image, Image.Image):
-        upright = utils._apply_exif_orientation(image)
-        return utils.convert_PIL_to_numpy(_to_8_bits(upright), format)
+        return _pixels(image, format)
     return image
 
 
@@ -138,7 +154,7 @@ def as_rgb(image: np.ndarray, input_format: str | None) -> np.ndarray:
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"expected an image (H, W, C), got shape {image.shape}")
     if input_format == "YUV-BT.601":
-        image = utils.convert_image_to_rgb(image, input_format)
+        image = np.dot(image, _RGB_OF_YUV.T) * 255.0
     image = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, [0, 0, 0]]
     if input_format == "BGR":
         image = image[:, :, ::-1]
@@ -149,13 +165,23 @@ def read_pixels(path: str, format: str | None) -> np.ndarray:
     """:func:`read_image` for callers that name the image in their own errors."""
     if path.endswith(".npy"):
         return _read_array(path)
-    with PathManager.open(path, "rb") as f:
-        upright = utils._apply_exif_orientation(Image.open(f))
-        return utils.convert_PIL_to_numpy(_to_8_bits(upright), format)
+    with _open(path) as f:
+        return _pixels(Image.open(f), format)
+
+
+def _open(path: str) -> Any:
+    """A file to read. A path on another host goes through Detectron2's PathManager."""
+    if not absent():
+        from detectron2.utils.file_io import PathManager
+
+        return PathManager.open(path, "rb")
+    if "://" in path:
+        raise ValueError(f"{path} is on another host, and only Detectron2 reads such files")
+    return open(path, "rb")
 
 
 def _read_array(path: str) -> np.ndarray:
-    with PathManager.open(path, "rb") as f:
+    with _open(path) as f:
         pixels = np.load(f, allow_pickle=False)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -166,6 +192,27 @@ def _read_array(path: str) -> np.ndarray:
         )
     fits = pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3, 4)
     return pixels if fits else pixels.astype(np.float32)
+
+
+def _pixels(image: Image.Image, format: str | None) -> np.ndarray:
+    """(H, W, C) of an image, upright, in a format of :func:`read_image`; (H, W) for None and the
+    modes of one channel other than "L"."""
+    image = _to_8_bits(_upright(image))
+    if format is None:
+        return np.asarray(image)
+    if format not in ("BGR", "YUV-BT.601"):  # PIL does not know these
+        pixels = np.asarray(image.convert(format))
+        return pixels[:, :, None] if format == "L" else pixels
+    pixels = np.asarray(image.convert("RGB"))
+    return pixels[:, :, ::-1] if format == "BGR" else np.dot(pixels / 255.0, _YUV_OF_RGB.T)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # noqa: BLE001 (of damaged EXIF; the pixels may be good)
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -3,53 +3,65 @@
 While it runs, each process adds to a file of JSON lines. After a kill, the same call goes on where
 these files end. At the end they become one json, and are removed. Batches are a function of the
 whole list of images: a resumed run, or one of other processes, computes the same numbers.
+
+Neither PyTorch nor Detectron2 is imported here. What a PyTorch model brings is in sharing.py.
 """
 
 import contextlib
-import copy
 import glob
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from detectron2.structures import Instances
-from detectron2.utils import comm
-from tqdm import tqdm
 
-from ..config import Config, set_weights
+from .._installed import is_installed
+from ..data.batching import ImagePredictor, plan_batches
 from ..data.images import image_size, read_image
-from ..weights.description import describe
-from .batching import padded, plan_batches, size_after
 from .prediction_lines import ImageFile, Lines, PredictionSettings
-from .predictor import Predictor
 
 __all__ = [
     "ImageFile",
     "PredictionSettings",
+    "ReadAhead",
+    "Share",
     "check_output",
     "digest",
-    "digest_of_config",
     "digest_of_file",
     "predict_files",
+    "read_in_threads",
 ]
 
 WINDOW = 32  # batches that are planned at once: of so many images the sizes are compared
+# Called with a function that reads one batch, all batches, and the number of workers.
+ReadAhead = Callable[
+    [Callable[[Sequence[int]], list[Any]], Sequence[Sequence[int]], int], Iterator[list[Any]]
+]
+
+
+class Share(NamedTuple):
+    """Which of several processes this is. By default it is the only one.
+
+    Attributes:
+        rank: from 0 on; 0 writes the output.
+        world_size: number of processes.
+        synchronize: waits until all have called it.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    synchronize: Callable[[], None] = lambda: None
+
+
+ALONE = Share()
 
 
 def digest(*parts: str) -> str:
     """A short fingerprint of texts."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def digest_of_config(cfg: Config) -> str:
-    """A short fingerprint of a config, but for the path of its weights. A config with objects in it
-    counts as any other of this kind."""
-    set_weights(cfg := copy.deepcopy(cfg), "")
-    return digest(json.dumps(describe(cfg).config, sort_keys=True))
 
 
 def digest_of_file(path: str) -> str:
@@ -83,7 +95,7 @@ def check_output(output: str, overwrite: bool) -> None:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     images: Sequence[ImageFile],
     output: str,
     settings: PredictionSettings,
@@ -91,6 +103,8 @@ def predict_files(
     categories: Sequence[dict[str, Any]] | None = None,
     num_workers: int = 2,
     progress: bool = True,
+    share: Share = ALONE,
+    read_ahead: ReadAhead | None = None,
 ) -> list[str]:
     """Predicts images and writes their detections to a json. All processes call it; they share the
     images.
@@ -103,8 +117,10 @@ def predict_files(
         settings: see there.
         categories: {"id", "name"} of each class. With them, the sizes and file names of the images
             go into OUTPUT.images.json, so that the two files are a dataset in COCO format.
-        num_workers: processes that read and resize images; 0: none but this.
-        progress: show a bar with images a second.
+        num_workers: threads or processes that read and resize images; 0: none but this.
+        progress: show a bar with images a second, where tqdm is installed.
+        share: which of the processes this is, see :func:`gfocal.engine.sharing.own_share`.
+        read_ahead: reads batches in workers; by default :func:`read_in_threads`.
 
     Returns:
         a sentence for each image that could not be read, on the main process; [] on others.
@@ -118,12 +134,15 @@ def predict_files(
     batches = [
         batch for batch in _planned(predictor, images, settings.batch_size) if not done >= {*batch}
     ]
-    share = batches[comm.get_rank() :: comm.get_world_size()]
-    comm.synchronize()  # all have read what was done before anybody adds
-    total = sum(map(len, share))
-    bar = tqdm(total=total, unit=" images", disable=not (progress and comm.is_main_process()))
-    with bar, lines.open(comm.get_rank()) as file:
-        for batch, inputs in _read_ahead(predictor, images, share, num_workers):
+    own = batches[share.rank :: share.world_size]
+    share.synchronize()  # all have read what was done before anybody adds
+    read = _Reader(predictor, [image.path for image in images])
+    inputs_of_batches = (read_ahead or read_in_threads)(read, own, num_workers)
+    with (
+        _bar(sum(map(len, own)), progress and share.rank == 0) as count,
+        lines.open(share.rank) as file,
+    ):
+        for batch, inputs in zip(own, inputs_of_batches):
             good = [i for i, x in zip(batch, inputs) if not isinstance(x, str)]
             readable = [x for x in inputs if not isinstance(x, str)]
             found = predictor.predict(readable, settings.batch_size)
@@ -135,15 +154,42 @@ def predict_files(
                 for i, output_of_image in zip(good, found)
             ]
             lines.add(file, records)
-            bar.update(len(batch))
-    comm.synchronize()
-    if not comm.is_main_process():
-        return []
-    return lines.finish(images, categories)
+            count(len(batch))
+    share.synchronize()
+    return lines.finish(images, categories) if share.rank == 0 else []
+
+
+def read_in_threads(
+    read: Callable[[Sequence[int]], list[Any]], batches: Sequence[Sequence[int]], num_workers: int
+) -> Iterator[list[Any]]:
+    """``read(batch)`` of each batch, in order. Pillow decodes and resizes beside other threads."""
+    if num_workers == 0:
+        yield from map(read, batches)
+        return
+    waiting: deque[Future[list[Any]]] = deque()
+    with ThreadPoolExecutor(num_workers) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(read, batch))
+            if len(waiting) > 2 * num_workers:  # bounds what waits in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextlib.contextmanager
+def _bar(total: int, show: bool) -> Iterator[Callable[[int], Any]]:
+    """Shows a bar; gives the function that counts on."""
+    if not (show and is_installed("tqdm")):
+        yield lambda number: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" images") as bar:
+        yield bar.update
 
 
 def _planned(
-    predictor: Predictor, images: Sequence[ImageFile], batch_size: int
+    predictor: ImagePredictor, images: Sequence[ImageFile], batch_size: int
 ) -> Iterator[list[int]]:
     """All batches. The sizes are read from the heads of the files; a window bounds how far apart in
     the list the images of a batch can be."""
@@ -154,40 +200,20 @@ def _planned(
             size = None
             if batch_size > 1:
                 with contextlib.suppress(OSError, ValueError):  # told when it is read
-                    size = size_after(predictor.augmentations, image_size(image.path))
-            sizes.append(size and padded(size, predictor.size_divisibility))
+                    size = predictor.size_in_batch(image_size(image.path))
+            sizes.append(size)
         for batch in plan_batches(sizes, batch_size):
             yield [start + index for index in batch]
 
 
-def _read_ahead(
-    predictor: Predictor, images: Sequence[ImageFile], batches: list[list[int]], num_workers: int
-) -> Iterator[tuple[list[int], list[Any]]]:
-    """The batches in order, with the model's inputs of their images, or what is wrong with one."""
-    reader = _Reader(predictor, [image.path for image in images], batches)
-    loader = torch.utils.data.DataLoader(
-        reader, batch_size=None, num_workers=min(num_workers, len(batches)), collate_fn=_as_it_is
-    )
-    yield from zip(batches, loader)
+class _Reader:
+    """Reads the images of a batch, in a worker: the network's inputs, or what is wrong with one."""
 
+    def __init__(self, predictor: ImagePredictor, paths: Sequence[str]):
+        self._predictor, self._paths = predictor, paths
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-class _Reader(torch.utils.data.Dataset):
-    """Reads the images of a batch, in a worker process."""
-
-    def __init__(
-        self, predictor: Predictor, paths: Sequence[str], batches: Sequence[Sequence[int]]
-    ):
-        self._predictor, self._paths, self._batches = predictor, paths, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> list[Any]:
-        return [self._read(self._paths[i]) for i in self._batches[index]]
+    def __call__(self, batch: Sequence[int]) -> list[Any]:
+        return [self._read(self._paths[index]) for index in batch]
 
     def _read(self, path: str) -> Any:
         try:
@@ -196,13 +222,13 @@ class _Reader(torch.utils.data.Dataset):
             return str(error)
 
 
-def _record(instances: Instances, settings: PredictionSettings) -> dict[str, Any]:
+def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
     """An image's size and detections as plain data; numbers in the shortest form of float32."""
     height, width = instances.image_size
     instances = instances[instances.scores >= settings.confidence]
-    boxes = instances.pred_boxes.tensor.float().cpu().numpy().copy()
+    boxes = _array(instances.pred_boxes.tensor).copy()
     boxes[:, 2:] -= boxes[:, :2]
-    scores = instances.scores.float().cpu().numpy()
+    scores = _array(instances.scores)
     classes = instances.pred_classes.tolist()
     return {
         "height": height,
@@ -216,6 +242,11 @@ def _record(instances: Instances, settings: PredictionSettings) -> dict[str, Any
             for c, box, score in zip(classes, boxes, scores)
         ],
     }
+
+
+def _array(values: Any) -> np.ndarray:
+    """Of an array, or of a tensor anywhere."""
+    return values if isinstance(values, np.ndarray) else values.float().cpu().numpy()
 
 
 def _short(x: np.float32) -> float:

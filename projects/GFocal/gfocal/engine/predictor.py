@@ -10,21 +10,21 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
+from fvcore.transforms.transform import NoOpTransform
 from omegaconf import OmegaConf
 
 from ..config import Config, augmented, check_model, config_settings, resolve_device
 from ..config.levels import channels_of
-from ..data.images import as_array
+from ..data.batching import ImagePredictor, Size, format_to_read, padded
 from ..data.mapper import without_empty_resize
 from ..export import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import find_config
-from .batching import padded, plan_batches
 from .classes import test_metadata, warn_if_others
 
 
-class Predictor:
+class Predictor(ImagePredictor):
     """Applies a trained detector to single images.
 
     Attributes:
@@ -102,8 +102,7 @@ class Predictor:
                 f"the image format is {self.input_format!r}, but the model's pixel_mean is for "
                 f"{self.channels} channels; expected as many (null for files of other channels)"
             )
-        of_colours = self.channels == 3 and self.input_format in ("RGB", "BGR")
-        self.read_format = "BGR" if of_colours else self.input_format
+        self.read_format = format_to_read(self.channels, self.input_format)
         self.metadata = test_metadata(cfg, description)
         names = self.metadata.get("thing_classes", None) if self.metadata is not None else None
         self.class_names = names and list(names)
@@ -129,14 +128,7 @@ class Predictor:
             TypeError: not a uint8 array.
             ValueError: not of that shape, or empty.
         """
-        order = f"{self.read_format} order" if self.read_format == "BGR" else "the model's format"
-        expected = f"(H, W, {self.channels}) in {order}"
-        kinds = (np.uint8,) if self.read_format == "BGR" else (np.uint8, np.float32)
-        if not isinstance(image, np.ndarray) or image.dtype not in kinds:
-            got = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
-            raise TypeError(f"expected a uint8 array {expected}, got {got}")
-        if image.ndim != 3 or image.shape[2] != self.channels or 0 in image.shape:
-            raise ValueError(f"expected an image {expected}, got shape {image.shape}")
+        self.check_image(image)
         height, width = image.shape[:2]
         if self.input_format == "RGB" and self.read_format == "BGR":
             image = image[:, :, ::-1]
@@ -145,54 +137,33 @@ class Predictor:
         array = np.ascontiguousarray(augmented.image.astype("float32").transpose(2, 0, 1))
         return {"image": torch.from_numpy(array), "height": height, "width": width}
 
-    def __call__(self, image: Any, batch_size: int = 8) -> Any:
-        """
-        Args:
-            image: an array (H, W, 3), uint8, BGR; a PIL image; or the path of a file. Or a list of
-                these.
-            batch_size: of a list, at most so many images at once. Only images of equal size in the
-                network share a batch, see batching.py.
-
-        Returns:
-            the model's output for the image: "instances" in its pixels. A list for a list.
-
-        Raises:
-            TypeError, ValueError: not an image; of a list, with the index.
-            FileNotFoundError: no such file.
-        """
-        if not isinstance(image, (list, tuple)):
-            return self.predict([self.preprocess(as_array(image, self.read_format))], 1)[0]
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1")
-        outputs: list[Any] = [None] * len(image)
-        for start in range(0, len(image), 4 * batch_size):  # bounds what waits in memory
-            inputs = [
-                self._numbered(index, image[index])
-                for index in range(start, min(start + 4 * batch_size, len(image)))
-            ]
-            outputs[start : start + len(inputs)] = self.predict(inputs, batch_size)
-        return outputs
-
-    def predict(self, inputs: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
-        """The model's outputs for inputs of :meth:`preprocess`, without gradients. Only inputs of
-        equal size share a batch."""
+    def detect(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The model's outputs for one batch of inputs, without gradients."""
         self.model.eval()
-        outputs: list[Any] = [None] * len(inputs)
-        sizes = [padded(tuple(x["image"].shape[-2:]), self.size_divisibility) for x in inputs]
-        for batch in plan_batches(sizes, batch_size):
-            with torch.no_grad():
-                found = (self.augmented or self.model)([inputs[i] for i in batch])
-            for index, output in zip(batch, found):
-                outputs[index] = output
-        return outputs
+        with torch.no_grad():
+            return (self.augmented or self.model)(inputs)
+
+    def resized(self, size: Size) -> Size | None:
+        """The size of an image after the augmentations, without any pixels; None if one of them is
+        no resizing."""
+        for augmentation in self.augmentations.augs:
+            transform = augmentation.get_transform(np.broadcast_to(np.uint8(0), (*size, 3)))
+            if isinstance(transform, T.ResizeTransform):
+                size = (int(transform.new_h), int(transform.new_w))
+            elif not isinstance(transform, NoOpTransform):
+                return None
+        return size
+
+    def padded(self, size: Size) -> Size:
+        """A size rounded up to multiples of the backbone's divisibility."""
+        backbone = getattr(self.model, "backbone", None)
+        return padded(size, getattr(backbone, "size_divisibility", 1))
 
     @property
-    def size_divisibility(self) -> int:
-        """To multiples of this, pixels, a batch is padded."""
-        return getattr(getattr(self.model, "backbone", None), "size_divisibility", 1)
+    def num_classes(self) -> int:
+        return self.model.num_classes
 
-    def _numbered(self, index: int, image: Any) -> dict[str, Any]:
-        try:
-            return self.preprocess(as_array(image, self.read_format))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"image {index}: {error}") from error
+    @property
+    def category_ids(self) -> list[int] | None:
+        known = getattr(self.metadata, "thing_dataset_id_to_contiguous_id", None)
+        return sorted(known, key=known.get) if known else None

@@ -8,7 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from .convert import convert_imagenet_state_dict
 from .fit import refuse_incompatible
-from .reading import load_weights_only, named_tensors
+from .reading import load_weights_only, named_tensors, refuse_exported
 
 __all__ = ["GFLCheckpointer", "StrictCheckpointer", "WeightsOnlyCheckpointer", "check_weights"]
 
@@ -172,7 +172,9 @@ def check_weights(path: str) -> str:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it is no checkpoint, but a file of ``gfocal export``.
     """
+    refuse_exported(path)
     if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
         raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
     return path

@@ -10,7 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["load_mmdet_checkpoint", "load_weights_only", "named_tensors"]
+__all__ = ["load_mmdet_checkpoint", "load_weights_only", "named_tensors", "refuse_exported"]
+
+_EXPORTED = {
+    ".onnx": "an ONNX file: gfocal.export.OnnxPredictor and gfocal predict run it",
+    ".ts": "a program of TorchScript: torch.jit.load runs it",
+    ".pt2": "a program of torch.export: torch.export.load runs it",
+}
+
+
+def refuse_exported(path: str | os.PathLike) -> None:
+    """Raises ValueError for a file of ``gfocal export``, by its ending: it is no checkpoint."""
+    if what := _EXPORTED.get(os.path.splitext(path)[1].lower()):
+        raise ValueError(f"{os.fspath(path)} is {what}. Expected a checkpoint, such as a .pth")
 
 
 def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
@@ -20,6 +32,7 @@ def load_weights_only(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a checkpoint or needs to run code to be read.
     """
+    refuse_exported(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no checkpoint {str(path)!r}")
     try:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import torch
+from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
@@ -22,7 +23,8 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
 
     Args:
         main: the function.
-        args: of Detectron2's ``default_argument_parser``.
+        args: with ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``; Detectron2's
+            default takes the place of a ``dist_url`` None.
     """
     if not dist.is_torchelastic_launched():
         detectron2_launch(
@@ -30,7 +32,7 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
+            dist_url=args.dist_url or default_argument_parser().get_default("dist_url"),
             args=(args,),
         )
         return
