@@ -161,7 +161,7 @@ def test_wrong_words(words, message, capsys):
 
 
 def test_a_package_that_is_not_installed(files, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="onnx is not installed.*pip install gfocal\\[export\\]"):
+    monkeypatch.setattr("gfocal.export.onnx_format.is_installed", lambda name: name != "onnx")
+    with pytest.raises(SystemExit, match="onnx not installed.*pip install gfocal\\[export\\]"):
         run(files, output="model.onnx")
     assert not (files / "model.onnx").exists()

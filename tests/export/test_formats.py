@@ -370,5 +370,5 @@ def test_wrong_arguments(tmp_path):
 def test_other_files_are_told(format, tmp_path):
     path = tmp_path / f"x{FORMATS[format].suffix}"
     path.write_bytes(b"no model at all")
-    with pytest.raises(ValueError, match=f"{path.name} is no "):
+    with pytest.raises(ValueError, match=f"{path.name} is no"):
         FORMATS[format].read(str(path))

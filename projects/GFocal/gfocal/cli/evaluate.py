@@ -2,27 +2,39 @@
 
     gfocal eval --weights output/mine/model_final.pth
     gfocal eval --config-file COCO-Detection/gfl_R_50_FPN_1x.py --weights gfl_R_50_FPN_1x.pth --fast
+    gfocal eval --weights model.onnx
     gfocal eval --config-file C --resume model.test_score_thresh=0.1
 
-Weights that a training left need no config. C is a file, or a name of the package's configs
-(gfocal zoo lists them). The metrics are added to metrics.json in the config's output folder. It is
-what gfocal train --eval-only does.
+Weights that a training left, and ONNX files of gfocal export, need no config. C is a file, or a
+name of the package's configs (gfocal zoo lists them). The metrics are added to metrics.json in the
+config's output folder. It is what gfocal train --eval-only does.
 """
 
 import argparse
 import sys
 
+from ..config import apply_overrides, load_config, model_zoo
 from ..engine import launch
+from ..engine.exported import evaluate_exported
+from ..export.runtime import OnnxPredictor
+from ..weights.description import KEY, described_config, description_of
 from .common import (
     add_fast,
     add_machines,
     add_model,
     add_overrides,
     check_model_arguments,
+    exit_on_mistake,
+    given_options,
     make_parser,
     parse_arguments,
 )
-from .train import check, run
+from .train import check, run, set_up
+
+# For a model of PyTorch alone.
+_NOT_OF_ONNX = (
+    *("--resume", "--fast", "--num-gpus", "--num-machines", "--machine-rank", "--dist-url"),
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,12 +50,42 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_arguments(parser, argv)
     args.eval_only = True
     check_model_arguments(parser, args)
+    args.is_onnx = (args.weights or "").lower().endswith(".onnx")
+    if args.is_onnx:
+        _check_onnx(parser, args, argv)
     check(parser, args)
     return args
 
 
+def _check_onnx(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, argv: list[str] | None
+) -> None:
+    wrong = sorted(given_options(parser, argv) & {*_NOT_OF_ONNX})
+    wrong += [x for x in args.opts if x.lstrip("+~").startswith(("model.", "MODEL."))]
+    if wrong:
+        parser.error(f"{args.weights} is an ONNX file, which takes no {', '.join(wrong)}")
+    args.num_gpus = 0
+
+
+@exit_on_mistake()
+def _run_onnx(args: argparse.Namespace) -> None:
+    predictor = OnnxPredictor(args.weights)
+    if args.config_file:
+        args.config_file = model_zoo.find_config(args.config_file)
+        cfg = load_config(args.config_file)
+    else:
+        description = description_of({KEY: predictor.card.description or None}, args.weights)
+        cfg = described_config(description, args.weights, args.trust)
+    cfg = apply_overrides(cfg, args.opts)
+    evaluate_exported(set_up(cfg, args), cfg, predictor)
+
+
 def main(argv: list[str] | None = None) -> int:
-    launch(run, parse_args(argv))
+    args = parse_args(argv)
+    if args.is_onnx:
+        _run_onnx(args)
+    else:
+        launch(run, args)
     return 0
 
 

@@ -32,7 +32,6 @@ from ..export.exporting import export_model
 from ..export.parity import table
 from ..weights import describe, find_config, read_description
 from .common import (
-    MISTAKES,
     add_model,
     add_overrides,
     check_model_arguments,
@@ -55,6 +54,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--format", choices=sorted(SUFFIXES.values()), help="by default that of the suffix"
     )
+    _add_graph(parser)
+    parser.add_argument_group("check").add_argument(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="compare on these, at most 50 (default: made-up ones)",
+    )
+    add_overrides(parser)
+    args = parse_arguments(parser, argv)
+    check_model_arguments(parser, args)
+    suffix = os.path.splitext(args.output)[1].lower()
+    expected = [key for key, x in SUFFIXES.items() if args.format in (None, x)]
+    if suffix not in expected:
+        parser.error(
+            f"--output is {args.output!r}; expected a file ending in {', '.join(expected)}"
+        )
+    args.format = SUFFIXES[suffix]
+    if args.int8 and (args.half or args.format != "onnx"):
+        parser.error("--int8 is for ONNX, without --half")
+    if args.int8 != bool(args.calibration):
+        parser.error("--int8 and --calibration PATH belong together")
+    return args
+
+
+def _add_graph(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("graph")
     group.add_argument(
         "--level",
@@ -80,27 +104,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="images that tell the range of each number, for --int8",
     )
-    parser.add_argument_group("check").add_argument(
-        "--images",
-        nargs="+",
-        metavar="PATH",
-        help="compare on these, at most 50 (default: made-up ones)",
-    )
-    add_overrides(parser)
-    args = parse_arguments(parser, argv)
-    check_model_arguments(parser, args)
-    suffix = os.path.splitext(args.output)[1].lower()
-    expected = [key for key, x in SUFFIXES.items() if args.format in (None, x)]
-    if suffix not in expected:
-        parser.error(
-            f"--output is {args.output!r}; expected a file ending in {', '.join(expected)}"
-        )
-    args.format = SUFFIXES[suffix]
-    if args.int8 and (args.half or args.format != "onnx"):
-        parser.error("--int8 is for ONNX, without --half")
-    if args.int8 != bool(args.calibration):
-        parser.error("--int8 and --calibration PATH belong together")
-    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -120,11 +123,7 @@ def run(args: argparse.Namespace) -> None:
             "augmentations are not one ResizeShortestEdge",
             file=sys.stderr,
         )
-    ids = getattr(predictor.metadata, "thing_dataset_id_to_contiguous_id", None) or {}
-    classes = {
-        "class_names": predictor.class_names or (),
-        "category_ids": sorted(ids, key=ids.__getitem__),
-    }
+    names, ids = list(predictor.class_names or ()), list(predictor.category_ids or ())
     rows = export_model(
         predictor.model,
         args.output,
@@ -133,9 +132,11 @@ def run(args: argparse.Namespace) -> None:
         preprocessing=args.preprocessing,
         stds=args.stds,
         half=args.half,
-        **classes,
+        class_names=names,
+        category_ids=ids,
+        input_format=predictor.input_format or "",
         resize=resize,
-        description=_description(cfg, predictor, classes),
+        description=_description(cfg, predictor),
         calibration=_images(predictor, calibration[:MAX_CALIBRATION]) if calibration else None,
         images=list(_images(predictor, images[:MAX_CHECKED])) if images else None,
     )
@@ -144,12 +145,17 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}: {args.format}, level {args.level}, {size:.1f} MB")
 
 
-def _description(cfg: Config, predictor: Predictor, classes: dict[str, Any]) -> dict[str, Any]:
+def _description(cfg: Config, predictor: Predictor) -> dict[str, Any]:
     """What the weights say of themselves, with the config as it was changed here."""
     known = read_description(predictor.weights)
     cfg = copy.deepcopy(cfg)
     set_weights(cfg, "")
-    now = describe(cfg, model=predictor.model, **classes)
+    now = describe(
+        cfg,
+        model=predictor.model,
+        class_names=predictor.class_names or (),
+        category_ids=predictor.category_ids or (),
+    )
     if known is not None:
         metrics = {name: x for name, x in known.metrics.items() if math.isfinite(x)}  # JSON's
         now = dataclasses.replace(now, metrics=metrics, iteration=known.iteration)
@@ -163,7 +169,7 @@ def _images(predictor: Predictor, paths: Sequence[str]) -> Iterator[Tensor]:
         yield predictor.preprocess(image)["image"][None]
 
 
-@exit_on_mistake((*MISTAKES, ImportError))
+@exit_on_mistake()
 def main(argv: list[str] | None = None) -> int:
     run(parse_args(argv))
     return 0

@@ -84,18 +84,23 @@ def run(args: argparse.Namespace) -> None:
 def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     """The trainer, ready to start; None after an evaluation with ``--eval-only``."""
     cfg = _config(args)
-    check_config(cfg)
-    cls = trainer_class(cfg)
-    if args.num_gpus == 0:
-        set_device(cfg, "cpu")
-    default_setup(cfg, args)
-    setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
+    cls = set_up(cfg, args)
     if args.eval_only:
         cls.evaluate(cfg, resume=args.resume, fast=args.fast)
         return None
     trainer = cls(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer
+
+
+def set_up(cfg: Config, args: argparse.Namespace) -> type[BaseTrainer]:
+    """Checks a config, makes its output folder and the loggers. Returns the trainer's class."""
+    check_config(cfg)
+    if args.num_gpus == 0:
+        set_device(cfg, "cpu")
+    default_setup(cfg, args)
+    setup_logger(config_settings(cfg).output_dir, distributed_rank=get_rank(), name="gfocal")
+    return trainer_class(cfg)
 
 
 def _config(args: argparse.Namespace) -> Config:

@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..config import Config, augmented, config_settings
-from ..export import Optimizable, fast_dtype, optimize_for_inference
+from ..export.optimize import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
 from ..weights.description import description_of
@@ -25,6 +25,7 @@ __all__ = [
     "augmented_results",
     "evaluate",
     "evaluation_leaves_no_trace",
+    "record_results",
     "verify_expected_results",
 ]
 
@@ -65,8 +66,7 @@ def evaluate(
         optimize_for_inference(model, dtype=fast_dtype(next(model.parameters()).device))
     results = augmented_results(trainer, cfg, model)
     results = {**(trainer.test(cfg, model) or {}), **results}
-    if results and comm.is_main_process():
-        _add_to_metrics(output_dir, results, iteration=int(state.get("iteration", 0)))
+    record_results(output_dir, results, iteration=int(state.get("iteration", 0)))
     verify_expected_results(cfg, results)
     return results
 
@@ -115,7 +115,10 @@ def augmented_results(
     return {f"{name}_TTA": result for name, result in results.items()}
 
 
-def _add_to_metrics(output_dir: str, results: dict[str, Any], iteration: int) -> None:
+def record_results(output_dir: str, results: dict[str, Any], iteration: int = 0) -> None:
+    """Adds results to metrics.json, on the main process."""
+    if not (results and comm.is_main_process()):
+        return
     PathManager.mkdirs(output_dir)
     with EventStorage(iteration) as storage:
         storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)

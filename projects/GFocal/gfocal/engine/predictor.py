@@ -17,7 +17,7 @@ from ..config import Config, augmented, check_model, config_settings, resolve_de
 from ..config.levels import channels_of
 from ..data.batching import ImagePredictor, Size, format_to_read, padded
 from ..data.mapper import without_empty_resize
-from ..export import fast_dtype, optimize_for_inference
+from ..export.optimize import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import find_config

@@ -7,6 +7,8 @@ from .._lazy import lazy_names, names_of
 if TYPE_CHECKING:  # what the table below says
     from .card import ModelCard as ModelCard
     from .detections import Detections as Detections
+    from .exporting import ParityError as ParityError
+    from .exporting import export_model as export_model
     from .optimize import Optimizable as Optimizable
     from .optimize import fast_dtype as fast_dtype
     from .optimize import optimize_for_inference as optimize_for_inference
@@ -16,6 +18,7 @@ _LAZY = names_of(
     {
         ".card": "ModelCard",
         ".detections": "Detections",
+        ".exporting": "ParityError export_model",
         ".optimize": "Optimizable fast_dtype optimize_for_inference",
         ".runtime": "OnnxPredictor",
     }

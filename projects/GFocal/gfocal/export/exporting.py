@@ -39,6 +39,7 @@ def export_model(
     half: bool = False,
     class_names: Sequence[str] = (),
     category_ids: Sequence[int] = (),
+    input_format: str | None = None,
     resize: Mapping[str, int] | None = None,
     description: Mapping[str, Any] | None = None,
     calibration: Iterable[Tensor] | None = None,
@@ -53,6 +54,7 @@ def export_model(
         level, preprocessing, stds: see :class:`gfocal.export.network.TensorNetwork`.
         half: backbone and head compute in float16.
         class_names, category_ids: of the K classes.
+        input_format: order of the channels; by default the detector's. "" if they are no colours.
         resize: how images are resized before, see :class:`gfocal.export.card.ModelCard`.
         description: of the weights, as plain data.
         calibration: batches (N, C, H, W), values 0..255, of such images as the detector is for.
@@ -67,7 +69,7 @@ def export_model(
         ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
         TypeError, ValueError: the detector has no such form, see TensorNetwork; another
             ``format``; or a description that is no JSON.
-        ImportError: onnx or onnxscript is not installed.
+        MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected one of {', '.join(FORMATS)}")
@@ -83,6 +85,7 @@ def export_model(
         precision="float16" if half else "float32",
         class_names=list(class_names),
         category_ids=list(category_ids),
+        input_format=detector.input_format or "" if input_format is None else input_format,
         resize=resize,
         description=dict(description or {}),
     )
@@ -136,7 +139,6 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
         preprocessing=network.preprocessing,
         stds=network.stds,
         num_classes=detector.num_classes,
-        input_format=detector.input_format,
         pixel_mean=detector.pixel_mean.flatten().tolist(),
         pixel_std=detector.pixel_std.flatten().tolist(),
         size_divisibility=detector.backbone.size_divisibility,

@@ -10,7 +10,7 @@ from typing import Any
 from .._installed import MissingPackageError, is_installed
 from .card import KEY, ModelCard
 
-__all__ = ["open_onnx"]
+__all__ = ["open_onnx", "session_of"]
 
 _FLOATS, _INTEGERS = "tensor(float)", "tensor(int64)"
 _GPU, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -48,7 +48,7 @@ def open_onnx(
             f"{path}: ONNX files need onnxruntime, which is not installed: "
             "pip install gfocal[export] (or, without PyTorch, pip install onnxruntime)"
         )
-    session = _session(path, providers, threads)
+    session = session_of(path, path, providers, threads)
     card = ModelCard.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     if card.level != "full":
         raise ValueError(
@@ -60,7 +60,14 @@ def open_onnx(
     return session, card
 
 
-def _session(path: str, providers: Sequence[Any] | None, threads: int | None) -> Any:
+def session_of(
+    model: str | bytes,
+    path: str,
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
+) -> Any:
+    """The ``onnxruntime.InferenceSession`` of a file, or of its bytes; ``path`` is for errors. The
+    other arguments, and what is raised: see :func:`open_onnx`."""
     import onnxruntime
 
     there = onnxruntime.get_available_providers()
@@ -80,7 +87,7 @@ def _session(path: str, providers: Sequence[Any] | None, threads: int | None) ->
             raise ValueError(f"threads is {threads}; expected at least 1")
         options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=list(asked))
+        session = onnxruntime.InferenceSession(model, options, providers=list(asked))
     except Exception as error:  # its errors have no base class of their own
         reason = str(error).strip().split("\n")[0]
         raise ValueError(

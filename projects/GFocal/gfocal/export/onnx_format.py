@@ -1,19 +1,20 @@
 """ONNX files: core operators only; batch, height and width are free."""
 
-import importlib.util
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._installed import MissingPackageError, is_installed
 from ..backbones.deformable import DeformConv2d
 from .card import KEY, ModelCard
 from .network import TensorNetwork
 from .nms import onnx_operator, onnx_translations
+from .onnx_file import session_of
 from .torch_formats import dynamic_shapes
 
-__all__ = ["OPSET", "OnnxGraph", "opset_of", "read_onnx", "require", "write_onnx"]
+__all__ = ["OPSET", "OnnxGraph", "opset_of", "read_onnx", "write_onnx"]
 
 OPSET = 18
 OPSET_OF_DEFORMABLE = 19  # the first with DeformConv
@@ -23,14 +24,8 @@ class OnnxGraph:
     """A graph that onnxruntime runs, see :class:`gfocal.export.formats.Runnable`."""
 
     def __init__(self, model: str | bytes, path: str):
-        require("onnx", "onnxruntime")
-        import onnxruntime
-
         self.path = path
-        try:
-            self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own, which have no common base
-            raise ValueError(f"{path} is no ONNX file that onnxruntime runs ({error})") from error
+        self.session = session_of(model, path, ["CPUExecutionProvider"])
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.card = ModelCard.from_json(metadata.get(KEY), path)
 
@@ -58,9 +53,13 @@ def write_onnx(
     """Writes a network as ONNX, of opset :func:`opset_of`.
 
     Raises:
-        ImportError: onnx or onnxscript is not installed.
+        MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
     """
-    require("onnx", "onnxscript")
+    missing = [x for x in ("onnx", "onnxscript", "onnxruntime") if not is_installed(x)]
+    if missing:
+        raise MissingPackageError(
+            f"{', '.join(missing)} not installed, which ONNX files need: pip install gfocal[export]"
+        )
     before = network.kept_by_nms
     network.kept_by_nms = onnx_operator()
     try:
@@ -98,15 +97,3 @@ def read_onnx(path: str) -> OnnxGraph:
         ValueError: a file without the metadata of `gfocal export`.
     """
     return OnnxGraph(path, path)
-
-
-def require(*packages: str) -> None:
-    """
-    Raises:
-        ImportError: one of the packages is not installed.
-    """
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(
-                f"{package} is not installed, and ONNX files need it: pip install gfocal[export]"
-            )

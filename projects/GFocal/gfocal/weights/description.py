@@ -33,6 +33,7 @@ __all__ = [
     "KEY",
     "Description",
     "describe",
+    "described_config",
     "description_of",
     "disagreement",
     "find_config",
@@ -225,12 +226,7 @@ def find_config(
     weights = check_weights(os.fspath(weights))
     description = read_description(weights) if weights else None
     if cfg is None:
-        if description is None or not description.kind:
-            raise ValueError(
-                f"{weights} carries no config (a training of this version writes it into its "
-                "weights): give its config too, with --config-file or Predictor(config, weights)"
-            )
-        cfg = config_of(description.kind, description.config, weights, trusted_packages)
+        cfg = described_config(description, weights, trusted_packages)
     else:
         cfg = cfg.clone() if isinstance(cfg, CfgNode) else copy.deepcopy(cfg)
     if isinstance(cfg, CfgNode):
@@ -240,6 +236,22 @@ def find_config(
     if description is not None and description.class_names:
         read_names_of_thresholds(cfg, list(description.class_names))
     return cfg, description
+
+
+def described_config(
+    description: Description | None, path: str, trusted_packages: Sequence[str] = ()
+) -> Config:
+    """The config in a description of the file ``path``; see :func:`find_config`.
+
+    Raises:
+        ValueError: there is none, or it names code of other packages.
+    """
+    if description is None or not description.kind:
+        raise ValueError(
+            f"{path} carries no config (a training of this version writes it into its "
+            "weights): give its config too, with --config-file or Predictor(config, weights)"
+        )
+    return config_of(description.kind, description.config, path, trusted_packages)
 
 
 def metrics_of(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
