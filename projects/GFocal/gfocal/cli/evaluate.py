@@ -74,6 +74,7 @@ def _run_onnx(args: argparse.Namespace) -> None:
         args.config_file = model_zoo.find_config(args.config_file)
         cfg = load_config(args.config_file)
     else:
+        args.config_file = ""  # for Detectron2's default_setup
         description = description_of({KEY: predictor.card.description or None}, args.weights)
         cfg = described_config(description, args.weights, args.trust)
     cfg = apply_overrides(cfg, args.opts)
