@@ -141,7 +141,8 @@ def test_nothing_is_found(format, tmp_path):
     model = make_spread_gfl()
     path = path_of(tmp_path, format)
     export_model(model, path, format=format)
-    outputs = FORMATS[format].read(path).with_score_thresh(0.99999)(torch.zeros(2, 3, 70, 70))
+    graph = FORMATS[format].read(path).with_score_thresh(torch.full((3,), 0.99999))
+    outputs = graph(torch.zeros(2, 3, 70, 70))
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {
         "boxes": (0, 4),
         "scores": (0,),

@@ -1,7 +1,11 @@
 """From a detector to a file that was checked."""
 
 import contextlib
+import copy
+import dataclasses
+import functools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +17,19 @@ from torch import Tensor
 from .._version import __version__
 from ..detectors.gfl import GFL
 from .card import ModelCard
-from .formats import FORMATS
+from .formats import FORMATS, Runnable
 from .network import TensorNetwork
-from .parity import LIMITS, Difference, check_images, inputs_of, parity, table
+from .parity import (
+    LIMITS,
+    Difference,
+    check_images,
+    inputs_of,
+    parity,
+    table,
+    thresholds_of,
+)
 from .quantize import quantize_onnx
+from .torch_formats import TorchGraph
 
 __all__ = ["ParityError", "export_model"]
 
@@ -48,8 +61,8 @@ def export_model(
     """Writes a detector to a file, runs the file, and compares it with the detector.
 
     Args:
-        detector: with its weights, in float32 on the CPU. It does not change.
-        path: of the file. It is there only if it passes.
+        detector: with its weights, in float32. It does not change.
+        path: of the file. It is there only if it passes. Its folder is made.
         format: "onnx", "torchscript" or "torch_export".
         level, preprocessing, stds: see :class:`gfocal.export.network.TensorNetwork`.
         half: backbone and head compute in float16.
@@ -60,26 +73,23 @@ def export_model(
         calibration: batches (N, C, H, W), values 0..255, of such images as the detector is for.
             With them the file computes in 8 bits, see quantize.py. ONNX in float32 only. What it
             costs is in the answer, and is no error.
-        images: batches (N, C, H, W) to compare on, values 0..255; by default made-up ones.
+        images: batches (N, C, H, W) to compare on, values 0..255, beside made-up ones.
 
     Returns:
         The differences on each batch.
 
     Raises:
         ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
-        TypeError, ValueError: the detector has no such form, see TensorNetwork; another
-            ``format``; or a description that is no JSON.
+        TypeError, ValueError: the detector has no such form, see TensorNetwork; its weights are
+            not in float32, or not finite; another ``format``; or a description that is no JSON.
+        OSError: the file cannot be written.
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected one of {', '.join(FORMATS)}")
-    network = TensorNetwork(
-        detector,
-        level,
-        preprocessing=preprocessing,
-        stds=stds,
-        dtype=torch.float16 if half else None,
-    )
+    form = functools.partial(TensorNetwork, level=level, preprocessing=preprocessing, stds=stds)
+    network = form(detector, dtype=torch.float16 if half else None)
+    detector = _reference(detector)
     card = _card(
         network,
         precision="float16" if half else "float32",
@@ -92,25 +102,52 @@ def export_model(
     if calibration is not None and (format != "onnx" or half):
         raise ValueError("calibration is for ONNX in float32")
     with _there_if_it_passes(os.fspath(path)) as part:
+        if half:  # its limits are wide: so what is rounding and what is not is told apart here
+            exact = TorchGraph(form(detector), dataclasses.replace(card, precision="float32"))
+            _check(detector, exact, "network")
         FORMATS[format].write(network, _example(network), card, part)
-        rows = check_file(detector, part, format, images)
+        rows = _check(detector, FORMATS[format].read(part), f"{format} file", images)
         if calibration is not None:
             quantize_onnx(part, _inputs(detector, card, calibration))
-            rows = check_file(detector, part, format, images)
+            rows = _check(detector, FORMATS[format].read(part), f"{format} file", images)
         return rows
 
 
-def check_file(
-    detector: GFL, path: str, format: str, images: Sequence[Tensor] | None = None
+def _reference(detector: GFL) -> GFL:
+    """A copy to compare with, in eval mode on the CPU. So nothing of the caller's model changes,
+    such as the statistics of a batch norm in training.
+
+    Raises:
+        ValueError: weights in another precision than float32, or that are not finite.
+    """
+    for name, x in detector.state_dict().items():
+        if not x.is_floating_point():
+            continue
+        if x.dtype != torch.float32:
+            raise ValueError(
+                f"{name} is in {x.dtype}; expected torch.float32. (Export a detector before it is "
+                "optimized in half precision; `half` writes float16)"
+            )
+        if not x.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite, so there is no detector")
+    return copy.deepcopy(detector).eval().cpu()
+
+
+def _check(
+    detector: GFL, graph: Runnable, what: str, images: Sequence[Tensor] | None = None
 ) -> list[Difference]:
-    """Compares a file with its detector, see :func:`export_model`."""
-    graph = FORMATS[format].read(path)
+    """Compares a graph with its detector, see :func:`export_model`."""
     card = graph.card
-    rows = parity(detector, graph, check_images(card) if images is None else images)
+    if card.level == "full" and not torch.equal(graph.score_thresh, thresholds_of(detector)):
+        raise ParityError(
+            f"the {what} has the score thresholds {graph.score_thresh.tolist()}, the detector "
+            f"{thresholds_of(detector).tolist()}"
+        )
+    rows = parity(detector, graph, check_images(card), images or ())
     limits = LIMITS[card.precision]
     if not all(row.passes(limits) for row in rows):
         raise ParityError(
-            f"the {format} file does not do what the detector does (limits: score {limits.score}, "
+            f"the {what} does not do what the detector does (limits: score {limits.score}, "
             f"box {limits.box} px, {limits.share:.0%} of the detections):\n"
             f"{table(rows, card.level)}"
         )
@@ -126,7 +163,7 @@ def _inputs(
     detector: GFL, card: ModelCard, batches: Iterable[Tensor]
 ) -> Iterator[dict[str, np.ndarray]]:
     for batch in batches:
-        inputs = inputs_of(detector, card, batch)
+        inputs = inputs_of(detector, card, list(batch))
         yield {name: x.numpy() for name, x in zip(("images", "image_sizes"), inputs)}
 
 
@@ -141,7 +178,7 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
         num_classes=detector.num_classes,
         pixel_mean=detector.pixel_mean.flatten().tolist(),
         pixel_std=detector.pixel_std.flatten().tolist(),
-        size_divisibility=detector.backbone.size_divisibility,
+        size_divisibility=max(detector.backbone.size_divisibility, 1),  # 0 is Detectron2's for none
         strides=network.strides,
         score_thresh=thresholds if len({*thresholds}) > 1 else thresholds[0],
         nms_thresh=network.nms_thresh if full else 1.0,
@@ -171,12 +208,21 @@ def _example(network: TensorNetwork) -> tuple[Tensor, ...]:
 
 @contextlib.contextmanager
 def _there_if_it_passes(path: str) -> Iterator[str]:
-    """A path to write to. What is there becomes the file at the end, if nothing is raised."""
-    stem, suffix = os.path.splitext(path)
-    part = f"{stem}.part{suffix}"
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        if os.path.lexists(part):
-            os.remove(part)
+    """A path to write to. What is there becomes the file at the end, if nothing is raised.
+
+    Raises:
+        OSError: there can be no such file.
+    """
+    folder, name = os.path.split(path)
+    folder = folder or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; expected a file, or none")
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(f"{folder} is a file, so {path} cannot be written")
+    os.makedirs(folder, exist_ok=True)
+    # In the same folder: from another disk a move could stop half way.
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as parts:
+        yield os.path.join(parts, name)
+        # An ONNX file of more than 2 GB has its weights beside it, in one of another name.
+        for part in sorted(os.listdir(parts), reverse=True):
+            os.replace(os.path.join(parts, part), os.path.join(folder, part))

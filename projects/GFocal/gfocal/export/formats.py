@@ -23,15 +23,19 @@ class Runnable(Protocol):
 
     Attributes:
         card: what the file says of itself.
+        score_thresh: (K,) the score thresholds that lie in it (level "full").
     """
 
     card: ModelCard
 
+    @property
+    def score_thresh(self) -> Tensor: ...
+
     def __call__(self, images: Tensor, image_sizes: Tensor | None = None) -> dict[str, Tensor]:
         """The outputs by name; the arguments are those of :class:`TensorNetwork`."""
 
-    def with_score_thresh(self, value: float) -> "Runnable":
-        """The same graph with another score threshold for all classes (level "full")."""
+    def with_score_thresh(self, values: Tensor) -> "Runnable":
+        """The same graph with other score thresholds (K,) (level "full")."""
 
 
 class Format(NamedTuple):

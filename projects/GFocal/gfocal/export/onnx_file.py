@@ -48,7 +48,7 @@ def open_onnx(
             f"{path}: ONNX files need onnxruntime, which is not installed: "
             "pip install gfocal[export] (or, without PyTorch, pip install onnxruntime)"
         )
-    session = session_of(path, path, providers, threads)
+    session = session_of(path, providers, threads)
     card = ModelCard.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     if card.level != "full":
         raise ValueError(
@@ -61,13 +61,14 @@ def open_onnx(
 
 
 def session_of(
-    model: str | bytes,
     path: str,
     providers: Sequence[Any] | None = None,
     threads: int | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The ``onnxruntime.InferenceSession`` of a file, or of its bytes; ``path`` is for errors. The
-    other arguments, and what is raised: see :func:`open_onnx`."""
+    """The ``onnxruntime.InferenceSession`` of a file. ``constants`` are ``OrtValue`` in the place
+    of its own, by name; they must live as long as the session. The other arguments, and what is
+    raised: see :func:`open_onnx`."""
     import onnxruntime
 
     there = onnxruntime.get_available_providers()
@@ -86,8 +87,10 @@ def session_of(
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1")
         options.intra_op_num_threads = threads
+    for name, value in (constants or {}).items():
+        options.add_initializer(name, value)
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=list(asked))
+        session = onnxruntime.InferenceSession(path, options, providers=list(asked))
     except Exception as error:  # its errors have no base class of their own
         reason = str(error).strip().split("\n")[0]
         raise ValueError(

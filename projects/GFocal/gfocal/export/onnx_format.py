@@ -1,6 +1,8 @@
 """ONNX files: core operators only; batch, height and width are free."""
 
+import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,9 +25,9 @@ OPSET_OF_DEFORMABLE = 19  # the first with DeformConv
 class OnnxGraph:
     """A graph that onnxruntime runs, see :class:`gfocal.export.formats.Runnable`."""
 
-    def __init__(self, model: str | bytes, path: str):
-        self.path = path
-        self.session = session_of(model, path, ["CPUExecutionProvider"])
+    def __init__(self, path: str, constants: Mapping[str, Any] | None = None):
+        self.path, self._constants = path, constants
+        self.session = session_of(path, ["CPUExecutionProvider"], constants=constants)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.card = ModelCard.from_json(metadata.get(KEY), path)
 
@@ -36,15 +38,19 @@ class OnnxGraph:
         outputs = self.session.run(list(self.card.outputs), inputs)
         return {name: torch.from_numpy(x) for name, x in zip(self.card.outputs, outputs)}
 
-    def with_score_thresh(self, value: float) -> "OnnxGraph":
+    @property
+    def score_thresh(self) -> Tensor:
         import onnx
 
-        model = onnx.load(self.path)
-        for tensor in model.graph.initializer:
-            if tensor.name == "score_thresh":
-                values = onnx.numpy_helper.to_array(tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(0 * values + value, tensor.name))
-        return OnnxGraph(model.SerializeToString(), self.path)
+        model = onnx.load(self.path, load_external_data=False)
+        found = [x for x in model.graph.initializer if x.name == "score_thresh"]
+        folder = os.path.dirname(self.path)
+        return torch.tensor(onnx.numpy_helper.to_array(found[0], folder))
+
+    def with_score_thresh(self, values: Tensor) -> "OnnxGraph":
+        from onnxruntime import OrtValue
+
+        return OnnxGraph(self.path, {"score_thresh": OrtValue.ortvalue_from_numpy(values.numpy())})
 
 
 def write_onnx(
@@ -96,4 +102,4 @@ def read_onnx(path: str) -> OnnxGraph:
     Raises:
         ValueError: a file without the metadata of `gfocal export`.
     """
-    return OnnxGraph(path, path)
+    return OnnxGraph(path)

@@ -35,8 +35,12 @@ class TorchGraph:
         with torch.no_grad():
             return dict(zip(self.card.outputs, self.module(*inputs)))
 
-    def with_score_thresh(self, value: float) -> "TorchGraph":
-        dict(self.module.named_buffers())["score_thresh"].fill_(value)
+    @property
+    def score_thresh(self) -> Tensor:
+        return dict(self.module.named_buffers())["score_thresh"]
+
+    def with_score_thresh(self, values: Tensor) -> "TorchGraph":
+        self.score_thresh.copy_(values)
         return self
 
 
@@ -59,7 +63,8 @@ def read_torchscript(path: str) -> TorchGraph:
     """
     extra = {KEY: ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for kind in (DeprecationWarning, FutureWarning):  # that of newer versions
+            warnings.simplefilter("ignore", kind)
         try:
             module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
         except RuntimeError as error:
