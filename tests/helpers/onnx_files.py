@@ -55,6 +55,7 @@ def make_card(**changes: Any) -> ModelCard:
         "topk_candidates": 1000,
         "max_detections": 100,
         "versions": {"gfocal": "0.1.0"},
+        "outputs": ["boxes", "scores", "classes", "image_idxs"],
     }
     return ModelCard(**{**values, **changes})
 

@@ -11,6 +11,7 @@ config's output folder. It is what gfocal train --eval-only does.
 """
 
 import argparse
+import re
 import sys
 
 from ..config import apply_overrides, load_config, model_zoo
@@ -61,7 +62,7 @@ def _check_onnx(
     parser: argparse.ArgumentParser, args: argparse.Namespace, argv: list[str] | None
 ) -> None:
     wrong = sorted(given_options(parser, argv) & {*_NOT_OF_ONNX})
-    wrong += [x for x in args.opts if x.lstrip("+~").startswith(("model.", "MODEL."))]
+    wrong += [x for x in args.opts if re.match(r"[+~]*(model|MODEL)\b", x)]
     if wrong:
         parser.error(f"{args.weights} is an ONNX file, which takes no {', '.join(wrong)}")
     args.num_gpus = 0

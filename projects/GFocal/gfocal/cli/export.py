@@ -59,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--images",
         nargs="+",
         metavar="PATH",
-        help="compare on these, at most 50 (default: made-up ones)",
+        help="compare on these too, at most 50, beside made-up ones",
     )
     add_overrides(parser)
     args = parse_arguments(parser, argv)
@@ -121,6 +121,11 @@ def run(args: argparse.Namespace) -> None:
         print(
             "warning: the file will not say how an image is resized for it, because the test "
             "augmentations are not one ResizeShortestEdge",
+            file=sys.stderr,
+        )
+    if predictor.augmented is not None:
+        print(
+            "warning: the file will have no test-time augmentation, which the config asks for",
             file=sys.stderr,
         )
     names, ids = list(predictor.class_names or ()), list(predictor.category_ids or ())

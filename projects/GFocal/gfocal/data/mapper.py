@@ -141,7 +141,7 @@ def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str
 
     Returns:
         {"short_edge", "max_size"} in pixels, of one ResizeShortestEdge of one length, which leaves
-        a side of at least one pixel; {} if there are none; None if they are others.
+        a side of at least one pixel; {} if nothing is resized; None if they are others.
     """
     if not augmentations:
         return {}
@@ -151,6 +151,8 @@ def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str
     if len(augmentations) > 1 or type(resize) is not T.ResizeShortestEdge:
         return None
     edges = {*resize.short_edge_length}
+    if edges == {0}:  # Detectron2's way to say that nothing is resized
+        return {}
     if len(edges) > 1 or resize.interp != Image.Resampling.BILINEAR:
         return None
     return {"short_edge": int(edges.pop()), "max_size": int(resize.max_size)}

@@ -242,14 +242,11 @@ class GFL(DenseCore):
         """The network's predictions at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
         features = self.features(images.tensor)
-        predictions = self.head(features)
-        if predictions.box_representation is None:
-            predictions = predictions._replace(box_representation=self.head.box_representation)
-        return images, self.anchors(features), predictions
+        return images, self.anchors(features), self.predictions(features)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The maps that the head sees, finest first. With ``head``, which takes them, this is the
-        network: tensors to tensors, whatever is on the images.
+        """The maps that the head sees, finest first. With :meth:`predictions`, which takes them,
+        this is the network: tensors to tensors, whatever is on the images.
 
         Args:
             images: (N, C, H, W), normalized; H and W multiples of the backbone's divisibility.
@@ -259,6 +256,13 @@ class GFL(DenseCore):
         """
         maps = self.backbone(images.to(next(self.backbone.parameters()).dtype))
         return [maps[name] for name in self.head_in_features]
+
+    def predictions(self, features: Sequence[torch.Tensor]) -> DensePredictions:
+        """What the head says of the maps of :meth:`features`."""
+        predictions = self.head(features)
+        if predictions.box_representation is None:
+            predictions = predictions._replace(box_representation=self.head.box_representation)
+        return predictions
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalize, pad to one size and batch.

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+from omegaconf import OmegaConf
 from torch import nn
 
 from ..config import Config, config_settings, train_options
@@ -69,9 +71,11 @@ def evaluate_exported(
         predictor: of the file.
 
     Raises:
-        ValueError: the config asks for test-time augmentation.
+        ValueError: the config asks for test-time augmentation, or reads images in another format
+            than the file takes them.
     """
     model = ExportedDetector(predictor)
+    _check_format(cfg, predictor)
     if train_options(cfg).test_augmentation.enabled:
         raise ValueError(
             "the config asks for test-time augmentation, which an ONNX file has not: set "
@@ -89,3 +93,14 @@ def evaluate_exported(
     record_results(config_settings(cfg).output_dir, results)
     verify_expected_results(cfg, results)
     return results
+
+
+def _check_format(cfg: Config, predictor: OnnxPredictor) -> None:
+    lazy = "dataloader.test.mapper.image_format"
+    is_yacs = isinstance(cfg, CfgNode)
+    found = cfg.INPUT.FORMAT if is_yacs else OmegaConf.select(cfg, lazy)
+    if found is not None and found != predictor.card.input_format:  # a mapper may have none
+        raise ValueError(
+            f"{'INPUT.FORMAT' if is_yacs else lazy} is {found!r}; {predictor.weights} takes "
+            f"{predictor.card.input_format!r}"
+        )

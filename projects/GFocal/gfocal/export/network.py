@@ -132,7 +132,7 @@ class TensorNetwork(nn.Module):
         """
         features = self.detector.features(self._preprocessed(images))
         shapes = [(x.shape[-2], x.shape[-1]) for x in features]
-        predictions = self.detector.head(features)
+        predictions = self.detector.predictions(features)
         if self.level == "raw":
             return self._raw(predictions, [h * w for h, w in shapes])
         centers, strides = self._locations(shapes, images)

@@ -43,9 +43,11 @@ class OnnxGraph:
         import onnx
 
         model = onnx.load(self.path, load_external_data=False)
-        found = [x for x in model.graph.initializer if x.name == "score_thresh"]
+        found = {x.name: x for x in model.graph.initializer}
+        if "score_thresh" not in found:  # then it could not be changed either
+            raise ValueError(f"{self.path} has no constant score_thresh")
         folder = os.path.dirname(self.path)
-        return torch.tensor(onnx.numpy_helper.to_array(found[0], folder))
+        return torch.tensor(onnx.numpy_helper.to_array(found["score_thresh"], folder))
 
     def with_score_thresh(self, values: Tensor) -> "OnnxGraph":
         from onnxruntime import OrtValue
@@ -60,13 +62,14 @@ def write_onnx(
 
     Raises:
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: see :func:`gfocal.export.torch_formats.dynamic_shapes`.
     """
     missing = [x for x in ("onnx", "onnxscript", "onnxruntime") if not is_installed(x)]
     if missing:
         raise MissingPackageError(
             f"{', '.join(missing)} not installed, which ONNX files need: pip install gfocal[export]"
         )
-    before = network.kept_by_nms
+    before, shapes = network.kept_by_nms, dynamic_shapes(network)
     network.kept_by_nms = onnx_operator()
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -76,7 +79,7 @@ def write_onnx(
                 inputs,
                 dynamo=True,
                 opset_version=opset_of(network),
-                dynamic_shapes=dynamic_shapes(network),
+                dynamic_shapes=shapes,
                 input_names=network.input_names,
                 output_names=network.output_names,
                 custom_translation_table=onnx_translations(),
