@@ -171,7 +171,7 @@ def export(bench: Benchmark, settings: Settings) -> None:
     batch = torch.stack(images).float()
     functions: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("gfl", "gflv2"):
+        for name in EXPORTED:
             plain = make.make_model(name, bench.device).eval()
             inputs = [{"image": image} for image in images]
             optimized = optimize_for_inference(copy.deepcopy(plain))
@@ -187,6 +187,7 @@ def export(bench: Benchmark, settings: Settings) -> None:
         bench.race(functions)
 
 
+EXPORTED = ("gfl", "gflv2")
 # Kinds of files: their format, and whether they are in 8 bits.
 _FILES = {
     "onnxruntime": ("onnx", False),
