@@ -184,7 +184,7 @@ def export(bench: Benchmark, settings: Settings) -> None:
                 functions[f"{name} R-50, {kind}"] = functools.partial(
                     FORMATS[format].read(path), batch
                 )
-        bench.race(functions)
+        bench.race(functions, memory=False)  # PyTorch does not see onnxruntime's
 
 
 EXPORTED = ("gfl", "gflv2")
