@@ -66,7 +66,7 @@ def export_model(
         The differences on each batch.
 
     Raises:
-        ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
+        ParityError: they are beyond ``gfocal.export.parity.LIMITS``; it has the table.
         TypeError, ValueError: the detector has no such form, see TensorNetwork; another
             ``format``; or a description that is no JSON.
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
