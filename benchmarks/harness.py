@@ -37,9 +37,11 @@ class Benchmark:
         self.report = report
         self.rows: list[dict] = []
 
-    def race(self, functions: dict[str, Callable[[], object]]) -> dict[str, dict]:
-        """One row a function: median milliseconds, and MB of memory at the peak. The functions run
-        in turn, so that a machine that gets slower does so for all."""
+    def race(
+        self, functions: dict[str, Callable[[], object]], memory: bool = True
+    ) -> dict[str, dict]:
+        """One row a function: median milliseconds, and MB of memory at the peak, if PyTorch knows.
+        The functions run in turn, so that a machine that gets slower does so for all."""
         times: dict[str, list[float]] = {what: [] for what in functions}
         for function in functions.values():
             function()
@@ -48,9 +50,13 @@ class Benchmark:
                 times[what].append(self.timed(function)[1])
         rows = {}
         for what, function in functions.items():
-            milliseconds, memory = statistics.median(times[what]), self._memory(function)
-            rows[what] = {"what": what, "ms": round(milliseconds, 2), "MB": memory}
-            self.report(f"{what:70} {milliseconds:10.2f} ms {memory:8.1f} MB")
+            milliseconds = statistics.median(times[what])
+            rows[what] = {"what": what, "ms": round(milliseconds, 2)}
+            line = f"{what:70} {milliseconds:10.2f} ms"
+            if memory:
+                rows[what]["MB"] = self._memory(function)
+                line += f" {rows[what]['MB']:8.1f} MB"
+            self.report(line)
         self.rows += rows.values()
         return rows
 

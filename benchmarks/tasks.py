@@ -3,13 +3,15 @@
 import copy
 import functools
 import statistics
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gfocal.export import fast_dtype, optimize_for_inference
+from gfocal.export import export_model, fast_dtype, optimize_for_inference
+from gfocal.export.formats import FORMATS
 from gfocal.modeling.structures import DenseTargets, GroundTruth, Matches
 
 from . import inputs as make
@@ -161,10 +163,43 @@ def _report_shares(bench: Benchmark, times: dict[str, list[float]]) -> None:
     bench.report(f"outside backbone and head: {100 * outside:.2f} % of {total:.0f} ms")
 
 
+@torch.no_grad()
+def export(bench: Benchmark, settings: Settings) -> None:
+    """One image in PyTorch, and in the files of `gfocal export`. (The calibration of the 8-bit file
+    with noise says nothing of its detections, but its time is right.)"""
+    images = [x["image"] for x in make.make_inputs(settings.batch or 1)]
+    batch = torch.stack(images).float()
+    functions: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in EXPORTED:
+            plain = make.make_model(name, bench.device).eval()
+            inputs = [{"image": image} for image in images]
+            optimized = optimize_for_inference(copy.deepcopy(plain))
+            functions[f"{name} R-50, PyTorch"] = functools.partial(plain, inputs)
+            functions[f"{name} R-50, PyTorch, optimized"] = functools.partial(optimized, inputs)
+            for kind, (format, calibration) in _FILES.items():
+                path = f"{folder}/{name} {kind}{FORMATS[format].suffix}"
+                noise = [batch[:1, :, :320, :320]] if calibration else None
+                export_model(plain, path, format=format, calibration=noise)
+                functions[f"{name} R-50, {kind}"] = functools.partial(
+                    FORMATS[format].read(path), batch
+                )
+        bench.race(functions, memory=False)  # PyTorch does not see onnxruntime's
+
+
+EXPORTED = ("gfl", "gflv2")
+# Kinds of files: their format, and whether they are in 8 bits.
+_FILES = {
+    "onnxruntime": ("onnx", False),
+    "onnxruntime, int8": ("onnx", True),
+    "TorchScript": ("torchscript", False),
+    "torch.export": ("torch_export", False),
+}
 TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "matcher": matcher,
     "losses": losses,
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,
+    "export": export,
 }

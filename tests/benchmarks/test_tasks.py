@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gfocal.benchmarks import inputs
+from gfocal.benchmarks import inputs, tasks
 from gfocal.cli import benchmark as tool
+from tests.helpers.spread import make_spread_gfl
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +48,16 @@ def test_comparisons(run, task, num_rows):
             assert ours["times faster"] == pytest.approx(theirs["ms"] / ours["ms"], abs=0.06)
             assert ours["what"].replace("ours", "straightforward") == theirs["what"]
     assert "threads, torch" in out
+
+
+def test_export(run, monkeypatch):
+    monkeypatch.setattr(inputs, "make_model", lambda name, device: make_spread_gfl())
+    monkeypatch.setattr(tasks, "EXPORTED", ("gflv2",))
+    rows, _ = run("export", "--batch", "2")
+    kinds = ["PyTorch", "PyTorch, optimized", "onnxruntime", "onnxruntime, int8"]
+    kinds += ["TorchScript", "torch.export"]
+    assert [row["what"] for row in rows] == [f"gflv2 R-50, {kind}" for kind in kinds]
+    assert all(row["ms"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("amp", [[], ["--amp"]])

@@ -228,6 +228,26 @@ def test_an_onnx_file_is_core_operators_of_one_opset(onnx_file):
     assert not any(node.metadata_props for node in model.graph.node)
 
 
+# What TensorRT 8.4's parser of ONNX has, of what detectors need, and what docs/export.md says it
+# lacks.
+TENSORRT = """
+Add And AveragePool Cast Clip Concat Constant Conv Div Equal Exp Expand Floor Gather
+GatherElements GatherND Gemm Greater GreaterOrEqual InstanceNormalization Log MatMul Max MaxPool
+Min Mul Neg NonMaxSuppression Pad Pow Range ReduceMean ReduceProd ReduceSum Relu Reshape Resize
+ScatterND Shape Sigmoid Slice Softmax Sqrt Squeeze Sub TopK Transpose Unsqueeze Where
+"""
+
+
+def test_operators_that_tensorrt_has(onnx_file, tmp_path):
+    assert {node.op_type for node in onnx.load(onnx_file).graph.node} - {*TENSORRT.split()} == {
+        "Mod",  # of the padding
+        "NonZero",  # of the number of detections
+    }
+    path = tmp_path / "model.onnx"
+    export_model(make_spread_gfl(), path, level="decoded", preprocessing="outside", stds=True)
+    assert {node.op_type for node in onnx.load(path).graph.node} <= {*TENSORRT.split()}
+
+
 def test_the_sizes_of_an_onnx_file_are_free(onnx_file):
     session = onnxruntime.InferenceSession(onnx_file)
     batch, channels, height, width = session.get_inputs()[0].shape

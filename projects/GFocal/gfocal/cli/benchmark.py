@@ -28,12 +28,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     parser.add_argument("--repeat", type=int, default=7, help="runs of each (default 7)")
-    parser.add_argument("--batch", type=int, help="images of inference (1) and train-step (2)")
+    parser.add_argument("--batch", type=int, help="images of inference, export (1), train-step (2)")
     parser.add_argument("--amp", action="store_true", help="train-step in mixed precision")
     parser.add_argument("--compile", action="store_true", help="inference with torch.compile too")
     args = parse_arguments(parser, argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch sees no CUDA device here")
+    if args.device == "cuda" and args.task == "export":
+        parser.error("--device cuda: the files of export are timed on the CPU")
     if args.repeat < 1 or (args.batch is not None and args.batch < 1):
         parser.error("--repeat and --batch: expected at least 1")
     return args

@@ -79,7 +79,7 @@ def export_model(
         The differences on each batch.
 
     Raises:
-        ParityError: they are beyond :data:`gfocal.export.parity.LIMITS`; it has the table.
+        ParityError: they are beyond ``gfocal.export.parity.LIMITS``; it has the table.
         TypeError, ValueError: the detector has no such form, see TensorNetwork; its weights are
             not in float32, or not finite; another ``format``; or a description that is no JSON.
         OSError: the file cannot be written.

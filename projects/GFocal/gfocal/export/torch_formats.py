@@ -47,7 +47,8 @@ class TorchGraph:
 def write_torchscript(
     network: TensorNetwork, inputs: tuple[Tensor, ...], card: ModelCard, path: str
 ) -> None:
-    """Traces a network and writes it."""
+    """Traces a network, whose convolutions become channels_last, and writes it."""
+    network.to(memory_format=torch.channels_last)  # much faster on a CPU
     with torch.no_grad(), warnings.catch_warnings():
         # A trace warns of each size that could be a constant. None is: the check runs other sizes.
         warnings.simplefilter("ignore")
@@ -77,7 +78,12 @@ def read_torchscript(path: str) -> TorchGraph:
 def write_torch_export(
     network: TensorNetwork, inputs: tuple[Tensor, ...], card: ModelCard, path: str
 ) -> None:
-    """Exports a network with torch.export and writes it."""
+    """Exports a network, whose convolutions become channels_last, and writes it.
+
+    Raises:
+        ValueError: a PyTorch that is too old.
+    """
+    network.to(memory_format=torch.channels_last)  # much faster on a CPU
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(
@@ -101,7 +107,16 @@ def read_torch_export(path: str) -> TorchGraph:
 
 
 def dynamic_shapes(network: TensorNetwork) -> tuple[Any, ...]:
-    """Which sizes of the inputs are free, as torch.export takes it: batch, height and width."""
+    """Which sizes of the inputs are free, as torch.export takes it: batch, height and width.
+
+    Raises:
+        ValueError: a PyTorch that is too old.
+    """
+    if not hasattr(getattr(torch.export, "Dim", None), "DYNAMIC"):
+        raise ValueError(
+            f"this is PyTorch {torch.__version__}; ONNX and torch.export need 2.6 or later. "
+            "(TorchScript does not: --output model.ts)"
+        )
     free = torch.export.Dim.DYNAMIC
     shapes = {"images": {0: free, 2: free, 3: free}, "image_sizes": {0: free}}
     return tuple(shapes[name] for name in network.input_names)
