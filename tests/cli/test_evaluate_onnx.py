@@ -82,7 +82,13 @@ def test_overrides_of_the_data_are_taken(folder):
 
 @pytest.mark.parametrize(
     "words",
-    [["model.test_score_thresh=0.3"], ["--fast"], ["--resume"], ["--num-gpus", "1"]],
+    [
+        ["model.test_score_thresh=0.3"],
+        ["+model={test_score_thresh: 0.3}"],
+        ["--fast"],
+        ["--resume"],
+        ["--num-gpus", "1"],
+    ],
 )
 def test_options_that_an_onnx_file_has_no_use_for(words, capsys):
     with pytest.raises(SystemExit) as error:
@@ -100,6 +106,8 @@ def test_what_cannot_be_evaluated(folder, tmp_path):
     words = ["--weights", f"{folder}/model.onnx", "--trust", "tests"]
     with pytest.raises(SystemExit, match="test-time augmentation, which an ONNX file has not"):
         evaluate.main([*words, "+train.test_augmentation.enabled=true"])
+    with pytest.raises(SystemExit, match="image_format is 'BGR'; .*model.onnx takes 'RGB'"):
+        evaluate.main([*words, "dataloader.test.mapper.image_format=BGR"])
     with pytest.raises(SystemExit, match="tests"):  # a package that the file may not name
         evaluate.main(["--weights", f"{folder}/model.onnx"])
 

@@ -98,7 +98,7 @@ def test_images_to_compare_on(files, capsys):
         Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(photos / f"{index}.png")
     assert run(files, "--images", str(photos)) == 0
     rows = capsys.readouterr().out.splitlines()[1:-1]
-    assert [row.split()[:5] for row in rows[:2]] == [shape.split() for shape in SHAPES]
+    assert [row.split()[:5] for row in rows[4:6]] == [shape.split() for shape in SHAPES]
     assert run(files, "--int8", "--calibration", f"{photos}/*.png", output="int8.onnx") == 0
     assert card_of(files / "int8.onnx").precision == "int8"
 
@@ -110,9 +110,22 @@ def test_augmentations_that_are_no_resize(files, capsys):
     assert run(files) == 0
     assert "the file will not say how an image is resized" in capsys.readouterr().err
     assert card_of(files / "model.ts").resize is None
-    config.write_text(f"{CONFIG}{key} = []\n")
-    assert run(files, "--overwrite") == 0
-    assert card_of(files / "model.ts").resize == {}
+    for nothing in ("[]", "[L(T.ResizeShortestEdge)(short_edge_length=0, max_size=0)]"):
+        config.write_text(f"{CONFIG}{key} = {nothing}\n")
+        assert run(files, "--overwrite") == 0
+        assert card_of(files / "model.ts").resize == {} and not capsys.readouterr().err
+
+
+def test_what_a_file_cannot_have_is_told(files, capsys):
+    assert run(files, "+train.test_augmentation.enabled=true", "+train.limit=inf") == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: the file will have no test-time augmentation")
+    assert second.startswith(
+        "warning: the file will carry no config, because the config has an inf"
+    )
+    card = card_of(files / "model.ts")
+    assert card.description["kind"] == "" and card.description["config"] is None
+    assert card.description["metrics"] == {"bbox/AP": 41.5}
 
 
 def test_a_file_that_is_there_stays(files):

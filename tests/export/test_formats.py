@@ -1,5 +1,6 @@
 """Files of every format, run on images that were not traced."""
 
+import functools
 import itertools
 import json
 import subprocess
@@ -15,6 +16,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 
 from gfocal.backbones.deformable import deformable_twin
+from gfocal.export import OnnxPredictor
 from gfocal.export.card import KEY, ModelCard
 from gfocal.export.exporting import ParityError, export_model
 from gfocal.export.formats import FORMATS
@@ -34,6 +36,29 @@ BOXES_ONLY = GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GIoULoss())
 
 def path_of(folder, format):
     return str(folder / f"model{FORMATS[format].suffix}")
+
+
+@pytest.fixture(scope="module")
+def default_file(tmp_path_factory):
+    """Called with a format: a file of the default level. It is written once."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @functools.cache
+    def file(format):
+        path = path_of(folder, format)
+        torch.manual_seed(0)
+        export_model(
+            make_spread_gfl(),
+            path,
+            format=format,
+            stds=True,
+            class_names=["a", "b", "c"],
+            category_ids=[3, 1, 2],
+            resize={"short_edge": 192, "max_size": 333},
+        )
+        return path
+
+    return file
 
 
 def passes(rows, precision="float32"):
@@ -85,8 +110,10 @@ def test_every_recipe(structure, tmp_path):
         head=make_head(3, predictor_of(quality), representation), criterion=BOXES_ONLY
     )
     stds = hasattr(representation, "std")
-    for format in ("onnx", "torchscript"):
-        rows = export_model(model, path_of(tmp_path, format), format=format, stds=stds)
+    # What comes after level "decoded" is the same in all.
+    for format, level in (("onnx", "decoded"), ("torchscript", "full")):
+        path = path_of(tmp_path, format)
+        rows = export_model(model, path, format=format, level=level, stds=stds)
         assert passes(rows) and all(row.found for row in rows)
 
 
@@ -102,10 +129,13 @@ def test_levels(format, level, tmp_path):
 
 
 @by_format
-def test_few_candidates(format, tmp_path):
-    """With a small top-k, Detectron2's adapter froze how many there were."""
+def test_settings_of_the_detector(format, tmp_path):
+    """With a small top-k, Detectron2's adapter froze how many candidates there were."""
     model = make_spread_gfl(
-        test_topk_candidates=7, max_detections_per_image=9, suppression=HardNMS(0.3)
+        test_score_thresh=[0.05, 0.3, 0.1],
+        test_topk_candidates=7,
+        max_detections_per_image=9,
+        suppression=HardNMS(0.5, class_agnostic=True),
     )
     path = path_of(tmp_path, format)
     assert passes(export_model(model, path, format=format))
@@ -114,6 +144,9 @@ def test_few_candidates(format, tmp_path):
     for batch in check_images(graph.card):
         counts |= {*torch.bincount(graph(batch)["image_idxs"], minlength=len(batch)).tolist()}
     assert len(counts) > 1 and max(counts) <= 9
+    card = graph.card
+    assert card.score_thresh == pytest.approx([0.05, 0.3, 0.1]) and card.class_agnostic
+    assert (card.nms_thresh, card.topk_candidates, card.max_detections) == (0.5, 7, 9)
 
 
 @by_format
@@ -137,29 +170,16 @@ def test_preprocessing_outside(format, tmp_path):
 
 
 @by_format
-def test_nothing_is_found(format, tmp_path):
-    model = make_spread_gfl()
-    path = path_of(tmp_path, format)
-    export_model(model, path, format=format)
-    graph = FORMATS[format].read(path).with_score_thresh(torch.full((3,), 0.99999))
+def test_nothing_is_found(format, default_file):
+    graph = FORMATS[format].read(default_file(format)).with_score_thresh(torch.full((3,), 0.99999))
     outputs = graph(torch.zeros(2, 3, 70, 70))
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {
         "boxes": (0, 4),
         "scores": (0,),
         "classes": (0,),
         "image_idxs": (0,),
+        "stds": (0, 4),
     }
-
-
-@by_format
-def test_thresholds_of_classes_and_nms_over_classes(format, tmp_path):
-    model = make_spread_gfl(
-        test_score_thresh=[0.05, 0.3, 0.1], suppression=HardNMS(0.5, class_agnostic=True)
-    )
-    path = path_of(tmp_path, format)
-    assert passes(export_model(model, path, format=format))
-    card = FORMATS[format].read(path).card
-    assert card.score_thresh == pytest.approx([0.05, 0.3, 0.1]) and card.class_agnostic
 
 
 @by_format
@@ -194,7 +214,7 @@ def test_deformable_convolutions(modulated, tmp_path):
             )
 
     model = make_spread_gfl(backbone=Deformable())
-    for format in FORMATS:
+    for format in FORMATS if modulated else ["onnx"]:
         path = path_of(tmp_path, format)
         assert passes(export_model(model, path, format=format))
     written = onnx.load(path_of(tmp_path, "onnx"))
@@ -206,15 +226,8 @@ def test_deformable_convolutions(modulated, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def onnx_file(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("onnx") / "model.onnx")
-    torch.manual_seed(0)
-    names, ids = ["a", "b", "c"], [3, 1, 2]
-    resize = {"short_edge": 192, "max_size": 333}
-    export_model(
-        make_spread_gfl(), path, stds=True, class_names=names, category_ids=ids, resize=resize
-    )
-    return path
+def onnx_file(default_file):
+    return default_file("onnx")
 
 
 def test_an_onnx_file_is_core_operators_of_one_opset(onnx_file):
@@ -306,9 +319,8 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules} & {"gfocal"
 
 
 @pytest.mark.parametrize("format", ["torchscript", "torch_export"])
-def test_a_process_without_gfocal(format, tmp_path):
-    path = path_of(tmp_path, format)
-    export_model(make_spread_gfl(), path, format=format)
+def test_a_process_without_gfocal(format, default_file, tmp_path):
+    path = default_file(format)
     images = torch.rand(3, 3, 170, 210) * 255
     np.save(tmp_path / "images.npy", images.numpy())
     run = subprocess.run(
@@ -327,11 +339,9 @@ def test_a_process_without_gfocal(format, tmp_path):
             np.testing.assert_allclose(found, x.numpy(), atol=1e-3)
 
 
-def test_torchscript_has_no_python(tmp_path):
+def test_torchscript_has_no_python(default_file):
     """Nothing in it calls back: every node is an operator of PyTorch or torchvision."""
-    path = path_of(tmp_path, "torchscript")
-    export_model(make_spread_gfl(), path, format="torchscript")
-    module = torch.jit.load(path)
+    module = torch.jit.load(default_file("torchscript"))
     kinds = {node.kind() for node in module.inlined_graph.nodes()}
     assert {kind.split("::")[0] for kind in kinds} <= {"aten", "prim", "torchvision"}
     assert "torchvision::nms" in kinds and "prim::PythonOp" not in kinds
@@ -393,3 +403,35 @@ def test_other_files_are_told(format, tmp_path):
     path.write_bytes(b"no model at all")
     with pytest.raises(ValueError, match=f"{path.name} is no"):
         FORMATS[format].read(str(path))
+
+
+def test_weights_in_a_file_of_their_own(tmp_path, monkeypatch):
+    """An ONNX file of more than 2 GB is two."""
+    from torch.onnx._internal.exporter import _onnx_program
+
+    monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 0)
+    path = tmp_path / "model.onnx"
+    assert passes(export_model(make_spread_gfl(), path, resize={}))
+    assert {x.name for x in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        (tmp_path / name).rename(moved / name)
+    OnnxPredictor(moved / "model.onnx")
+
+
+def test_a_backbone_without_divisibility(tmp_path):
+    """Its images can have any size. On the card the divisibility is 1."""
+
+    class Backbone(TinyBackbone):
+        size_divisibility = 0
+
+        def forward(self, x):
+            pool = functools.partial(nn.functional.avg_pool2d, ceil_mode=True)
+            return {k: self.conv[k](pool(x, s)) for k, s in (("p3", 8), ("p4", 16))}
+
+    path = tmp_path / "model.onnx"
+    assert passes(export_model(make_spread_gfl(backbone=Backbone()), path, resize={}))
+    predictor = OnnxPredictor(path)
+    assert predictor.card.size_divisibility == 1
+    assert len(predictor(np.full((99, 131, 3), 200, np.uint8))["instances"]) > 3

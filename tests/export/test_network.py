@@ -217,3 +217,23 @@ def test_another_grid_of_anchors_is_refused():
         cell += 1.0
     with pytest.raises(TypeError, match="not at \\(index \\+ offset\\) \\* stride"):
         TensorNetwork(model, "decoded")
+
+
+def test_a_head_that_leaves_the_reading_to_the_detector():
+    """Its predictions name no box representation; the head has one."""
+    head = make_head(3)
+    model = make_spread_gfl(head=head)
+    head.register_forward_hook(lambda part, x, out: out._replace(box_representation=None))
+    images = pictures()
+    with torch.no_grad():
+        outputs = TensorNetwork(model)(images)
+    assert_same(found_by(model, images), outputs)
+
+
+def test_a_backbone_without_divisibility():
+    model = make_spread_gfl()
+    model.backbone.__class__ = type("Any", (type(model.backbone),), {"size_divisibility": 0})
+    images = pictures(2, 64, 96)
+    with torch.no_grad():
+        outputs = TensorNetwork(model)(images)
+    assert_same(found_by(model, images), outputs)

@@ -118,16 +118,12 @@ def run(args: argparse.Namespace) -> None:
     predictor = Predictor(cfg)
     resize = resize_of(predictor.augmentations.augs)
     if resize is None:
-        print(
-            "warning: the file will not say how an image is resized for it, because the test "
-            "augmentations are not one ResizeShortestEdge",
-            file=sys.stderr,
+        _warn(
+            "the file will not say how an image is resized for it, because the test "
+            "augmentations are not one ResizeShortestEdge"
         )
     if predictor.augmented is not None:
-        print(
-            "warning: the file will have no test-time augmentation, which the config asks for",
-            file=sys.stderr,
-        )
+        _warn("the file will have no test-time augmentation, which the config asks for")
     names, ids = list(predictor.class_names or ()), list(predictor.category_ids or ())
     rows = export_model(
         predictor.model,
@@ -164,7 +160,23 @@ def _description(cfg: Config, predictor: Predictor) -> dict[str, Any]:
     if known is not None:
         metrics = {name: x for name, x in known.metrics.items() if math.isfinite(x)}  # JSON's
         now = dataclasses.replace(now, metrics=metrics, iteration=known.iteration)
+    if not _is_finite(now.config):
+        _warn("the file will carry no config, because the config has an inf or nan, and JSON none")
+        now = dataclasses.replace(now, kind="", config=None)
     return now.plain()
+
+
+def _is_finite(tree: Any) -> bool:
+    """Whether all numbers in dicts and lists are."""
+    if isinstance(tree, dict):
+        return all(map(_is_finite, tree.values()))
+    if isinstance(tree, list):
+        return all(map(_is_finite, tree))
+    return not isinstance(tree, float) or math.isfinite(tree)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _images(predictor: Predictor, paths: Sequence[str]) -> Iterator[Tensor]:
