@@ -148,6 +148,19 @@ def test_a_detector_in_training_stays_as_it_is(level, tmp_path):
     ]
 
 
+def test_autocast_of_the_caller_is_not_in_the_file(tmp_path):
+    model = make_spread_gfl()
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = export(model, tmp_path / "model.ts")
+    assert [row[:5] for row in rows] == [row[:5] for row in export(model, tmp_path / "same.ts")]
+
+
+def test_quantized_layers(tmp_path):
+    """Weights that are no parameters."""
+    model = torch.ao.quantization.quantize_dynamic(make_spread_gfl(), {nn.Linear})
+    assert export(model, tmp_path / "model.ts")
+
+
 def test_a_detector_stays_as_it_is_after_an_error(tmp_path, monkeypatch):
     from gfocal.export import exporting
 

@@ -88,7 +88,7 @@ def export_model(
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected one of {', '.join(FORMATS)}")
     form = functools.partial(TensorNetwork, level=level, preprocessing=preprocessing, stds=stds)
-    network = form(detector, dtype=torch.float16 if half else None)
+    network = form(detector, dtype=torch.float16 if half else None).cpu()
     detector = _reference(detector)
     card = _card(
         network,
@@ -101,7 +101,8 @@ def export_model(
     )
     if calibration is not None and (format != "onnx" or half):
         raise ValueError("calibration is for ONNX in float32")
-    with _there_if_it_passes(os.fspath(path)) as part:
+    # Autocast of the caller's would be written into the file.
+    with torch.autocast("cpu", enabled=False), _there_if_it_passes(os.fspath(path)) as part:
         if half:  # its limits are wide: so what is rounding and what is not is told apart here
             exact = TorchGraph(form(detector), dataclasses.replace(card, precision="float32"))
             _check(detector, exact, "network")
@@ -120,7 +121,7 @@ def _reference(detector: GFL) -> GFL:
     Raises:
         ValueError: weights in another precision than float32, or that are not finite.
     """
-    for name, x in detector.state_dict().items():
+    for name, x in (*detector.named_parameters(), *detector.named_buffers()):
         if not x.is_floating_point():
             continue
         if x.dtype != torch.float32:
