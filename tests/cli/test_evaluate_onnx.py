@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 
 from gfocal.cli import evaluate
 from gfocal.config import load_config
-from gfocal.engine import Predictor
-from gfocal.engine.exported import ExportedDetector
+from gfocal.engine import LazyTrainer, Predictor
+from gfocal.engine.exported import ExportedDetector, evaluate_exported
 from gfocal.export import OnnxPredictor, export_model
 from gfocal.weights import describe
 from tests.helpers.spread import make_spread_gfl
@@ -110,6 +111,12 @@ def test_what_cannot_be_evaluated(folder, tmp_path):
         evaluate.main([*words, "dataloader.test.mapper.image_format=BGR"])
     with pytest.raises(SystemExit, match="tests"):  # a package that the file may not name
         evaluate.main(["--weights", f"{folder}/model.onnx"])
+
+
+def test_the_image_format_of_a_yacs_config(folder):
+    cfg = get_cfg()
+    with pytest.raises(ValueError, match="INPUT.FORMAT is 'BGR'; .*model.onnx takes 'RGB'"):
+        evaluate_exported(LazyTrainer, cfg, OnnxPredictor(folder / "model.onnx"))
 
 
 def test_a_batch_of_images_of_two_sizes(folder):
