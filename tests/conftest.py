@@ -1,5 +1,6 @@
 """What every test shares: few threads, random numbers that repeat, a clean dataset catalog."""
 
+import logging
 import random
 
 import numpy as np
@@ -33,6 +34,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def loggers_restored():
+    """Puts the loggers back that Detectron2's default_setup configures."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "gfocal")]
+    before = [(x.propagate, x.level, list(x.handlers)) for x in loggers]
+    yield
+    for logger, (propagate, level, handlers) in zip(loggers, before):
+        logger.propagate, logger.handlers = propagate, handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

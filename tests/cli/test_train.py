@@ -1,7 +1,6 @@
 """gfocal.cli.train: in this process where possible, since a new one takes seconds to import."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -19,16 +18,7 @@ ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests/helpers/toy_config.py")
 YACS = "COCO-Detection/gflv2_R_50_FPN_1x.yaml"
 
-
-@pytest.fixture(autouse=True)
-def _loggers():
-    """Puts the loggers back that default_setup configures."""
-    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "gfocal")]
-    before = [(x.propagate, x.level, list(x.handlers)) for x in loggers]
-    yield
-    for logger, (propagate, level, handlers) in zip(loggers, before):
-        logger.propagate, logger.handlers = propagate, handlers
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("loggers_restored")
 
 
 def arguments(tmp_path: Path, *opts: str, **flags) -> Namespace:

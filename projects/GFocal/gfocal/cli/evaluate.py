@@ -51,11 +51,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_arguments(parser, argv)
     args.eval_only = True
     check_model_arguments(parser, args)
-    args.is_onnx = (args.weights or "").lower().endswith(".onnx")
-    if args.is_onnx:
+    if _is_onnx(args):
         _check_onnx(parser, args, argv)
     check(parser, args)
     return args
+
+
+def _is_onnx(args: argparse.Namespace) -> bool:
+    return (args.weights or "").lower().endswith(".onnx")
 
 
 def _check_onnx(
@@ -84,7 +87,7 @@ def _run_onnx(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.is_onnx:
+    if _is_onnx(args):
         _run_onnx(args)
     else:
         launch(run, args)

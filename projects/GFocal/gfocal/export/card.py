@@ -66,7 +66,7 @@ class ModelCard:
     topk_candidates: int
     max_detections: int
     versions: Mapping[str, str]
-    outputs: Sequence[str] = ()
+    outputs: Sequence[str] = field(default_factory=list)
     description: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
