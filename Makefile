@@ -10,7 +10,7 @@ DEMO := output/demo
 DEMO_CONFIG := --config-file configs/quick_start/shapes_gflv2.py
 export DETECTRON2_DATASETS ?= datasets
 
-.PHONY: help env demo test lint docs
+.PHONY: help env demo test slow lint docs
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,8 +47,11 @@ demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in ou
 	@echo "metrics.json, predictions.png and distributions.png are in $(DEMO). On unseen images:"
 	@sed -n '/Evaluation results for bbox/,/^| *[0-9]/p' $(DEMO)/log.txt | grep '^|'
 
-test: env  ## run the tests
-	$(BIN)/python -m pytest
+test: env  ## run the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: env  ## run the slow tests: whole trainings, processes that are killed, several processes
+	$(BIN)/python -m pytest -m slow
 
 lint: env  ## check style, formatting and types
 	$(BIN)/python -m ruff check .

@@ -50,6 +50,7 @@ def test_comparisons(run, task, num_rows):
     assert "threads, torch" in out
 
 
+@pytest.mark.slow
 def test_export(run, monkeypatch):
     monkeypatch.setattr(inputs, "make_model", lambda name, device: make_spread_gfl())
     monkeypatch.setattr(tasks, "EXPORTED", ("gflv2",))

@@ -166,6 +166,7 @@ def test_arguments(capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path):
     """One row, as the command line starts it."""
     paths = [str(ROOT), str(ROOT / "projects/GFocal"), os.environ.get("PYTHONPATH", "")]

@@ -198,6 +198,7 @@ def weights_of(path, part="detector."):
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modulated", [False, True])
 def test_deformable_convolutions(modulated, tmp_path):
     class Deformable(TinyBackbone):

@@ -261,6 +261,7 @@ def on_padding(anchors, case):
     return torch.tensor(result)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     case=cases(),
