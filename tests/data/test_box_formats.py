@@ -10,7 +10,7 @@ from gfocal.data import read_coco_json
 from gfocal.data.box_formats import box_suspicion
 from tests.helpers.coco_files import valid_document, write_dataset
 
-BCCD = Path("/work/shared/data/bccd")
+BCCD = Path(__file__).parents[2] / "../shared/data/bccd"  # beside the checkout
 
 
 def _truth(number=60, seed=0, size=(96, 64)):
