@@ -25,6 +25,7 @@ from ..config import Config, apply_overrides, model_zoo, set_weights
 from ..config.files import load_config
 from ..config.inference import read_names_of_thresholds
 from ..config.settings import config_settings
+from ..modeling.uncertainty import Calibration
 from .checkpointers import check_weights
 from .config_data import config_of, tree_of
 from .reading import load_weights_only
@@ -32,6 +33,7 @@ from .reading import load_weights_only
 __all__ = [
     "KEY",
     "Description",
+    "calibration_of",
     "describe",
     "described_config",
     "description_of",
@@ -60,6 +62,8 @@ class Description:
         metrics: {name: value} of the evaluation of these weights; {} if there was none.
         iteration: the last that was done; -1 if it is not known.
         versions: of gfocal, detectron2 and torch, where the file was written.
+        calibration: what ``gfocal calibrate`` found, see
+            :class:`gfocal.modeling.uncertainty.Calibration`; {} without.
         format: of this description.
     """
 
@@ -73,6 +77,7 @@ class Description:
     metrics: Mapping[str, float] = field(default_factory=dict)
     iteration: int = -1
     versions: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def plain(self) -> dict[str, Any]:
@@ -179,6 +184,20 @@ def description_of(checkpoint: Mapping[str, Any], path: str) -> Description | No
     if wrong:
         raise ValueError(f"{path}: {', '.join(wrong)} of its description cannot be read")
     return Description(**known)
+
+
+def calibration_of(description: Description | None, path: str) -> Calibration:
+    """The calibration in a description of the file ``path``.
+
+    Raises:
+        ValueError: there is none, or one that cannot be read.
+    """
+    if description is None or not description.calibration:
+        raise ValueError(
+            f"{path} carries no calibration: gfocal calibrate --weights {path} --output FILE finds "
+            "one on a validation set"
+        )
+    return Calibration.from_plain(description.calibration, path)
 
 
 _KINDS: dict[type, Any] = {str: str, tuple: (list, tuple), dict: Mapping, int: int}
