@@ -14,6 +14,7 @@ from ..modeling.uncertainty import calibrated_score, central_half_width
 __all__ = ["ScoreMap", "closed_form", "fit_std_scale", "isotonic"]
 
 LEVELS = (0.5, 0.8, 0.9)  # the intervals whose coverage is fitted
+_LEAST = 1e-6  # of a value, and of what is left to 1
 
 
 class ScoreMap(NamedTuple):
@@ -84,21 +85,21 @@ def isotonic(scores: np.ndarray, labels: np.ndarray) -> ScoreMap:
         labels: (T,) what a score should be on average, in [0, 1].
 
     Raises:
-        ValueError: no detections.
+        ValueError: all labels are 0.
     """
-    if not len(scores):
-        raise ValueError("no detection to fit scores on")
+    if not np.any(labels):
+        raise ValueError("no true positive to fit scores on")
     order = np.argsort(scores, kind="stable")
     fit = isotonic_regression(np.asarray(labels, float)[order])
     starts, ends = fit.blocks[:-1], fit.blocks[1:]
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(scores, float)[order])])
     centers = (sums[ends] - sums[starts]) / (ends - starts)
-    values = fit.x[starts]
-    keep = (centers > 0) & (centers < 1) & (values > 0) & (values < 1)
-    keep[1:] &= (np.diff(centers) > 1e-9) & (np.diff(values) > 1e-9)
+    values = fit.x[starts].clip(_LEAST, 1 - _LEAST)
+    keep = np.diff(values, prepend=0) > _LEAST / 2
+    keep &= (np.diff(centers, prepend=0) > _LEAST / 2) & (centers < 1)
     centers, values = centers[keep], values[keep]
     # Beyond the last step the map hardly rises: nothing was seen there.
-    last = values[-1] + 0.01 * (1 - values[-1]) if len(values) else 1.0
+    last = values[-1] + 0.01 * (1 - values[-1])
     return ScoreMap(
         np.concatenate([[0.0], centers, [1.0]]), np.concatenate([[0.0], values, [last]])
     )
