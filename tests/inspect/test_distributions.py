@@ -37,7 +37,7 @@ def test_distributions_belong_to_the_detections_of_the_model(detector, inputs):
         assert torch.equal(instances.scores, reference.scores)
         boxes = instances.pred_boxes.tensor
         torch.testing.assert_close(boxes, reference.pred_boxes.tensor)
-        probs, edges = instances.box_probs, instances.bin_edges
+        probs, edges = instances.pred_box_distributions, instances.bin_edges
         assert probs.shape == edges.shape == (len(boxes), 4, 17)
         torch.testing.assert_close(probs.sum(-1), torch.ones(len(boxes), 4))
         # A side is the mean of its bins' positions, which is what makes the picture true:

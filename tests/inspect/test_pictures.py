@@ -30,7 +30,7 @@ def detections(size=(60, 80), num=2, bins=5):
         pred_boxes=Boxes(boxes),
         scores=torch.tensor([0.9, 0.6])[:num],
         pred_classes=torch.arange(2)[:num],
-        box_probs=probs,
+        pred_box_distributions=probs,
         bin_edges=edges,
     )
 
@@ -96,7 +96,7 @@ def test_bars_stand_at_the_pixels_of_their_bins():
     cell = figure.add_gridspec(1, 1)[0]
     instances = detections(num=1)
     box = instances.pred_boxes.tensor[0].numpy()
-    probs, edges = instances.box_probs[0].numpy(), instances.bin_edges[0].numpy()
+    probs, edges = instances.pred_box_distributions[0].numpy(), instances.bin_edges[0].numpy()
     image = np.zeros((60, 80, 3), np.uint8)
     pictures._draw_distribution_panel(figure, cell, image, box, "t", probs, edges)
     picture, below, beside = figure.axes
@@ -127,10 +127,10 @@ def test_box_distributions_picture():
     assert nothing.shape[1] < one.shape[1]
     # Many bins, all alike: no bin holds much probability.
     flat = detections(num=1, bins=101)
-    flat.box_probs = torch.full_like(flat.box_probs, 1 / 101)
+    flat.pred_box_distributions = torch.full_like(flat.pred_box_distributions, 1 / 101)
     assert draw_box_distributions(image, flat).shape == one.shape
     plain = detections()
-    plain.remove("box_probs")
+    plain.remove("pred_box_distributions")
     with pytest.raises(ValueError, match="detect_with_distributions"):
         draw_box_distributions(image, plain)
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.layers import batched_nms
-from detectron2.modeling import detector_postprocess
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..modeling.dense import DenseCore
 from ..modeling.postprocess import Candidates
 from ..modeling.settings import COUNT, FLAG, SIZES, check_setting
+from ..modeling.sides import in_output
 
 __all__ = ["AugmentedDetector"]
 
@@ -63,7 +63,15 @@ class AugmentedDetector(nn.Module):
 
         Returns:
             one ``{"instances": Instances}`` an image, as the detector's, without ``anchor_idxs``.
+
+        Raises:
+            ValueError: the detector is to give distributions: those of several sizes are not one.
         """
+        if getattr(getattr(self.detector, "postprocess", None), "distributions", False):
+            raise ValueError(
+                "distributions have no test-time augmentation; switch one of them off "
+                "(train.test_augmentation.enabled=false, TEST.AUG.ENABLED False)"
+            )
         sizes = [(x["image"].shape[-2], x["image"].shape[-1]) for x in batched_inputs]
         found: list[list[Candidates]] = [[] for _ in sizes]
         for min_size in self.min_sizes:
@@ -75,11 +83,11 @@ class AugmentedDetector(nn.Module):
                     own.append(_mapped_back(one, image.shape[-2:], size, flip))
         results = []
         for own, size, inputs in zip(found, sizes, batched_inputs):
-            merged = Candidates(*(torch.cat(x) for x in zip(*own)))
+            merged = Candidates(*(None if x[0] is None else torch.cat(x) for x in zip(*own)))
             result = self.detector.suppress(size, merged)
             result.remove("anchor_idxs")  # of several grids
             height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
-            results.append({"instances": detector_postprocess(result, height, width)})
+            results.append({"instances": in_output(result, height, width)})
         return results
 
 
@@ -98,7 +106,7 @@ class _RetinaNetCandidates(nn.Module):
         ]
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
-        boxes, scores, classes, idxs = candidates
+        boxes, scores, classes, idxs, _ = candidates
         keep = batched_nms(boxes, scores, classes, self.model.test_nms_thresh)
         keep = keep[: self.model.max_detections_per_image]
         return Instances(
@@ -149,11 +157,13 @@ def _mapped_back(
     candidates: Candidates, size: Sequence[int], output: tuple[int, int], flip: bool
 ) -> Candidates:
     """Candidates on an augmented image of ``size`` (height, width), on the image of ``output``."""
-    boxes = candidates.boxes
+    boxes, stds = candidates.boxes, candidates.stds
     if flip:
         x0, y0, x1, y1 = boxes.unbind(-1)
         boxes = torch.stack([size[1] - x1, y0, size[1] - x0, y1], dim=-1)
+        stds = stds if stds is None else stds[:, [2, 1, 0, 3]]
     if tuple(size) != output:
         y, x = output[0] / size[0], output[1] / size[1]
-        boxes = boxes * boxes.new_tensor([x, y, x, y])
-    return candidates._replace(boxes=boxes)
+        scale = boxes.new_tensor([x, y, x, y])
+        boxes, stds = boxes * scale, stds if stds is None else stds * scale
+    return candidates._replace(boxes=boxes, stds=stds)

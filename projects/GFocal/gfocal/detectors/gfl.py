@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, detector_postprocess
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import nn
 
@@ -23,6 +23,7 @@ from ..modeling.settings import (
     check_yacs,
     for_classes,
 )
+from ..modeling.sides import in_output
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 from ..modeling.suppression import Suppression
@@ -206,7 +207,8 @@ class GFL(DenseCore):
 
         Returns:
             In training the dict of losses; in inference one ``{"instances": Instances}`` an image,
-            in pixels of its "height" x "width".
+            in pixels of its "height" x "width". Where the box representation has a standard
+            deviation they have `pred_box_stds`, see :mod:`gfocal.modeling.sides`.
 
         Raises:
             ValueError: in training, if an image has no "instances", or its boxes or classes are
@@ -223,7 +225,7 @@ class GFL(DenseCore):
         results = self.inference(anchors, predictions, images.image_sizes)
         return [
             {
-                "instances": detector_postprocess(
+                "instances": in_output(
                     result, inputs.get("height", size[0]), inputs.get("width", size[1])
                 )
             }

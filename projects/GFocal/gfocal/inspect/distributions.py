@@ -1,14 +1,15 @@
 """Detections with the distributions of their sides."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from detectron2.modeling import detector_postprocess
 from detectron2.structures import Instances
 
 from ..detectors.gfl import GFL
 
-__all__ = ["detect_with_distributions"]
+__all__ = ["detect_with_distributions", "with_distributions"]
 
 
 @torch.no_grad()
@@ -22,16 +23,13 @@ def detect_with_distributions(
         batched_inputs: as for the model.
 
     Returns:
-        one {"instances"} an image, as the model's own output (D detections, pixels of the output
-        image), with two more fields, sides in the order left, top, right, bottom:
-
-        - `box_probs` (D, 4, C): probability of each bin.
-        - `bin_edges` (D, 4, C): place of the side in the output image if it lies at that bin,
-          pixels: an x for left and right, a y for top and bottom. Bin 0 is the anchor's centre.
+        one {"instances"} an image, as the model's own output, with two more fields,
+        `pred_box_distributions` and `bin_edges`: see :mod:`gfocal.modeling.sides`.
 
     Raises:
         ValueError: the model is in training mode.
-        TypeError: the model's box representation has no distributions.
+        TypeError: the model's box representation has no distributions, or its post-processing
+            gives none.
     """
     if model.training:
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
@@ -41,20 +39,28 @@ def detect_with_distributions(
             f"{type(model).__name__} with box representation {type(representation).__name__} reads "
             "no distributions; GFL with GeneralDistribution does"
         )
-    images, anchors, predictions = model.forward_dense(batched_inputs)
-    results = model.inference(anchors, predictions, images.image_sizes)
-    outputs = []
-    for index, (result, inputs) in enumerate(zip(results, batched_inputs)):
-        locations = result.anchor_idxs
-        probs = representation.probabilities(predictions.box_logits[index, locations])
-        centers, strides = anchors.centers[locations], anchors.strides[locations]
-        offsets = strides[:, None, None] * representation.bins.to(strides)  # (D, 1, C) px
-        outward = offsets.new_tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
-        edges = torch.cat([centers, centers], dim=1)[:, :, None] + outward * offsets
+    with with_distributions(model):
+        return model(batched_inputs)
 
-        height, width = result.image_size
-        out_height, out_width = inputs.get("height", height), inputs.get("width", width)
-        scale = edges.new_tensor([out_width / width, out_height / height] * 2)[:, None]
-        result.box_probs, result.bin_edges = probs, edges * scale
-        outputs.append({"instances": detector_postprocess(result, out_height, out_width)})
-    return outputs
+
+@contextlib.contextmanager
+def with_distributions(model: Any) -> Iterator[None]:
+    """Inside it, the detections of a model have their distributions.
+
+    Args:
+        model: a detector with an :class:`gfocal.modeling.postprocess.NMSPostProcess`.
+
+    Raises:
+        TypeError: its post-processing is another.
+    """
+    part = getattr(model, "postprocess", None)
+    if not hasattr(part, "distributions"):
+        raise TypeError(
+            f"the postprocess of a {type(model).__name__} is a {type(part).__name__}, which gives "
+            "no distributions; expected an NMSPostProcess"
+        )
+    before, part.distributions = part.distributions, True
+    try:
+        yield
+    finally:
+        part.distributions = before

@@ -124,9 +124,9 @@ def draw_box_distributions(
         ValueError: the instances have no distributions.
     """
     _check_image(image)
-    if not (instances.has("box_probs") and instances.has("bin_edges")):
+    if not (instances.has("pred_box_distributions") and instances.has("bin_edges")):
         raise ValueError(
-            "the instances have no box_probs and bin_edges; detect_with_distributions adds them"
+            "the instances have no pred_box_distributions and bin_edges; detect_with_distributions adds them"
         )
     instances = instances.to("cpu")
     instances = instances[instances.scores >= threshold]
@@ -161,7 +161,7 @@ def draw_box_distributions(
                 image,
                 boxes[i],
                 f"{i + 1}  {labels[i]}",
-                instances.box_probs[i].numpy(),
+                instances.pred_box_distributions[i].numpy(),
                 instances.bin_edges[i].numpy(),
             )
     return _render(figure)

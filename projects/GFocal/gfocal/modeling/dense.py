@@ -17,6 +17,7 @@ from .contracts import Head, Matcher, PostProcess
 from .ground_truth import check_ground_truth
 from .matchers import check_matches, ignore_background_inside
 from .postprocess import Candidates, NMSPostProcess
+from .sides import check_distributions
 from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 
 __all__ = ["DenseCore", "DenseStep", "refuse_to_be_traced"]
@@ -181,7 +182,8 @@ class DenseCore(nn.Module):
             )
         self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
-            return self.postprocess.candidates(anchors, predictions, image_sizes)
+            stds = self.postprocess.stds
+            return self.postprocess.candidates(anchors, predictions, image_sizes, stds=stds)
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
         """The detections among the candidates of one image, in pixels of ``image_size``."""
@@ -216,6 +218,8 @@ class DenseCore(nn.Module):
             raise ValueError(
                 f"the head has {head.num_classes} classes, the detector {self.num_classes}"
             )
+        if getattr(self.postprocess, "distributions", False):
+            check_distributions(head.box_representation)
         check_head = getattr(self.criterion, "check_head", None)
         if check_head is not None:
             check_head(head)

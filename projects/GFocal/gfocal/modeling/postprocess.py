@@ -18,6 +18,7 @@ from .numerics import at_least_float32, joint_logits
 from .settings import (
     COUNT,
     DETECTOR,
+    FLAG,
     IOU,
     SCORES,
     UNSET,
@@ -26,8 +27,10 @@ from .settings import (
     check_setting,
     for_classes,
 )
+from .sides import side_distributions, side_stds
 from .structures import DenseAnchors, DensePredictions
 from .suppression import HardNMS, Suppression
+from .uncertainty import Calibration
 
 __all__ = ["Candidates", "NMSPostProcess", "postprocess_of"]
 
@@ -47,12 +50,15 @@ class Candidates(NamedTuple):
         boxes: (T, 4) XYXY pixels, clipped to the image.
         scores, classes: (T,).
         location_idxs: (T,) in 0..R-1.
+        stds: (T, 4) standard deviations of the sides, pixels; None where nobody asked, or a box
+            representation has none.
     """
 
     boxes: Tensor
     scores: Tensor
     classes: Tensor
     location_idxs: Tensor
+    stds: Tensor | None = None
 
 
 class NMSPostProcess(Checked):
@@ -68,6 +74,12 @@ class NMSPostProcess(Checked):
         max_detections: at most so many detections an image.
         suppression: another NMS, see suppression.py. It has its own numbers.
         class_names: of all classes, for thresholds by name.
+        stds: the detections have `pred_box_stds`, where the box representation has a standard
+            deviation; see sides.py.
+        distributions: they also have `pred_box_distributions` and `bin_edges`.
+        calibration: of scores and standard deviations, see
+            :class:`gfocal.modeling.uncertainty.Calibration`. The thresholds are compared with the
+            scores before.
 
     Raises:
         ValueError: a value out of its range, also when it is set later; or a ``nms_thresh`` beside
@@ -75,7 +87,13 @@ class NMSPostProcess(Checked):
     """
 
     SETTINGS = MappingProxyType(
-        {"score_thresh": SCORES, "topk_candidates": COUNT, "max_detections": COUNT}
+        {
+            "score_thresh": SCORES,
+            "topk_candidates": COUNT,
+            "max_detections": COUNT,
+            "stds": FLAG,
+            "distributions": FLAG,
+        }
     )
 
     suppression: Suppression
@@ -89,6 +107,9 @@ class NMSPostProcess(Checked):
         max_detections: int = 100,
         suppression: Suppression = UNSET,
         class_names: Sequence[str] | None = None,
+        stds: bool = True,
+        distributions: bool = False,
+        calibration: Calibration | None = None,
     ):
         if suppression is UNSET:
             suppression = HardNMS()
@@ -105,6 +126,8 @@ class NMSPostProcess(Checked):
         self.topk_candidates = topk_candidates
         self.max_detections = max_detections
         self.suppression = suppression
+        self.stds, self.distributions = stds, distributions
+        self.calibration = calibration
 
     @property
     def nms_thresh(self) -> float:
@@ -142,25 +165,48 @@ class NMSPostProcess(Checked):
 
         Returns:
             ``Instances`` for each of these, with pred_boxes (XYXY pixels, clipped to the image),
-            scores, pred_classes and anchor_idxs (each detection's location in 0..R-1).
+            scores, pred_classes and anchor_idxs (each detection's location in 0..R-1). Those of
+            sides.py come with ``stds`` and ``distributions``.
+
+        Raises:
+            TypeError: ``distributions`` of a box representation that has none.
         """
+        results = []
         candidates = self.candidates(anchors, predictions, image_sizes)
-        return [self.suppress(size, x) for size, x in zip(image_sizes, candidates)]
+        for index, (size, of_image) in enumerate(zip(image_sizes, candidates)):
+            result = self.suppress(size, of_image)
+            locations = result.anchor_idxs
+            if self.stds:
+                self._set_stds(result, side_stds(anchors, predictions, index, locations))
+            if self.distributions:
+                found = side_distributions(anchors, predictions, index, locations)
+                result.pred_box_distributions, result.bin_edges = found
+            results.append(result)
+        return results
 
     def candidates(
         self,
         anchors: DenseAnchors,
         predictions: DensePredictions,
         image_sizes: Sequence[tuple[int, int]],
+        *,
+        stds: bool = False,
     ) -> list[Candidates]:
-        """What is left to NMS, for each image. The arguments are those of a call."""
+        """What is left to NMS, for each image. The arguments are those of a call; ``stds``: the
+        candidates have them, where the box representation has."""
         thresholds = self.thresholds(predictions.cls_logits.shape[-1])
         image_idxs, location_idxs, classes, scores, counts = _candidates(
             predictions, anchors.level_sizes, thresholds, self.topk_candidates
         )
         distances = predictions.distances_of(predictions.box_logits[image_idxs, location_idxs])
         boxes = anchors.decode(distances, location_idxs)
-        per_image = (x.split(counts) for x in (boxes, scores, classes, location_idxs))
+        columns = [boxes, scores, classes, location_idxs]
+        if (
+            stds
+            and (found := side_stds(anchors, predictions, image_idxs, location_idxs)) is not None
+        ):
+            columns.append(found)
+        per_image = (x.split(counts) for x in columns)
         return [
             Candidates(clip_boxes_to_image(image_boxes, image_size), *others)
             for image_size, image_boxes, *others in zip(image_sizes, *per_image)
@@ -168,15 +214,22 @@ class NMSPostProcess(Checked):
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
         """The detections among the candidates of one image, see :meth:`__call__`."""
-        boxes, scores, classes, location_idxs = candidates
+        boxes, scores, classes, location_idxs, stds = candidates
         keep, scores = self.suppression(boxes, scores, classes, self.max_detections)
-        return Instances(
+        result = Instances(
             image_size,
             pred_boxes=Boxes(boxes[keep]),
-            scores=scores,
+            scores=scores if self.calibration is None else self.calibration.score(scores),
             pred_classes=classes[keep],
             anchor_idxs=location_idxs[keep],
         )
+        self._set_stds(result, stds if stds is None else stds[keep])
+        return result
+
+    def _set_stds(self, result: Instances, stds: Tensor | None) -> None:
+        if stds is not None:
+            scale = 1.0 if self.calibration is None else self.calibration.std_scale
+            result.pred_box_stds = stds if scale == 1 else stds * scale
 
 
 def postprocess_of(given: PostProcess | None, num_classes: int, **settings: Any) -> PostProcess:

@@ -45,7 +45,9 @@ def calibrated_score(scores: Tensor, mean_iou: float, beta: float = 2.0) -> Tens
         ValueError: ``mean_iou`` is not in (0, 1).
     """
     if not 0 < mean_iou < 1:
-        raise ValueError(f"mean_iou is {mean_iou!r}; expected the mean of IoUs, above 0 and below 1")
+        raise ValueError(
+            f"mean_iou is {mean_iou!r}; expected the mean of IoUs, above 0 and below 1"
+        )
     if beta == 0:
         return scores
     q, s = mean_iou, scores.double().clamp(_LEAST, 1 - _LEAST)
