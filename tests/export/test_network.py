@@ -78,8 +78,8 @@ def test_it_finds_what_the_detector_finds(
 
 def test_nothing_is_found():
     model = make_spread_gfl(test_score_thresh=0.9999)
-    boxes, scores, classes, image_idxs = TensorNetwork(model)(pictures())
-    assert boxes.shape == (0, 4) and scores.shape == classes.shape == image_idxs.shape == (0,)
+    boxes, scores, classes, image_idxs, stds = TensorNetwork(model)(pictures())
+    assert boxes.shape == stds.shape == (0, 4) and scores.shape == classes.shape == image_idxs.shape == (0,)
 
 
 def test_images_of_two_sizes_in_one_batch():
@@ -92,7 +92,7 @@ def test_images_of_two_sizes_in_one_batch():
         outputs = TensorNetwork(model, preprocessing="outside")(
             batch.tensor, torch.tensor(batch.image_sizes)
         )
-    boxes, _, _, image_idxs = outputs
+    boxes, _, _, image_idxs, _ = outputs
     assert_same(found_by(model, images), outputs)
     assert boxes[image_idxs == 1, 2].max() == 33 and boxes[image_idxs == 0, 2].max() > 33
 
