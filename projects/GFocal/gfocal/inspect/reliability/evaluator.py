@@ -123,8 +123,8 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
             return {}
         if missing := len(self._objects) - len(found):
             logger.warning(
-                f"{missing} images of {self.dataset_name!r} were not evaluated: their objects count as "
-                "not found"
+                f"{missing} images of {self.dataset_name!r} were not evaluated: their objects "
+                "count as not found"
             )
         evidence = self._evidence(found)
         if evidence.sides.stds is None:

@@ -1,11 +1,13 @@
 """reliability.png: the curves of a report, under titles that say what they show."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ..pictures import SIDE_COLORS, render
 
@@ -32,7 +34,7 @@ def draw_reliability(
     has_sides = "sides" in curves
     figure = Figure(figsize=(13, 11) if has_sides else (6.6, 5.8), dpi=100, layout="constrained")
     number, matched = (int(metrics[x]) for x in ("detections", "matched"))
-    figure.suptitle(f"{title}: {number} detections, {matched} of them of an object", fontsize=13)
+    figure.suptitle(f"{title}: {number} detections, {matched} of them right", fontsize=13)
     axes = figure.subplots(2, 2).ravel() if has_sides else [figure.subplots()]
     _draw_scores(axes[0], metrics, curves["scores"])
     if has_sides:
@@ -59,7 +61,7 @@ def _draw_scores(axes: Axes, metrics: Mapping[str, float], bins: Mapping[str, np
         )
     else:
         axes.set_title("There are no detections")
-    axes.plot([0, 1], [0, 1], label="a score that is the overlap", **_IDEAL)
+    axes.plot([0, 1], [0, 1], label="as it should be: score = overlap", **_IDEAL)
     axes.plot(scores[filled], bins["ious"][filled], color=_BLUE, label="overlap (IoU), 0 if wrong")
     axes.plot(
         scores[filled],
@@ -103,17 +105,21 @@ def _draw_errors(
 ) -> None:
     stds, errors = (np.maximum(groups[x], 1e-3) for x in ("stds", "errors"))
     axes.set_title(
-        f"Sides that are said to be sure to {stds[0]:.2g} px are off by {errors[0]:.2g} px;\n"
-        f"to {stds[-1]:.2g} px, by {errors[-1]:.2g} px"
+        f"Sides with a standard deviation of {stds[0]:.2g} px are off by {errors[0]:.2g} px on "
+        f"average,\nthose with {stds[-1]:.2g} px by {errors[-1]:.2g} px"
     )
     both = np.concatenate([stds, errors])
     limits = np.array([both.min() / 1.5, both.max() * 1.5])
-    axes.plot(limits, limits, label="as far off as the standard deviation", **_IDEAL)
+    # The mean of a Laplace distribution's |error|, see central_half_width.
+    ideal = limits / math.sqrt(2)
+    axes.plot(limits, ideal, label="as far off as it says: 0.71 standard deviations", **_IDEAL)
     axes.plot(stds, errors, "o-", color=_BLUE, label="mean |error|; each dot has as many sides")
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
     axes.set(xlabel="standard deviation of a side, px", ylabel="mean |error| of these sides, px")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
     axes.legend(loc="upper left", fontsize=9)
     axes.text(
         0.98,
@@ -135,7 +141,9 @@ def _draw_coverage(
         f"Intervals meant to hold 80 % of the true sides hold {100 * metrics['coverage80']:.0f} %"
     )
     levels = 100 * coverage["levels"]
-    axes.plot([0, 100], [0, 100], label="as it should be", **_IDEAL)
+    axes.plot(
+        [0, 100], [0, 100], label="as it should be (above: too careful, below: too sure)", **_IDEAL
+    )
     for name, color in zip(("left", "top", "right", "bottom"), SIDE_COLORS):
         axes.plot(levels, 100 * coverage[name], color=color, label=name)
         if of_bins is not None:
@@ -145,9 +153,7 @@ def _draw_coverage(
         axes.plot([], [], color="0.3", linestyle=":", label="dotted: by distribution")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.set(xlabel="what the interval is meant to hold, %", ylabel="what it holds, %")
-    axes.text(97, 12, "below the dashed line: too sure", ha="right", color="0.4", fontsize=9)
-    axes.text(3, 60, "above: not sure enough", color="0.4", fontsize=9)
-    axes.legend(loc="upper left", fontsize=8, ncols=2)
+    axes.legend(loc="lower right", fontsize=9)
 
 
 def _draw_sparsification(
