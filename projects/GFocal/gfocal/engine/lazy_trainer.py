@@ -27,6 +27,7 @@ from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
 from ..config.levels import check_channels, check_levels
+from ..config.options import check_best_metric
 from ..data.coco_evaluation import follow_limit
 from ..data.probes import check_packages, probe_train_loader
 from .base import BaseTrainer
@@ -79,6 +80,7 @@ class LazyTrainer(BaseTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
+        check_best_metric(options)
         _check_without_test(cfg, options)
         set_seed(options.seed, options.deterministic)
 

@@ -18,6 +18,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..config import Config, check_config, resolve_device, train_options
+from ..config.options import check_best_metric
 from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import dataset_evaluator
 from ..data.loader import build_train_loader
@@ -57,10 +58,11 @@ class Trainer(BaseTrainer):
                 "LazyConfig can"
             )
         check_config(cfg)
+        check_best_metric(train_options(cfg))
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
         probe_train_loader(self.data_loader, self.checkpointer.model)
-        if self.test.__func__ is Trainer.test.__func__:  # another may need none of these
+        if inspect.getattr_static(self, "test") is inspect.getattr_static(Trainer, "test"):  # another may need none of these
             check_dataset_of_metric(cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST)
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)

@@ -170,7 +170,9 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
         return Evidence(
             concatenated(loose),
             concatenated(strict),
-            Sides(*(None if any(x is None for x in y) else np.concatenate(y) for y in zip(*sides))),
+            Sides._make(
+                None if any(x is None for x in y) else np.concatenate(y) for y in zip(*sides)
+            ),
             np.concatenate([x.classes[keep] for x, keep in zip(objects, real)]),
             np.concatenate([x.areas[keep] for x, keep in zip(objects, real)]),
             self.iou_thresh,

@@ -64,7 +64,7 @@ class Evidence(NamedTuple):
         return self._replace(
             loose=Matched(*(x[loose] for x in self.loose)),
             strict=Matched(*(x[strict] for x in self.strict)),
-            sides=Sides(*(None if x is None else x[matched] for x in self.sides)),
+            sides=Sides._make(None if x is None else x[matched] for x in self.sides),
             object_classes=self.object_classes[objects],
             object_areas=self.object_areas[objects],
         )

@@ -172,32 +172,30 @@ def lrp(scores: np.ndarray, ious: np.ndarray, num_objects: int, threshold: float
     Returns:
         The error and its components; nan without objects, where uq-detr has 0 or 1.
     """
-    return _lrps(scores, ious, num_objects, threshold)[-1]
+    return LRP(*_lrps(scores, ious, num_objects, threshold)[:, -1].tolist())
 
 
 def optimal_lrp(scores: np.ndarray, ious: np.ndarray, num_objects: int, threshold: float) -> LRP:
     """The smallest LRP of all score thresholds (Eq. 8 there), also of one that no detection
     reaches. It is defined for a class. The arguments are those of :func:`lrp`."""
-    # With equal errors, the highest threshold.
-    return min(_lrps(scores, ious, num_objects, threshold), key=lambda x: x.total)
+    errors = _lrps(scores, ious, num_objects, threshold)
+    return LRP(*errors[:, errors[0].argmin()].tolist())  # of equal ones, the highest threshold
 
 
-def _lrps(scores: np.ndarray, ious: np.ndarray, num_objects: int, threshold: float) -> list[LRP]:
-    """LRP at each score, from the best detection on; first that without detections."""
+def _lrps(scores: np.ndarray, ious: np.ndarray, num_objects: int, threshold: float) -> np.ndarray:
+    """(5, E) the fields of LRP at each score, from the best detection on; first without any."""
     if not 0 <= threshold < 1:
         raise ValueError(f"the IoU threshold is {threshold!r}; expected a number in [0, 1)")
     if not num_objects:
-        return [LRP(*[math.nan] * 5)]
+        return np.full((5, 1), math.nan)
     order = np.argsort(-scores, kind="stable")
     scores, ious = scores[order], ious[order]
-    true = np.cumsum(ious > 0)
-    errors = np.cumsum(np.where(ious > 0, 1 - ious, 0.0))
-    ret = [LRP(1.0, math.nan, math.nan, 1.0, math.nan)]
-    ends = np.append(np.diff(scores) != 0, True) if len(scores) else []  # equal scores go together
-    for i in np.flatnonzero(ends):
-        tp, fp, fn = true[i], i + 1 - true[i], num_objects - true[i]
-        total = (errors[i] / (1 - threshold) + fp + fn) / (tp + fp + fn)
-        localization = errors[i] / tp if tp else math.nan
-        parts = total, localization, fp / (tp + fp), fn / num_objects, scores[i]
-        ret.append(LRP(*map(float, parts)))
-    return ret
+    ends = np.flatnonzero(np.diff(scores, append=-np.inf))  # equal scores go together
+    tp = np.append(0, np.cumsum(ious > 0)[ends])
+    errors = np.append(0, np.cumsum(np.where(ious > 0, 1 - ious, 0.0))[ends])
+    found = np.append(0, ends + 1)
+    fp, fn = found - tp, num_objects - tp
+    with np.errstate(invalid="ignore"):  # nan where there is no TP, or no detection
+        parts = errors / tp, fp / found, fn / num_objects
+    total = (errors / (1 - threshold) + fp + fn) / (found + fn)
+    return np.stack([total, *parts, np.append(math.nan, scores[ends])])
