@@ -2,19 +2,22 @@
 
     gfocal eval --weights output/mine/model_final.pth
     gfocal eval --config-file COCO-Detection/gfl_R_50_FPN_1x.py --weights gfl_R_50_FPN_1x.pth --fast
+    gfocal eval --weights output/mine/model_final.pth --reliability
     gfocal eval --weights model.onnx
     gfocal eval --config-file C --resume model.test_score_thresh=0.1
 
 Weights that a training left, and ONNX files of gfocal export, need no config. C is a file, or a
 name of the package's configs (gfocal zoo lists them). The metrics are added to metrics.json in the
-config's output folder. It is what gfocal train --eval-only does.
+config's output folder. It is what gfocal train --eval-only does. With --reliability there are also
+inference/reliability.json and reliability.png there: whether scores and standard deviations mean what
+they say.
 """
 
 import argparse
 import re
 import sys
 
-from ..config import apply_overrides, load_config, model_zoo
+from ..config import apply_overrides, load_config, model_zoo, set_reliability
 from ..engine import launch
 from ..engine.exported import evaluate_exported
 from ..export.runtime import OnnxPredictor
@@ -46,6 +49,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--resume", action="store_true", help="the last checkpoint in the output folder instead"
     )
     add_fast(group)
+    group.add_argument(
+        "--reliability",
+        action="store_true",
+        help="measure scores and standard deviations too, as train.reliability=true does",
+    )
     add_overrides(parser)
     add_machines(parser)
     args = parse_arguments(parser, argv)
@@ -82,6 +90,8 @@ def _run_onnx(args: argparse.Namespace) -> None:
         description = description_of({KEY: predictor.card.description or None}, args.weights)
         cfg = described_config(description, args.weights, args.trust)
     cfg = apply_overrides(cfg, args.opts)
+    if args.reliability:
+        set_reliability(cfg)
     evaluate_exported(set_up(cfg, args), cfg, predictor)
 
 

@@ -18,7 +18,6 @@ from torch import nn
 
 from .._moved import moved_names
 from ..config import Config, TrainOptions, augmented, config_settings, train_options
-from ..config.options import check_best_metric
 from ..weights.checkpointers import GFLCheckpointer, check_weights
 from ..weights.description import Description, describe, metrics_of
 from .best import BestMetric
@@ -138,7 +137,6 @@ class BaseTrainer(DefaultTrainer):
         if options.ema_decay:
             self._ema = EMAHook(model, options.ema_decay)
         if options.best_metric or options.early_stop_patience:
-            check_best_metric(options)
             if self._ema is not None and options.best_metric.startswith("ema/"):
                 model = self._ema.model
             self._best = BestMetric(
