@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,25 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
             self._write(flat, parts, curves_of(evidence))
         return {"reliability": flat}
 
+    @property
+    def image_ids(self) -> list[Any]:
+        """Of the images that were evaluated by this process, in the dataset's order."""
+        return [key for key in self._objects if key in self._found]
+
+    def evidence(self, image_ids: Iterable[Any]) -> Evidence:
+        """What was found on some of :attr:`image_ids`, by this process.
+
+        Raises:
+            ValueError: none of them, or an image that was not evaluated.
+        """
+        wanted = set(image_ids)
+        if not wanted or wanted - self._found.keys():
+            raise ValueError(
+                f"evidence of {len(wanted)} images; expected some of the {len(self._found)} that "
+                "were evaluated"
+            )
+        return self._evidence({key: self._found[key] for key in wanted}, wanted)
+
     def _matched(self, instances: Instances, image_id: Any) -> tuple[Matched, Matched, Sides]:
         boxes = instances.pred_boxes.tensor.double().numpy()
         scores = instances.scores.double().numpy()
@@ -162,10 +181,17 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
             sides["bin_places"] = instances.bin_edges.double().numpy()[rows] - wanted[..., None]
         return loose, strict, Sides(**sides)
 
-    def _evidence(self, found: Mapping[Any, tuple[Matched, Matched, Sides]]) -> Evidence:
+    def _evidence(
+        self,
+        found: Mapping[Any, tuple[Matched, Matched, Sides]],
+        image_ids: Collection[Any] | None = None,
+    ) -> Evidence:
+        """Of the objects of some images, by default all."""
         ids = [key for key in self._objects if key in found]  # one order in any number of processes
         loose, strict, sides = zip(*(found[key] for key in ids))
-        objects = list(self._objects.values())
+        objects = [
+            x for key, x in self._objects.items() if image_ids is None or key in image_ids
+        ]
         real = [~x.crowds for x in objects]
         return Evidence(
             concatenated(loose),
