@@ -17,7 +17,7 @@ from gfocal.data.coco_evaluation import coco_truth, known_metrics
 from gfocal.inspect.reliability import DetectionReliabilityEvaluator
 from gfocal.inspect.reliability.measuring import metric_names
 from gfocal.modeling.representations import DiracDistance, GaussianDistance
-from tests.helpers.coco_files import VALID, register, valid_document, write_dataset
+from tests.helpers.coco_files import register, valid_document, write_dataset
 from tests.helpers.spread import make_spread_gfl
 from tests.helpers.tiny import make_head
 
@@ -325,8 +325,3 @@ def test_two_processes_find_what_one_does(dataset, tmp_path):
     found = [json.loads((tmp_path / f"found{rank}.json").read_text()) for rank in (0, 1)]
     assert found[0]["reliability"] == pytest.approx(one, nan_ok=True, abs=0)
     assert found[1] == {}
-
-
-def test_the_fixture_is_what_the_numbers_are_derived_from():
-    boxes = {x["id"]: x["bbox"] for x in VALID["annotations"]}
-    assert (boxes[1], boxes[2]) == ([4, 5, 20.5, 30], [40, 8, 16, 16])
