@@ -138,7 +138,7 @@ def test_every_number(dataset, tmp_path):
 
 
 def test_sizes_are_those_of_the_annotated_areas(tmp_path):
-    """COCO's limits: medium from 32^2 on, large from 96^2 on. A false detection has its own area."""
+    """COCO's limits: medium from 32^2, large from 96^2 on. A false detection has its own area."""
     document = valid_document()
     for annotation, area in zip(document["annotations"], (32**2, 96**2, 5.0, 96**2 - 1)):
         annotation["area"] = float(area)
