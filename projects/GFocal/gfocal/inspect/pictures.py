@@ -126,7 +126,8 @@ def draw_box_distributions(
     _check_image(image)
     if not (instances.has("pred_box_distributions") and instances.has("bin_edges")):
         raise ValueError(
-            "the instances have no pred_box_distributions and bin_edges; detect_with_distributions adds them"
+            "the instances have no pred_box_distributions and bin_edges; detect_with_distributions "
+            "adds them"
         )
     instances = instances.to("cpu")
     instances = instances[instances.scores >= threshold]
