@@ -17,7 +17,7 @@ from gfocal.data.coco_evaluation import coco_truth, known_metrics
 from gfocal.inspect.reliability import DetectionReliabilityEvaluator
 from gfocal.inspect.reliability.measuring import metric_names
 from gfocal.modeling.representations import DiracDistance, GaussianDistance
-from tests.helpers.coco_files import VALID, register, valid_document, write_dataset
+from tests.helpers.coco_files import register, valid_document, write_dataset
 from tests.helpers.spread import make_spread_gfl
 from tests.helpers.tiny import make_head
 
@@ -138,7 +138,7 @@ def test_every_number(dataset, tmp_path):
 
 
 def test_sizes_are_those_of_the_annotated_areas(tmp_path):
-    """COCO's limits: medium from 32^2 on, large from 96^2 on. A false detection has its own area."""
+    """COCO's limits: medium from 32^2, large from 96^2 on. A false detection has its own area."""
     document = valid_document()
     for annotation, area in zip(document["annotations"], (32**2, 96**2, 5.0, 96**2 - 1)):
         annotation["area"] = float(area)
@@ -325,8 +325,3 @@ def test_two_processes_find_what_one_does(dataset, tmp_path):
     found = [json.loads((tmp_path / f"found{rank}.json").read_text()) for rank in (0, 1)]
     assert found[0]["reliability"] == pytest.approx(one, nan_ok=True, abs=0)
     assert found[1] == {}
-
-
-def test_the_fixture_is_what_the_numbers_are_derived_from():
-    boxes = {x["id"]: x["bbox"] for x in VALID["annotations"]}
-    assert (boxes[1], boxes[2]) == ([4, 5, 20.5, 30], [40, 8, 16, 16])

@@ -9,8 +9,7 @@
 Weights that a training left, and ONNX files of gfocal export, need no config. C is a file, or a
 name of the package's configs (gfocal zoo lists them). The metrics are added to metrics.json in the
 config's output folder. It is what gfocal train --eval-only does. With --reliability there are also
-inference/reliability.json and reliability.png there: whether scores and standard deviations mean what
-they say.
+inference/reliability.json and reliability.png there: what scores and standard deviations are worth.
 """
 
 import argparse

@@ -62,7 +62,8 @@ class Trainer(BaseTrainer):
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
         probe_train_loader(self.data_loader, self.checkpointer.model)
-        if inspect.getattr_static(self, "test") is inspect.getattr_static(Trainer, "test"):  # another may need none of these
+        # Another `test` may need none of these.
+        if inspect.getattr_static(self, "test") is inspect.getattr_static(Trainer, "test"):
             check_dataset_of_metric(cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST)
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)

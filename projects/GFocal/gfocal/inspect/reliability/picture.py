@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from ..pictures import SIDE_COLORS, render
 
 __all__ = ["draw_reliability"]
 
-_BLUE, _GREY, _ORANGE = "#0072B2", "0.55", "#D55E00"
+_BLUE, _GREY, _LIGHT, _ORANGE = "#0072B2", "0.55", "0.85", "#D55E00"
 _IDEAL: dict[str, Any] = {"color": "0.3", "linestyle": "--", "linewidth": 1}
 _FEW = 10  # detections; means of fewer say little, and are drawn hollow
 
@@ -57,7 +58,7 @@ def _draw_scores(axes: Axes, metrics: Mapping[str, float], bins: Mapping[str, np
         best = many[np.abs(scores[many] - 0.8).argmin()]
         axes.set_title(
             f"Boxes that score {scores[best]:.2f} overlap the truth by {bins['ious'][best]:.2f} "
-            "on average"
+            f"on average\n(LaECE {metrics['LaECE']:.3f}, D-ECE {metrics['DECE']:.3f})"
         )
     else:
         axes.set_title("There are no detections")
@@ -75,27 +76,19 @@ def _draw_scores(axes: Axes, metrics: Mapping[str, float], bins: Mapping[str, np
         axes.plot(scores[few], bins[name][few], "o", color=color, mfc="white", markersize=6)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="overlap, precision")
     _draw_histogram(axes, counts)
-    axes.legend(loc="upper left", fontsize=9, framealpha=0.9)
-    axes.text(
-        0.98,
-        0.2,
-        f"LaECE {metrics['LaECE']:.3f}\nD-ECE {metrics['DECE']:.3f}",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize=10,
-    )
+    handles = [*axes.get_legend_handles_labels()[0], Patch(color=_LIGHT, label="detections")]
+    axes.legend(handles=handles, loc="upper left", fontsize=9, framealpha=0.9)
 
 
 def _draw_histogram(axes: Axes, counts: np.ndarray) -> None:
     """How many detections have which score, along the lower edge."""
     below = axes.twinx()
     edges = np.linspace(0, 1, len(counts) + 1)
-    below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_GREY, alpha=0.35)
+    below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_LIGHT)
     below.set_ylim(0, 6 * max(counts.max(initial=0), 1))
     below.set_yticks([])
     for side in ("top", "right"):
         below.spines[side].set_visible(False)
-    axes.text(0.98, 0.02, "grey: number of detections", ha="right", color="0.4", fontsize=8)
     axes.set_zorder(below.get_zorder() + 1)  # the curves before the bars
     axes.patch.set_visible(False)
 
