@@ -12,7 +12,14 @@ from omegaconf import OmegaConf
 from ..config import Config
 from ..weights.description import Description, disagreement
 
-__all__ = ["Classes", "classes_of", "classes_of_dataset", "test_metadata", "warn_if_others"]
+__all__ = [
+    "Classes",
+    "classes_of",
+    "classes_of_dataset",
+    "test_metadata",
+    "test_names",
+    "warn_if_others",
+]
 
 
 class Classes(NamedTuple):
@@ -43,6 +50,18 @@ def classes_of_dataset(name: str) -> Classes:
     names = metadata.get("thing_classes", None) or ()
     ids = metadata.get("thing_dataset_id_to_contiguous_id", None) or {}
     return Classes(list(names), sorted(ids, key=ids.__getitem__))
+
+
+def test_names(cfg: Config) -> list[str]:
+    """The names of a config's test datasets, which are registered now.
+
+    Raises:
+        OSError, ValueError: of the LazyCall that registers them.
+    """
+    if isinstance(cfg, CfgNode):
+        return list(cfg.DATASETS.TEST)
+    names = instantiate(OmegaConf.select(cfg, "dataloader.test.dataset.names", default=None)) or []
+    return [names] if isinstance(names, str) else list(names)
 
 
 def test_metadata(cfg: Config, description: Description | None) -> Metadata | None:

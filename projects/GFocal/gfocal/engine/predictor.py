@@ -123,7 +123,7 @@ class Predictor(ImagePredictor):
         self.augmented = augmented(cfg, self.model)
         if calibrated:
             part = _post_processing(self.model, "calibration")
-            part.calibration = calibration_of(description, weights)
+            part.calibrate(calibration_of(description, weights), weights)
         if distributions:
             part = _post_processing(self.model, "distributions")
             part.distributions = True

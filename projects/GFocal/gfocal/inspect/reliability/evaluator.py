@@ -189,9 +189,7 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
         """Of the objects of some images, by default all."""
         ids = [key for key in self._objects if key in found]  # one order in any number of processes
         loose, strict, sides = zip(*(found[key] for key in ids))
-        objects = [
-            x for key, x in self._objects.items() if image_ids is None or key in image_ids
-        ]
+        objects = [x for key, x in self._objects.items() if image_ids is None or key in image_ids]
         real = [~x.crowds for x in objects]
         return Evidence(
             concatenated(loose),
