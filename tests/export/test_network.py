@@ -79,7 +79,10 @@ def test_it_finds_what_the_detector_finds(
 def test_nothing_is_found():
     model = make_spread_gfl(test_score_thresh=0.9999)
     boxes, scores, classes, image_idxs, stds = TensorNetwork(model)(pictures())
-    assert boxes.shape == stds.shape == (0, 4) and scores.shape == classes.shape == image_idxs.shape == (0,)
+    assert boxes.shape == stds.shape == (
+        0,
+        4,
+    ) and scores.shape == classes.shape == image_idxs.shape == (0,)
 
 
 def test_images_of_two_sizes_in_one_batch():
