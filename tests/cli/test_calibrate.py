@@ -104,7 +104,7 @@ def test_the_output_is_the_weights_with_a_calibration(files, capsys):
     assert calibrate.main(WORDS) == 0
     printed = capsys.readouterr().out
     assert "6 images fitted" in printed and "6 other images" in printed
-    assert "closed form, mean IoU 0." in printed and "coverage of 90 %, stds times" in printed
+    assert "scores in closed form" in printed and "coverage of 90 %, stds times" in printed
     before, after = (torch.load(x, weights_only=True) for x in ("weights.pth", "out.pth"))
     assert all(torch.equal(before["model"][key], x) for key, x in after["model"].items())
     data = read_description("out.pth").calibration

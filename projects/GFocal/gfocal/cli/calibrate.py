@@ -6,9 +6,10 @@
 
 A score becomes the IoU that is expected of the detection (0 if it is wrong), and a standard
 deviation such that intervals cover what they say. Half of the images of the config's test dataset
-are fitted, the others judge: the table says how good it is on them. Use images that the weights
-were not trained on. The output is the weights with the calibration beside them. Nothing changes
-before --calibrated switches it on (gfocal predict, gfocal export; Predictor(..., calibrated=True)).
+are fitted, the others judge: the table says how good it is on them. Then all are fitted. Use images
+that the weights were not trained on. The output is the weights with the calibration beside them.
+Nothing changes before --calibrated switches it on (gfocal predict, eval and export;
+Predictor(..., calibrated=True)).
 """
 
 import argparse
@@ -88,7 +89,10 @@ def run(args: argparse.Namespace) -> None:
     trainer.test(cfg, model, [evaluator])
     fitted, judged = _halves(evaluator.image_ids, args.seed)
     calibration, rows = calibrate(
-        evaluator.evidence(fitted), evaluator.evidence(judged), _beta_of(model)
+        evaluator.evidence(fitted),
+        evaluator.evidence(judged),
+        evaluator.evidence(evaluator.image_ids),
+        _beta_of(model),
     )
     print(_table(rows, len(fitted), len(judged)))
     table = {row.name: [row.fitted, row.judged] for row in rows}

@@ -22,6 +22,7 @@ from ..engine.exported import evaluate_exported
 from ..export.runtime import OnnxPredictor
 from ..weights.description import KEY, described_config, description_of
 from .common import (
+    add_calibrated,
     add_fast,
     add_machines,
     add_model,
@@ -36,7 +37,15 @@ from .train import check, run, set_up
 
 # For a model of PyTorch alone.
 _NOT_OF_ONNX = (
-    *("--resume", "--fast", "--num-gpus", "--num-machines", "--machine-rank", "--dist-url"),
+    *(
+        "--resume",
+        "--fast",
+        "--calibrated",
+        "--num-gpus",
+        "--num-machines",
+        "--machine-rank",
+        "--dist-url",
+    ),
 )
 
 
@@ -48,6 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--resume", action="store_true", help="the last checkpoint in the output folder instead"
     )
     add_fast(group)
+    add_calibrated(group)
     group.add_argument(
         "--reliability",
         action="store_true",

@@ -54,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_fast(group)
     add_machines(parser)
+    parser.set_defaults(calibrated=False)
     parser.set_defaults(reliability=False)  # an option of gfocal eval
     args = parse_arguments(parser, argv)
     if args.fast and not args.eval_only:
@@ -89,7 +90,7 @@ def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
         set_reliability(cfg)
     cls = set_up(cfg, args)
     if args.eval_only:
-        cls.evaluate(cfg, resume=args.resume, fast=args.fast)
+        cls.evaluate(cfg, resume=args.resume, fast=args.fast, calibrated=args.calibrated)
         return None
     trainer = cls(cfg)
     trainer.resume_or_load(resume=args.resume)

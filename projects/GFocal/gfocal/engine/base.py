@@ -272,7 +272,9 @@ class BaseTrainer(DefaultTrainer):
         TrainerBase.train(self, self.start_iter, self.max_iter)
 
     @classmethod
-    def evaluate(cls, cfg: Config, resume: bool = False, fast: bool = False) -> dict[str, Any]:
+    def evaluate(
+        cls, cfg: Config, resume: bool = False, fast: bool = False, calibrated: bool = False
+    ) -> dict[str, Any]:
         """Builds the model, loads its weights and evaluates it.
 
         The metrics are added to metrics.json in the output folder, as in a training.
@@ -281,16 +283,20 @@ class BaseTrainer(DefaultTrainer):
             cfg: the config; it names the weights.
             resume: evaluate the last checkpoint in the output folder instead, if there is one.
             fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
+            calibrated: scores and standard deviations as ``gfocal calibrate`` found them for these
+                weights.
 
         Returns:
             {task: {metric: value}}.
 
         Raises:
             ValueError: no weights to evaluate, weights of another model, or ``fast`` with a model
-                that cannot be optimized (:class:`gfocal.export.Optimizable`).
+                that cannot be optimized (:class:`gfocal.export.Optimizable`); or ``calibrated``
+                and weights without a calibration.
+            TypeError: ``calibrated``, and a model that cannot be.
             FileNotFoundError: the weight file does not exist.
         """
-        return evaluate(cls, cfg, resume=resume, fast=fast)
+        return evaluate(cls, cfg, resume=resume, fast=fast, calibrated=calibrated)
 
 
 def _write_weights(

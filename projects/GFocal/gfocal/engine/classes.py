@@ -1,8 +1,9 @@
-"""The class names of a config's datasets, and whether they are those of the weights."""
+"""What the engine asks of a config and a model: names of datasets and classes, whether these are
+those of the weights, the post-processing."""
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
@@ -16,6 +17,7 @@ __all__ = [
     "Classes",
     "classes_of",
     "classes_of_dataset",
+    "post_processing",
     "test_metadata",
     "test_names",
     "warn_if_others",
@@ -90,6 +92,18 @@ def warn_if_others(
         return
     if difference := disagreement(description, num_classes, class_names):
         logging.getLogger(__name__).warning(f"{weights}: {what} has {difference}")
+
+
+def post_processing(model: Any, setting: str) -> Any:
+    """The post-processing of a detector, which has a setting.
+
+    Raises:
+        TypeError: it has none of that name.
+    """
+    part = getattr(model, "postprocess", None)
+    if not hasattr(part, setting):
+        raise TypeError(f"a {type(model).__name__} has no {setting}; GFL with NMSPostProcess has")
+    return part
 
 
 def _dataset_names(cfg: Config) -> Iterator[str]:

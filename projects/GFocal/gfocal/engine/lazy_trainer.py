@@ -235,10 +235,12 @@ class LazyTrainer(BaseTrainer):
         return results if len(names) > 1 else results[names[0]]
 
     @classmethod
-    def evaluate(cls, cfg: DictConfig, resume: bool = False, fast: bool = False) -> dict[str, Any]:
+    def evaluate(
+        cls, cfg: DictConfig, resume: bool = False, fast: bool = False, calibrated: bool = False
+    ) -> dict[str, Any]:
         if not _test_names(cfg):
             raise ValueError(f"nothing to evaluate: {_NO_TEST}")
-        return super().evaluate(cfg, resume, fast)
+        return super().evaluate(cfg, resume, fast, calibrated)
 
     @staticmethod
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:

@@ -21,7 +21,7 @@ from ..export.optimize import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import calibration_of, find_config
-from .classes import test_metadata, warn_if_others
+from .classes import post_processing, test_metadata, warn_if_others
 
 
 class Predictor(ImagePredictor):
@@ -122,10 +122,10 @@ class Predictor(ImagePredictor):
             optimize_for_inference(self.model, dtype=fast_dtype(device))
         self.augmented = augmented(cfg, self.model)
         if calibrated:
-            part = _post_processing(self.model, "calibration")
+            part = post_processing(self.model, "calibration")
             part.calibrate(calibration_of(description, weights), weights)
         if distributions:
-            part = _post_processing(self.model, "distributions")
+            part = post_processing(self.model, "distributions")
             part.distributions = True
             self.model.check_head(self.model.head)
             if self.augmented is not None:
@@ -184,15 +184,3 @@ class Predictor(ImagePredictor):
     def category_ids(self) -> list[int] | None:
         known = getattr(self.metadata, "thing_dataset_id_to_contiguous_id", None)
         return sorted(known, key=known.get) if known else None
-
-
-def _post_processing(model: Any, setting: str) -> Any:
-    """The post-processing of a detector, which has a setting.
-
-    Raises:
-        TypeError: it has none of that name.
-    """
-    part = getattr(model, "postprocess", None)
-    if not hasattr(part, setting):
-        raise TypeError(f"a {type(model).__name__} has no {setting}; GFL with NMSPostProcess has")
-    return part

@@ -49,46 +49,56 @@ class Row(NamedTuple):
 
 
 def calibrate(
-    fitted: Evidence, judged: Evidence, beta: float | None = 2.0
+    fitted: Evidence, judged: Evidence, both: Evidence, beta: float | None = 2.0
 ) -> tuple[Calibration, list[Row]]:
-    """Fits a calibration on some images and judges it on others.
+    """Fits a calibration on some images, judges it on others, and fits it anew on both.
 
     Scores: the closed form, which knows nothing but the mean IoU of the true positives, and
     isotonic regression. That with the smaller LaECE on the other images is taken; if both are worse
     than the scores as they are, these stay. Standard deviations: one factor.
 
     Args:
-        fitted, judged: what the detector, not calibrated, found on the images.
+        fitted, judged, both: what the detector, not calibrated, found on the images.
         beta: of the QFL that trained the scores; None: another loss did, and there is no closed
             form.
 
     Returns:
-        The calibration, and the numbers before and after.
+        The calibration, and the numbers before and after, of the first fit.
 
     Raises:
         ValueError: there is no true positive, or nothing to fit intervals on.
     """
-    true = fitted.strict.is_true
-    maps = {"as they are": ScoreMap(np.array([0.0, 1.0]), np.array([0.0, 1.0]))}
-    if not true.any():
-        raise ValueError("no true positive to fit scores on")
-    mean_iou = float(fitted.strict.ious[true].mean())
-    if beta is not None:
-        maps[f"closed form, mean IoU {mean_iou:.3f}"] = closed_form(mean_iou, beta)
-    maps["isotonic"] = isotonic(fitted.loose.scores, fitted.loose.ious)
+    maps = _score_maps(fitted, beta)
     errors = {name: [_laece(x, of) for of in (fitted, judged)] for name, x in maps.items()}
-    best = min(errors, key=lambda name: errors[name][1])
     rows = [Row(f"LaECE, scores {name}", *values) for name, values in errors.items()]
+    best = min(errors, key=lambda name: errors[name][1])
     scale = 1.0
     if fitted.sides.stds is not None:
-        scale = fit_std_scale(fitted.sides.errors, fitted.sides.stds)
+        scale = _scale_of(fitted)
         for factor, what in ((1.0, "stds as they are"), (scale, f"stds times {scale:.3f}")):
             for level in LEVELS:
                 values = (_coverage(of, factor, level) for of in (fitted, judged))
                 rows.append(Row(f"coverage of {100 * level:.0f} %, {what}", *values))
-    points = maps[best]
-    calibration = Calibration(scale, points.scores.tolist(), points.values.tolist(), best)
-    return calibration, rows
+        scale = _scale_of(both)
+    points = _score_maps(both, beta)[best]
+    return Calibration(scale, points.scores.tolist(), points.values.tolist(), best), rows
+
+
+def _score_maps(evidence: Evidence, beta: float | None) -> dict[str, "ScoreMap"]:
+    """Maps of scores, each under a name, fitted on what was found."""
+    true = evidence.strict.is_true
+    if not true.any():
+        raise ValueError("no true positive to fit scores on")
+    maps = {"as they are": ScoreMap(np.array([0.0, 1.0]), np.array([0.0, 1.0]))}
+    if beta is not None:
+        maps["in closed form"] = closed_form(float(evidence.strict.ious[true].mean()), beta)
+    maps["isotonic"] = isotonic(evidence.loose.scores, evidence.loose.ious)
+    return maps
+
+
+def _scale_of(evidence: Evidence) -> float:
+    assert evidence.sides.stds is not None
+    return fit_std_scale(evidence.sides.errors, evidence.sides.stds)
 
 
 def _laece(score_map: "ScoreMap", evidence: Evidence) -> float:
