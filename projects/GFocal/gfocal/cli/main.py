@@ -23,6 +23,7 @@ VERBS = {
     "eval": Verb("evaluate", "evaluate weights: the table of AP"),
     "predict": Verb("predict", "write the detections of many images as a json"),
     "demo": Verb("demo", "draw the detections on images, with their distributions"),
+    "calibrate": Verb("calibrate", "find what scores and standard deviations mean"),
     "export": Verb("export", "write a detector as ONNX, TorchScript or torch.export"),
     "check": Verb("check", "look at a dataset before training: files, boxes, names"),
     "zoo": Verb("zoo", "list the models and their weights"),

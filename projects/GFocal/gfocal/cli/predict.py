@@ -7,6 +7,8 @@
     torchrun --nproc-per-node 8 -m gfocal predict --weights W --input photos/ --output results.json
 
 The json is a list of {"image_id", "category_id", "bbox" (x, y, width, height in pixels), "score"}.
+A detector that knows how sure it is also gives "bbox_std", the standard deviation of the left, top,
+right and bottom side in pixels.
 Image ids are those of the COCO json that --input names. For photos they count from 1 on, and
 results.images.json tells the file of each id and the name of each category.
 
@@ -36,6 +38,7 @@ from ..engine.prediction import (
 )
 from ..export.runtime import OnnxPredictor
 from .common import (
+    add_calibrated,
     add_fast,
     add_machines,
     add_model,
@@ -51,7 +54,7 @@ from .common import (
 
 # For a model of PyTorch alone.
 _NOT_OF_ONNX = (
-    *("--config-file", "--trust", "--fast"),
+    *("--config-file", "--trust", "--fast", "--calibrated"),
     *("--num-gpus", "--num-machines", "--machine-rank", "--dist-url"),
 )
 
@@ -69,6 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("detector")
     add_model(group)
     add_fast(group)
+    add_calibrated(group)
     group = parser.add_argument_group("images")
     group.add_argument(
         "--input",
@@ -151,6 +155,7 @@ def _predict(args: argparse.Namespace) -> list[str]:
         confidence=args.confidence,
         fast=args.fast,
         category_ids=ids,
+        calibrated=args.calibrated,
     )
     check_output(args.output, args.overwrite)
     names = predictor.class_names or [str(index) for index in ids]
@@ -179,7 +184,7 @@ def _run_of_pytorch(args: argparse.Namespace) -> _Run:
     cfg, _ = find_config(args.config_file, args.weights, args.opts, args.trust)
     if args.num_gpus == 0:
         set_device(cfg, "cpu")
-    predictor = Predictor(cfg, fast=args.fast)
+    predictor = Predictor(cfg, fast=args.fast, calibrated=args.calibrated)
     options = {"share": own_share(), "read_ahead": read_in_processes}
     return _Run(predictor, digest_of_config(cfg), options)
 
