@@ -1,7 +1,7 @@
 """The audit of labels: which annotations may be wrong, and how."""
 
 from .auditing import LEAST_SCORE, Audit
-from .cards import PageParts, page_items
+from .cards import page_items
 from .cleaning import accepted, cleaned
 from .findings import Finding
 from .judging import KINDS
@@ -13,7 +13,6 @@ __all__ = [
     "Audit",
     "Finding",
     "Labels",
-    "PageParts",
     "accepted",
     "cleaned",
     "page_items",

@@ -14,7 +14,7 @@ from .matching import Annotated, Detected, Matched, Objects, group, match
 
 __all__ = ["LEAST_SCORE", "Audit", "Seen"]
 
-LEAST_SCORE = 0.1  # of a finding
+LEAST_SCORE = 0.2  # of a finding
 
 
 class Seen(NamedTuple):

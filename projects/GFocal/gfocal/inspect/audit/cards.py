@@ -1,18 +1,19 @@
 """The pictures of findings for audit.html. Boxes are XYXY, pixels of the image."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ...data.images import read_image
 from ...data.sides import unpack_sides
+from ..page import PageBox, PageFinding, PageItem
 from .auditing import Audit
 from .findings import Finding
 from .labels import to_xyxy
 
-__all__ = ["PageParts", "page_items"]
+__all__ = ["page_items"]
 
 LONGEST = 320  # of a picture, pixels
 MARGIN = 0.6  # around the boxes, of their larger extent
@@ -20,20 +21,11 @@ LEAST_MARGIN = 16  # pixels of the image
 LARGEST_SCALE = 4.0
 
 
-class PageParts(NamedTuple):
-    """The tuples of which a page is made: those of :mod:`gfocal.inspect.page`."""
-
-    box: Callable[..., Any]
-    finding: Callable[..., Any]
-    item: Callable[..., Any]
-
-
 def page_items(
     audit: Audit,
     findings: Sequence[Finding],
     path_of: Callable[[Any], str],
-    parts: PageParts,
-) -> Iterator[Any]:
+) -> Iterator[PageItem]:
     """A picture of each finding: the part of the image around it, the annotation, the suggestion
     and the detection with the distributions of its sides.
 
@@ -41,39 +33,38 @@ def page_items(
         audit: of which they are.
         findings: in the order of the page.
         path_of: image id -> file.
-        parts: what a page is made of.
 
     Raises:
         OSError, ValueError: an image cannot be read any more.
     """
     for finding in findings:
-        boxes = _boxes(audit, finding, parts)
+        boxes = _boxes(audit, finding)
         picture, origin, scale = _cut(read_image(path_of(finding.image_id), "RGB"), boxes)
-        told = parts.finding(
+        told = PageFinding(
             id=finding.id,
             kind=finding.kind,
             score=finding.score,
-            class_name=finding.category or finding.suggested_category,
+            class_name=finding.name,
             text=finding.text,
             sides=tuple(finding.sides),
         )
-        yield parts.item(picture, origin, scale, finding.file_name, boxes, told)
+        yield PageItem(picture, origin, scale, finding.file_name, boxes, told)
 
 
-def _boxes(audit: Audit, finding: Finding, parts: PageParts) -> list[Any]:
+def _boxes(audit: Audit, finding: Finding) -> list[PageBox]:
     ret = []
     if finding.bbox is not None:
-        ret.append(parts.box(to_xyxy([finding.bbox])[0], "annotation", finding.category))
+        ret.append(PageBox(to_xyxy([finding.bbox])[0], "annotation", finding.name))
     if finding.suggested_bbox is not None or finding.suggested_category is not None:
         box = to_xyxy([finding.suggested_bbox or finding.bbox or []])[0]
-        name = finding.suggested_category or finding.category
-        ret.append(parts.box(box, "suggestion", name))
+        name = finding.suggested_category or finding.name
+        ret.append(PageBox(box, "suggestion", name))
     if finding.object >= 0:
-        ret.append(_detection(audit, finding, parts))
+        ret.append(_detection(audit, finding))
     return ret
 
 
-def _detection(audit: Audit, finding: Finding, parts: PageParts) -> Any:
+def _detection(audit: Audit, finding: Finding) -> PageBox:
     seen, h = audit.seen(finding.image_id), finding.object
     more: dict[str, Any] = {}
     if seen.objects.stds is not None:
@@ -83,10 +74,12 @@ def _detection(audit: Audit, finding: Finding, parts: PageParts) -> Any:
         more.update(probabilities=sides.probabilities, bin_edges=sides.bin_edges)
     name = audit.labels.names[int(seen.objects.class_scores[h].argmax())]
     score = float(seen.objects.scores[h])
-    return parts.box(seen.objects.boxes[h], "prediction", name, score, **more)
+    return PageBox(seen.objects.boxes[h], "prediction", name, score, **more)
 
 
-def _cut(image: np.ndarray, boxes: Sequence[Any]) -> tuple[np.ndarray, tuple[float, float], float]:
+def _cut(
+    image: np.ndarray, boxes: Sequence[PageBox]
+) -> tuple[np.ndarray, tuple[float, float], float]:
     """The part of an image around boxes, its place, and picture px per image px."""
     height, width = image.shape[:2]
     corners = np.array([box.bbox for box in boxes], float)

@@ -79,7 +79,7 @@ def accepted(report: Mapping[str, Any], decisions: Any) -> list[dict[str, Any]]:
             )
         if row["id"] not in by_id:
             raise ValueError(
-                f"there is no finding {row['id']!r} in audit.json: the decisions are of another audit"
+                f"audit.json has no finding {row['id']!r}: the decisions are of another audit"
             )
         if row["decision"] == "accept":
             ret.append(by_id[row["id"]])

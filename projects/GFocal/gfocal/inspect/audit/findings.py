@@ -53,6 +53,11 @@ class Finding:
     text: str
     object: int
 
+    @property
+    def name(self) -> str:
+        """The class: of the annotation, or of the one to add."""
+        return self.category or self.suggested_category or ""
+
 
 class _Image:
     """Makes the findings of an image."""
@@ -82,7 +87,7 @@ class _Image:
             record = self.records[index]
             known = {"annotation_id": record["id"], "bbox": list(record["bbox"])}
             known["category"] = self._name(index)
-        nothing = {"sides": [], "suggested_category": None, "suggested_bbox": None}
+        nothing: dict[str, Any] = {"sides": [], "suggested_category": None, "suggested_bbox": None}
         return Finding(
             id=0,
             kind=kind,

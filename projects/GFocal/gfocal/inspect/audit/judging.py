@@ -111,7 +111,7 @@ def judge(
     duplicate, twins, is_second = _duplicates(annotated, objects, matched)
     return Judged(
         _missing(objects, matched.ious, stds, crowds),
-        1 - (objects.scores * matched.ious**2).max(axis=1, initial=0),
+        (1 - (objects.scores * matched.ious**2).max(axis=1, initial=0)) ** 32,
         wrong_class,
         bad_side,
         duplicate,
@@ -169,7 +169,7 @@ def _wrong_classes(
     other = np.where(is_own, second, top[:, 0]) * ious
     margin = other.max(axis=1) - (own * ious).max(axis=1)
     found = np.where(other.max(axis=1) > 0, other.argmax(axis=1), -1)
-    return np.where(found >= 0, ((1 + margin) / 2) ** 4, 0), found
+    return np.where(found >= 0, ((1 + margin) / 2) ** 3, 0), found
 
 
 def _bad_sides(
@@ -190,7 +190,7 @@ def _bad_sides(
     weight *= _ious_without(annotated.boxes[rows], boxes, worst) ** 2
     # A side behind another object is a guess, of the annotator or of the detector.
     weight *= 1 - _hidden(annotated.boxes, rows, boxes, worst) / 2
-    score[rows] = surprise[rows].max(axis=1, initial=0) * weight
+    score[rows] = np.sqrt(surprise[rows].max(axis=1, initial=0) * weight)
     largest = surprise.max(axis=1, keepdims=True, initial=0)
     sides = (surprise >= 0.5 * largest) & (largest > 0)
     return z, sides, score
