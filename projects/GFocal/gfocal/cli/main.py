@@ -22,6 +22,7 @@ VERBS = {
     "train": Verb("train", "train a detector"),
     "eval": Verb("evaluate", "evaluate weights: the table of AP"),
     "predict": Verb("predict", "write the detections of many images as a json"),
+    "audit": Verb("audit", "look for mistakes in annotations: classes, sides, missing ones"),
     "demo": Verb("demo", "draw the detections on images, with their distributions"),
     "calibrate": Verb("calibrate", "find what scores and standard deviations mean"),
     "export": Verb("export", "write a detector as ONNX, TorchScript or torch.export"),
