@@ -144,8 +144,8 @@ class Audit:
         return {
             "settings": {
                 **settings,
-                "images": len(self),
-                "annotations": sum(len(x.annotated.boxes) for x in self._seen.values()),
+                "num_images": len(self),
+                "num_annotations": sum(len(x.annotated.boxes) for x in self._seen.values()),
                 "bad_side_measured_in": by,
                 "std_scale": None if scale is None else round(scale, 5),
             },

@@ -55,6 +55,9 @@ def _boxes(audit: Audit, finding: Finding) -> list[PageBox]:
     ret = []
     if finding.bbox is not None:
         ret.append(PageBox(to_xyxy([finding.bbox])[0], "annotation", finding.name))
+    if finding.other_annotation_id is not None:
+        other = audit.labels.record(finding.image_id, finding.other_annotation_id)
+        ret.append(PageBox(to_xyxy([other["bbox"]])[0], "annotation", finding.name))
     if finding.suggested_bbox is not None or finding.suggested_category is not None:
         box = to_xyxy([finding.suggested_bbox or finding.bbox or []])[0]
         name = finding.suggested_category or finding.name

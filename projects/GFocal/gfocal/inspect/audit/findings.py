@@ -31,6 +31,7 @@ class Finding:
         annotation_id: of the annotation; None for a missing one.
         sides: which are bad, "left", "top", "right", "bottom".
         category: name of the annotation's; None for a missing one.
+        other_annotation_id: of a duplicate, the annotation that is the first; else None.
         suggested_category: name of a better one, or of the one to add; else None.
         bbox: of the annotation.
         suggested_bbox: a better one, or the one to add; else None. A spurious or duplicate
@@ -45,6 +46,7 @@ class Finding:
     image_id: Any
     file_name: str
     annotation_id: Any
+    other_annotation_id: Any
     sides: list[str]
     category: str | None
     suggested_category: str | None
@@ -73,8 +75,7 @@ class _Image:
     ):
         self.labels, self.image_id, self.annotated = labels, image_id, annotated
         self.objects, self.matched, self.judged = objects, matched, judged
-        rows = labels.rows.get(image_id, [])
-        self.records = [labels.document["annotations"][row] for row in rows]
+        self.records = labels.records(image_id)
 
     def _name(self, index: int) -> str:
         return self.labels.names[self.annotated.classes[index]]
@@ -87,7 +88,12 @@ class _Image:
             record = self.records[index]
             known = {"annotation_id": record["id"], "bbox": list(record["bbox"])}
             known["category"] = self._name(index)
-        nothing: dict[str, Any] = {"sides": [], "suggested_category": None, "suggested_bbox": None}
+        nothing: dict[str, Any] = {
+            "sides": [],
+            "other_annotation_id": None,
+            "suggested_category": None,
+            "suggested_bbox": None,
+        }
         return Finding(
             id=0,
             kind=kind,
@@ -104,11 +110,8 @@ class _Image:
         number = int(self.objects.class_scores[h].argmax())
         name, score = self.labels.names[number], self.objects.scores[h]
         near = self.matched.ious[:, h].max(initial=0)
-        text = f"A {name} is detected with score {score:.2f}, and " + (
-            f"no annotation has more than IoU {near:.2f} with it."
-            if near >= 0.005
-            else "there is no annotation."
-        )
+        text = f"{name} is detected with score {score:.2f}, and no annotation "
+        text += f"has more than IoU {near:.2f} with it." if near >= 0.005 else "touches it."
         box = to_xywh(self.objects.boxes[h])
         return self._finding(
             "missing", self.judged.missing[h], None, text, h, suggested_category=name,
@@ -150,7 +153,7 @@ class _Image:
             for s in sides
         ]
         by = np.abs(self.judged.z[index, sides]).max()
-        text = f"The {', the '.join(told)}: {by:.0f} standard deviations from the detection."
+        text = f"The {', the '.join(told)}: {by:.0f} times what is uncertain."
         if self.objects.stds is None:
             text = f"The {', the '.join(told)}, judged by the detection."
         return self._finding(
@@ -159,14 +162,15 @@ class _Image:
         )  # fmt: skip
 
     def duplicate(self, index: int) -> Finding:
-        twin = int(self.judged.twins[index])
+        twin = self.records[int(self.judged.twins[index])]["id"]
         supports = self.objects.scores * self.matched.ious[index]
         best = int(supports.argmax()) if supports.max(initial=0) > 0 else -1
         text = (
-            f"This {self._name(index)} and annotation {self.records[twin]['id']} overlap, and the "
+            f"This {self._name(index)} and annotation {twin} overlap, and the "
             "detector sees no second object."
         )
-        return self._finding("duplicate", self.judged.duplicate[index], index, text, best)
+        score = self.judged.duplicate[index]
+        return self._finding("duplicate", score, index, text, best, other_annotation_id=twin)
 
 
 def findings_of(

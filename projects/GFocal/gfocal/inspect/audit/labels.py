@@ -41,9 +41,17 @@ class Labels(NamedTuple):
     rows: dict[Any, list[int]]
     crowds: dict[Any, np.ndarray]
 
+    def records(self, image_id: Any) -> list[dict[str, Any]]:
+        """The annotations of an image, as in the document, without crowds."""
+        return [self.document["annotations"][row] for row in self.rows.get(image_id, [])]
+
+    def record(self, image_id: Any, annotation_id: Any) -> dict[str, Any]:
+        """The one with an id."""
+        return next(x for x in self.records(image_id) if x["id"] == annotation_id)
+
     def annotated(self, image_id: Any) -> Annotated:
         """The annotations of an image, without crowds."""
-        records = [self.document["annotations"][row] for row in self.rows.get(image_id, [])]
+        records = self.records(image_id)
         number = {category: index for index, category in enumerate(self.category_ids)}
         classes = [number[record["category_id"]] for record in records]
         return Annotated(to_xyxy([x["bbox"] for x in records]), np.array(classes, int))
