@@ -101,7 +101,7 @@ def test_a_finding_of_each_kind(path):
     side = found["bad_side"]
     assert side.sides == ["left"] and side.suggested_bbox == [70, 40, 20, 20]
     assert side.bbox == [58, 40, 32, 20]
-    # std 1 and 5 % of 20 pixels: 12 / sqrt(2) = 8.5
+    # std 1 and 1.5 / 30 of 20 pixels: 12 / sqrt(2) = 8.5
     assert side.text == "The left side lies 12 px too far out: 8 times what is uncertain."
     assert found["duplicate"].other_annotation_id == 10
     assert "annotation 10" in found["duplicate"].text
@@ -132,7 +132,8 @@ def test_report(path):
     assert json.loads(json.dumps(report)) == report
     assert report["settings"]["threshold"] == 0.5 and report["settings"]["num_images"] == 2
     assert report["settings"]["num_annotations"] == 6  # the crowd is none
-    assert report["settings"]["std_scale"] is None  # too few to tell
+    # Too few to tell what is usual.
+    assert report["settings"]["std_scale"] == 1 and report["settings"]["usual_share"] == 0.03333
     assert report["counts"] == dict.fromkeys(KINDS, 1)
     assert all(
         {"id", "kind", "score", "text", "suggested_bbox"} <= x.keys() for x in report["findings"]

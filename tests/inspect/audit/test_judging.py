@@ -1,15 +1,16 @@
-"""Scores derived by hand. z is in units of hypot(std, 5 % of the extent)."""
+"""Scores derived by hand. z is in units of hypot(std, 1.5 / 30 of the extent)."""
 
 import math
 
 import numpy as np
 import pytest
 
-from gfocal.inspect.audit.judging import KINDS, judge, side_errors, std_scale
+from gfocal.inspect.audit.judging import KINDS, Scales, judge, scales_of, side_errors
 from gfocal.inspect.audit.matching import Annotated, Detected, Objects, group, match
 from tests.inspect.audit.test_matching import boxes
 
 SQUARE = [0, 0, 20, 20]
+DEFAULT = Scales()
 STD = math.sqrt(3)  # with 5 % of 20 pixels: hypot(sqrt(3), 1) = 2 pixels
 
 
@@ -25,8 +26,8 @@ def objects(*rows, std=STD):
     return Objects(boxes(*(row[0] for row in rows)), scores, stds, np.arange(len(rows)))
 
 
-def judged(truth, found, scale=1.0, **kwargs):
-    return judge(truth, found, match(truth, found), scale, **kwargs)
+def judged(truth, found, scales=DEFAULT, **kwargs):
+    return judge(truth, found, match(truth, found), scales, **kwargs)
 
 
 def test_what_is_right():
@@ -75,8 +76,8 @@ def test_wrong_class():
 
 
 def test_bad_side():
-    """12 pixels are 6 units: suspect by half. A score of 1/16 weighs 1/2: sqrt(1/4)."""
-    found = judged(annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1 / 16, 0])))
+    """12 pixels are 6 units: suspect by half. A score of 1/1024 weighs 1/2: sqrt(1/4)."""
+    found = judged(annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1 / 1024, 0])))
     np.testing.assert_allclose(found.z, [[-6, 0, 0, 0]])
     assert found.sides.tolist() == [[True, False, False, False]]
     assert found.bad_side == pytest.approx([0.5])
@@ -85,7 +86,7 @@ def test_bad_side():
 def test_a_hidden_side_is_less_suspect():
     """Another annotation covers all between the two places of the side: half the weight."""
     truth = annotated(([-12, 0, 20, 20], 0), ([-12, 0, 0, 20], 1))
-    found = judged(truth, objects((SQUARE, [1 / 16, 0])))
+    found = judged(truth, objects((SQUARE, [1 / 1024, 0])))
     assert found.bad_side == pytest.approx([math.sqrt(1 / 8), 0])
 
 
@@ -98,12 +99,17 @@ def test_another_box_is_no_bad_side():
 
 
 def test_without_stds_a_share_of_the_extent_counts():
-    """scale times the extent, 2 pixels, in place of the standard deviation."""
-    found = judged(annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1, 0]), std=None), scale=0.1)
-    z = 12 / math.hypot(2, 1)
-    np.testing.assert_allclose(found.z, [[-z, 0, 0, 0]])
-    unknown = judged(annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1, 0]), std=None), None)
-    np.testing.assert_allclose(unknown.z, found.z)
+    """Of 20 pixels a tenth in place of the standard deviation, and 1.5 tenths of noise."""
+    truth, found = annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1, 0]), std=None)
+    z = judged(truth, found, Scales(7.0, 0.1)).z
+    np.testing.assert_allclose(z, [[-12 / math.hypot(2, 3), 0, 0, 0]])
+
+
+def test_scales():
+    """Standard deviations and shares of the extent are scaled: hypot(3 * 1, 1.5 * 0.1 * 20)."""
+    truth, found = annotated(([-12, 0, 20, 20], 0)), objects((SQUARE, [1, 0]), std=1)
+    z = judged(truth, found, Scales(3.0, 0.1)).z
+    np.testing.assert_allclose(z, [[-12 / math.hypot(3, 3), 0, 0, 0]])
 
 
 def test_duplicate():
@@ -127,25 +133,27 @@ def test_of_two_equals_the_later_is_the_second():
     np.testing.assert_allclose(found.duplicate, [0.5, 1])
 
 
-def test_std_scale():
-    """The median of a normal |z| is 0.6745. Errors of mistakes don't count."""
-    errors, stds = np.full((30, 4), 2 * 0.6745), np.ones((30, 4))
-    errors[:5] = 1000
-    assert std_scale([errors[:10], errors[10:]], [stds[:10], stds[10:]]) == pytest.approx(2)
-    assert std_scale([errors[:19]], [stds[:19]]) is None
-    assert std_scale([], []) is None
-    assert std_scale([np.zeros((30, 4))], [stds]) is None  # annotations that are the detections
+def test_what_is_usual():
+    """The median of a normal |z| is 0.6745. Mistakes don't count."""
+    in_stds, shares = np.full((30, 4), 2 * 0.6745), np.full((30, 4), 0.1 * 0.6745)
+    in_stds[:5], shares[:5] = 1000, 1000
+    found = scales_of([in_stds[:10], in_stds[10:]], [shares[:10], shares[10:]])
+    assert found == pytest.approx((2, 0.1))
+    assert scales_of([in_stds[:19]], [shares[:19]]) == Scales()
+    assert scales_of([], []) == Scales()
+    # Annotations that are the detections.
+    assert scales_of([np.zeros((30, 4))], [np.zeros((30, 4))]) == Scales()
 
 
 def test_sides_that_are_calibrated_on():
-    """Of a sure match alone, with the extent in place of standard deviations."""
+    """Of a sure match alone."""
     truth = annotated(([1, 0, 20, 20], 0), ([40, 0, 60, 20], 0), ([80, 0, 100, 20], 0))
-    found = objects(
-        (SQUARE, [0.9, 0]), ([40, 0, 60, 20], [0.2, 0]), ([80, 0, 100, 45], [0.9, 0]), std=None
-    )
-    errors, stds = side_errors(truth, found, match(truth, found))
-    np.testing.assert_array_equal(errors, [[1, 0, 0, 0]])
-    np.testing.assert_array_equal(stds, [[20] * 4])
+    rows = (SQUARE, [0.9, 0]), ([40, 0, 60, 20], [0.2, 0]), ([80, 0, 100, 45], [0.9, 0])
+    for std, expected in ((4, 0.25), (None, 1)):
+        found = objects(*rows, std=std)
+        in_stds, shares = side_errors(truth, found, match(truth, found))
+        np.testing.assert_array_equal(in_stds, [[expected, 0, 0, 0]])
+        np.testing.assert_array_equal(shares, [[1 / 20, 0, 0, 0]])
 
 
 def scene(seed):
@@ -169,7 +177,7 @@ def test_scores_of_random_scenes(seed):
     """In [0, 1], finite, of every annotation and object."""
     truth, found, rng = scene(seed)
     for stds in (found.stds, None, np.zeros_like(found.stds)):
-        scores = judged(truth, found._replace(stds=stds), rng.choice([None, 0.3, 3.0]))
+        scores = judged(truth, found._replace(stds=stds), Scales(*rng.uniform(0.01, 3, 2)))
         for kind in KINDS:
             score = getattr(scores, kind)
             assert len(score) == len(found.boxes if kind == "missing" else truth.boxes)

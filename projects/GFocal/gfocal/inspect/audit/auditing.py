@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .findings import Finding, findings_of
-from .judging import KINDS, Judged, judge, side_errors, std_scale
+from .judging import KINDS, Judged, Scales, judge, scales_of, side_errors
 from .labels import Labels, to_xyxy
 from .matching import Annotated, Detected, Matched, Objects, group, match
 
@@ -102,17 +102,17 @@ class Audit:
         """Whether the detector has standard deviations."""
         return any(x.objects.stds is not None for x in self._seen.values())
 
-    def std_scale(self) -> float | None:
-        """See :func:`.judging.std_scale`, of all images."""
+    def scales(self) -> Scales:
+        """See :func:`.judging.scales_of`, of all images."""
         pairs = [side_errors(x.annotated, x.objects, x.matched) for x in self._seen.values()]
-        return std_scale((errors for errors, _ in pairs), (stds for _, stds in pairs))
+        return scales_of((in_stds for in_stds, _ in pairs), (shares for _, shares in pairs))
 
     def judged(self) -> Iterator[tuple[Any, Judged]]:
         """The scores of all annotations and objects, also low ones, image after image."""
-        scale = self.std_scale()
+        scales = self.scales()
         for image_id, x in self._seen.items():
             crowds = self.labels.crowds.get(image_id)
-            yield image_id, judge(x.annotated, x.objects, x.matched, scale, crowds)
+            yield image_id, judge(x.annotated, x.objects, x.matched, scales, crowds)
 
     def findings(self, least: float = LEAST_SCORE) -> list[Finding]:
         """What may be wrong, the surest first.
@@ -138,7 +138,7 @@ class Audit:
             findings: of :meth:`findings`.
             settings: what else to tell of how they were made.
         """
-        scale = self.std_scale()
+        scales = self.scales()
         by = "standard deviations" if self.has_stds else "shares of the box's width and height"
         counts = Counter(finding.kind for finding in findings)
         return {
@@ -147,7 +147,8 @@ class Audit:
                 "num_images": len(self),
                 "num_annotations": sum(len(x.annotated.boxes) for x in self._seen.values()),
                 "bad_side_measured_in": by,
-                "std_scale": None if scale is None else round(scale, 5),
+                "std_scale": round(scales.std, 5) if self.has_stds else None,
+                "usual_share": round(scales.share, 5),
             },
             "counts": {kind: counts[kind] for kind in KINDS},
             "findings": [_plain(finding) for finding in findings],

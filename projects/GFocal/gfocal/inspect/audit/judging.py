@@ -11,13 +11,13 @@ import numpy as np
 
 from .matching import Annotated, Matched, Objects, pairwise_iou
 
-__all__ = ["KINDS", "Judged", "judge", "side_errors", "std_scale"]
+__all__ = ["KINDS", "Judged", "Scales", "judge", "scales_of", "side_errors"]
 
 KINDS = ("missing", "spurious", "wrong_class", "bad_side", "duplicate")
 
 # Chosen on shapes with injected mistakes, see docs/audit.md.
 SURPRISING = 6.0  # standard deviations at which a side is suspect by half
-NOISE = 0.05  # of the extent: as much an annotator's hand may shake
+NOISE = 1.5  # times what is usual in the dataset: an annotator's hand may shake as much
 SHARP = 0.1  # of the extent: the mean standard deviation that divides a missing score by e
 # They make the kinds comparable: of the findings around 0.5 on the shapes, half are right.
 UNSUPPORTED, OTHER_CLASS, OFF = 32, 3, 0.5
@@ -54,47 +54,58 @@ class Judged(NamedTuple):
     is_second: np.ndarray
 
 
+class Scales(NamedTuple):
+    """How far annotations and detections of a dataset usually are apart. By default, what is taken
+    where there is too little to tell.
+
+    Attributes:
+        std: factor of the detector's standard deviations.
+        share: standard deviation as a share of the box's width or height, the same for all.
+    """
+
+    std: float = 1.0
+    share: float = 1 / 30
+
+
 def side_errors(
     annotated: Annotated, objects: Objects, matched: Matched
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What standard deviations are calibrated on: sides of matches that are sure.
+    """What is calibrated on: sides of matches that are sure.
 
     Returns:
-        (T, 4) |annotation - object|, pixels, and (T, 4) their standard deviations; of a detector
-        without, the extent of the object (width or height) in their place.
+        (T, 4) |annotation - object| in standard deviations (1 of a detector without), and (T, 4)
+        as shares of the object's width or height.
     """
     rows = np.flatnonzero(matched.objects >= 0)
     columns = matched.objects[rows]
     sure = (matched.ious[rows, columns] >= 0.5) & (objects.scores[columns] >= 0.3)
     rows, columns = rows[sure], columns[sure]
     errors = np.abs(annotated.boxes[rows] - objects.boxes[columns])
-    stds = _extents(objects.boxes) if objects.stds is None else objects.stds
-    return errors, stds[columns]
+    stds = np.ones((len(rows), 4)) if objects.stds is None else objects.stds[columns]
+    return errors / np.maximum(stds, 1e-6), errors / _extents(objects.boxes[columns])
 
 
-def std_scale(errors: Iterable[np.ndarray], stds: Iterable[np.ndarray]) -> float | None:
-    """The factor of standard deviations with which the median |z| is that of a normal distribution.
-    The median does not see the mistakes, as long as most annotations are right.
+def scales_of(in_stds: Iterable[np.ndarray], shares: Iterable[np.ndarray]) -> Scales:
+    """The scales with which the median |z| is that of a normal distribution. The median does not
+    see the mistakes, as long as most annotations are right.
 
     Args:
-        errors, stds: of all images, see :func:`side_errors`.
-
-    Returns:
-        None if there are too few matches to tell.
+        in_stds, shares: of all images, see :func:`side_errors`.
     """
-    all_errors = np.concatenate([np.zeros((0, 4)), *errors])
-    all_stds = np.concatenate([np.zeros((0, 4)), *stds])
-    if len(all_errors) < FEWEST:
-        return None
-    median = float(np.median(all_errors / np.maximum(all_stds, 1e-6)))
-    return median / _NORMAL_MEDIAN or None
+    medians = []
+    for values in (in_stds, shares):
+        joined = np.concatenate([np.zeros((0, 4)), *values])
+        medians.append(float(np.median(joined)) if len(joined) >= FEWEST else 0.0)
+    std, share = (median / _NORMAL_MEDIAN for median in medians)
+    # Annotations that are the detections tell nothing of what is usual.
+    return Scales(std, share) if std > 0 and share > 0 else Scales()
 
 
 def judge(
     annotated: Annotated,
     objects: Objects,
     matched: Matched,
-    scale: float | None,
+    scales: Scales,
     crowds: np.ndarray | None = None,
 ) -> Judged:
     """Scores what may be wrong in an image.
@@ -103,12 +114,11 @@ def judge(
         annotated: its annotations.
         objects: what the detector sees.
         matched: which belong together.
-        scale: of :func:`std_scale`; None: standard deviations as they are, or a tenth of the
-            extent where there are none.
+        scales: of the dataset.
         crowds: (L, 4) regions in which nothing is missing.
     """
-    stds = _stds(objects, scale)
-    z, sides, bad_side = _bad_sides(annotated, objects, matched, stds)
+    stds = _stds(objects, scales)
+    z, sides, bad_side = _bad_sides(annotated, objects, matched, stds, scales)
     wrong_class, others = _wrong_classes(annotated, objects, matched.ious)
     duplicate, twins, is_second = _duplicates(annotated, objects, matched)
     # IoU squared: the detection of a neighbour that touches the box is little support for it.
@@ -132,11 +142,11 @@ def _extents(boxes: np.ndarray) -> np.ndarray:
     return np.tile(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3), 2)
 
 
-def _stds(objects: Objects, scale: float | None) -> np.ndarray:
+def _stds(objects: Objects, scales: Scales) -> np.ndarray:
     """(H, 4) calibrated standard deviations, pixels."""
     if objects.stds is None:
-        return _extents(objects.boxes) * (0.1 if scale is None else scale)
-    return objects.stds * (1.0 if scale is None else scale)
+        return _extents(objects.boxes) * scales.share
+    return objects.stds * scales.std
 
 
 def _missing(
@@ -181,7 +191,7 @@ def _wrong_classes(
 
 
 def _bad_sides(
-    annotated: Annotated, objects: Objects, matched: Matched, stds: np.ndarray
+    annotated: Annotated, objects: Objects, matched: Matched, stds: np.ndarray, scales: Scales
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """z and which are suspect, both (N, 4), and the scores (N,)."""
     count = len(annotated.boxes)
@@ -189,11 +199,11 @@ def _bad_sides(
     rows = np.flatnonzero(matched.objects >= 0)
     columns = matched.objects[rows]
     boxes = objects.boxes[columns]
-    widths = np.hypot(stds[columns], NOISE * _extents(boxes))
+    widths = np.hypot(stds[columns], NOISE * scales.share * _extents(boxes))
     z[rows] = (annotated.boxes[rows] - boxes) / widths
     surprise = z**2 / (z**2 + SURPRISING**2)
     worst = surprise[rows].argmax(axis=1)
-    weight = objects.scores[columns] ** 0.25
+    weight = objects.scores[columns] ** 0.1
     # A slip moves a side. Where other sides differ too, the two may be different things.
     weight *= _ious_without(annotated.boxes[rows], boxes, worst) ** 2
     # A side behind another object is a guess, of the annotator or of the detector.
