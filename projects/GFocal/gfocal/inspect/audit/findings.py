@@ -16,6 +16,7 @@ from .matching import Annotated, Matched, Objects
 __all__ = ["SIDES", "Finding", "findings_of"]
 
 SIDES = ("left", "top", "right", "bottom")
+_LEAST_SUPPORT = 0.005  # what is less is not worth a look
 _OUTWARDS = (-1, -1, 1, 1)
 
 
@@ -120,7 +121,7 @@ class _Image:
 
     def spurious(self, index: int) -> Finding:
         support = self.objects.scores * self.matched.ious[index] ** 2
-        best = int(support.argmax()) if support.max(initial=0) > 0 else -1
+        best = int(support.argmax()) if support.max(initial=0) > _LEAST_SUPPORT else -1
         text = f"No detection supports this {self._name(index)}: " + (
             f"the nearest has score {self.objects.scores[best]:.2f} and IoU "
             f"{self.matched.ious[index, best]:.2f}."
