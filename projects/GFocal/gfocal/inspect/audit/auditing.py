@@ -41,7 +41,7 @@ class Audit:
     them.
 
     Args:
-        labels: of :func:`.labels.read_labels`.
+        labels: of :func:`gfocal.inspect.audit.labels.read_labels`.
 
     Examples:
         ```python
