@@ -186,7 +186,7 @@ function auditIntro() {
       sample("suggestion", "what it may have to be"),
       sample("prediction", "what the detector sees"),
     ),
-    make("p", {},
+    howTo(make("p", {},
       "The grey bars beside a picture say where the detector thinks that a side is; the taller the ",
       "more likely, each side by its own scale. ± is their standard deviation in pixels. A suspect ",
       "side has a ⚠ and coloured bars."),
@@ -195,7 +195,7 @@ function auditIntro() {
       make("b", {}, "Reject"), ": it is right. ", make("b", {}, "Skip"), ": decide later."),
     make("p", { class: "keys" },
       "Keys: ", key("j"), " ", key("k"), " or arrows: next, previous; ", key("a"), " accept; ",
-      key("r"), " reject; ", key("s"), " skip; ", key("u"), " undo."),
+      key("r"), " reject; ", key("s"), " skip; ", key("u"), " undo.")),
   ];
 }
 
