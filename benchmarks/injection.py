@@ -114,7 +114,8 @@ class _Maker:
         outward = -1 if side < 2 else 1
         shift = self.rng.uniform(0.1, 0.5) * extent
         direction = self.rng.choice([-1, 1]) * outward
-        room = sides[side] if side < 2 else (image["width"], image["height"])[side % 2] - sides[side]
+        end = (image["width"], image["height"])[side % 2]
+        room = sides[side] if side < 2 else end - sides[side]
         if direction == outward and room < shift:  # no room: inwards instead
             direction = -outward
         found = self._right("bad_side", annotation, side=_SIDES[side])

@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 
 from gfocal.cli import predict
+from gfocal.data.sides import unpack_sides
 from gfocal.engine import Predictor, load_config
+from gfocal.engine.prediction import ImageFile, PredictionSettings, predict_files
+from gfocal.modeling.uncertainty import Calibration
+from gfocal.weights.description import Description
 from tests.helpers.tiny import make_gfl
 
 ROOT = Path(__file__).parents[2]
@@ -232,3 +236,71 @@ def test_wrong_options(capsys):
         with pytest.raises(SystemExit):
             predict.main(["--weights", "w", "--input", "a", "--output", "b", *words])
         assert words[0] in capsys.readouterr().err
+
+
+def test_every_detection_has_the_standard_deviations_of_its_sides(files):
+    assert predict.main(command(files)) == 0
+    predictor = Predictor(load_config(files / "config.py"), files / "weights.pth")
+    (image,) = (x for x in results(files, "out/results.images.json")["images"] if x["id"] == 2)
+    expected = predictor(image["file_name"])["instances"].pred_box_stds
+    found = [x["bbox_std"] for x in results(files) if x["image_id"] == 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (np.array(found) > 0).all()
+
+
+def calibrated_weights(files: Path) -> Path:
+    weights = torch.load(files / "weights.pth", weights_only=True)
+    calibration = Calibration(0.5, (0.0, 0.5, 1.0), (0.0, 0.1, 0.9)).plain()
+    weights["gfocal"] = {**Description().plain(), "calibration": calibration}
+    torch.save(weights, files / "calibrated.pth")
+    return files / "calibrated.pth"
+
+
+def test_calibrated(files):
+    weights = calibrated_weights(files)
+    words = command(files, "--input", f"{files}/photos")
+    words[words.index("--weights") + 1] = str(weights)
+    assert predict.main(words) == 0
+    plain = results(files)
+    assert predict.main([*words, "--calibrated", "--overwrite"]) == 0
+    calibrated = results(files)
+    assert [x["bbox"] for x in plain] == [x["bbox"] for x in calibrated]
+    for a, b in zip(plain, calibrated):
+        np.testing.assert_allclose(b["bbox_std"], np.multiply(0.5, a["bbox_std"]), rtol=1e-5)
+        s = a["score"]
+        assert b["score"] == pytest.approx(0.2 * s if s < 0.5 else 0.1 + 1.6 * (s - 0.5), rel=1e-4)
+
+
+def test_calibrated_weights_without_a_calibration(files, capsys):
+    with pytest.raises(SystemExit, match="weights.pth carries no calibration: gfocal calibrate"):
+        predict.main(command(files, "--input", f"{files}/photos", "--calibrated"))
+
+
+def test_each_image_and_its_distributions(files):
+    """What pages are made of: every image in order, with the sides, which the json has not."""
+    predictor = Predictor(
+        load_config(files / "config.py"), files / "weights.pth", distributions=True
+    )
+    images = [ImageFile(i, str(files / f"photos/{i}.png")) for i in (3, 1, 2)]
+    settings = PredictionSettings("w", "c", "i", 2, 0.0, False, (5, 6, 7), distributions=True)
+    seen = []
+    problems = predict_files(
+        predictor,
+        images,
+        str(files / "r.json"),
+        settings,
+        num_workers=0,
+        each=lambda image, record: seen.append((image, record)),
+    )
+    assert problems == [] and [image for image, _ in seen] == images
+    rows = results(files, "r.json")
+    assert len(rows) == sum(len(record["detections"]) for _, record in seen) > 0
+    assert not any("sides" in row for row in rows)
+    image, record = seen[0]
+    found = predictor(image.path)["instances"]
+    assert record["height"] == found.image_size[0] and len(record["bins"]) == 17
+    for i, detection in enumerate(record["detections"]):
+        sides = unpack_sides(detection["sides"], record["bins"])
+        np.testing.assert_allclose(sides.bin_edges, found.bin_edges[i], atol=0.02)
+        scaled = found.pred_box_distributions[i] / found.pred_box_distributions[i].amax(-1, True)
+        np.testing.assert_allclose(sides.probabilities, scaled, atol=3e-3)

@@ -185,7 +185,7 @@ def test_weights_that_predict_does_not_read(files, capsys, monkeypatch):
     for name in ("model.ts", "model.pt2"):
         with pytest.raises(SystemExit):
             predict.main([*command(files), "--weights", name])
-        assert f"--weights is '{name}'; predict reads .pth and .onnx\n" in capsys.readouterr().err
+        assert f"--weights is '{name}'; expected .pth or .onnx\n" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"^error: no ONNX file 'x\.onnx'"):
         predict.main([*command(files), "--weights", "x.onnx"])
     write_onnx(files / "model.onnx", make_card(level="raw"))

@@ -302,3 +302,14 @@ def small_gfl(channels, input_format):
         pixel_std=[50.0] * channels,
         test_score_thresh=0.0,
     )
+
+
+def test_what_a_detector_without_sides_cannot_give(tmp_path):
+    """A toy detector has no post-processing of ours."""
+    cfg = load_config(str(Path(__file__).parents[1] / "helpers/toy_config.py"))
+    model = instantiate(cfg.model)
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(TypeError, match="a ToyDetector has no distributions; GFL with NMSPost"):
+        Predictor(cfg, tmp_path / "w.pth", distributions=True)
+    with pytest.raises(TypeError, match="a ToyDetector has no calibration"):
+        Predictor(cfg, tmp_path / "w.pth", calibrated=True)

@@ -14,6 +14,7 @@ from gfocal.modeling.quality import NoQuality
 from gfocal.modeling.representations import DiracDistance, GaussianDistance
 from gfocal.modeling.suppression import GaussianSoftNMS, HardNMS
 from gfocal.modeling.terms import GIoULoss, QualityFocalLoss
+from gfocal.modeling.uncertainty import Calibration
 from tests.helpers.spread import make_spread_gfl
 from tests.helpers.tiny import make_head
 
@@ -33,6 +34,7 @@ def found_by(model, images):
         torch.cat([x.scores for x in found]),
         torch.cat([x.pred_classes for x in found]),
         torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
+        torch.cat([x.pred_box_stds for x in found]),
     )
 
 
@@ -54,9 +56,10 @@ def assert_same(ours, theirs):
     limit=st.sampled_from([1, 5, 100]),
     iou=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
     agnostic=st.booleans(),
+    calibration=st.sampled_from([None, Calibration(0.4, (0, 0.3, 0.7, 1), (0, 0.1, 0.8, 0.9))]),
 )
 def test_it_finds_what_the_detector_finds(
-    seed, count, height, width, thresh, topk, limit, iou, agnostic
+    seed, count, height, width, thresh, topk, limit, iou, agnostic, calibration
 ):
     torch.manual_seed(seed)
     post = NMSPostProcess(
@@ -64,6 +67,7 @@ def test_it_finds_what_the_detector_finds(
         topk_candidates=topk,
         max_detections=limit,
         suppression=HardNMS(iou, class_agnostic=agnostic),
+        calibration=calibration,
     )
     model = make_spread_gfl(postprocess=post)
     images = pictures(count, height, width)
@@ -74,8 +78,11 @@ def test_it_finds_what_the_detector_finds(
 
 def test_nothing_is_found():
     model = make_spread_gfl(test_score_thresh=0.9999)
-    boxes, scores, classes, image_idxs = TensorNetwork(model)(pictures())
-    assert boxes.shape == (0, 4) and scores.shape == classes.shape == image_idxs.shape == (0,)
+    boxes, scores, classes, image_idxs, stds = TensorNetwork(model)(pictures())
+    assert boxes.shape == stds.shape == (
+        0,
+        4,
+    ) and scores.shape == classes.shape == image_idxs.shape == (0,)
 
 
 def test_images_of_two_sizes_in_one_batch():
@@ -88,7 +95,7 @@ def test_images_of_two_sizes_in_one_batch():
         outputs = TensorNetwork(model, preprocessing="outside")(
             batch.tensor, torch.tensor(batch.image_sizes)
         )
-    boxes, _, _, image_idxs = outputs
+    boxes, _, _, image_idxs, _ = outputs
     assert_same(found_by(model, images), outputs)
     assert boxes[image_idxs == 1, 2].max() == 33 and boxes[image_idxs == 0, 2].max() > 33
 

@@ -120,7 +120,7 @@ def test_box_distributions_picture():
     best = draw_box_distributions(image, detections(), NAMES, max_boxes=1)
     assert np.array_equal(one, best)
     assert both.shape[1] > one.shape[1]  # one panel more
-    for color in pictures._SIDE_COLORS:
+    for color in pictures.SIDE_COLORS:
         # Several pixels of its bars or lines.
         assert color_mask(one, color).sum() > 100
     nothing = draw_box_distributions(image, detections(), NAMES, threshold=0.99)

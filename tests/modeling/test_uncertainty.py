@@ -71,7 +71,7 @@ def test_a_mean_iou_that_is_none(mean_iou):
 
 
 def test_half_widths_hold_what_they_say_of_laplace_errors():
-    """P(|x| <= w) of a Laplace distribution of scale b is 1 - exp(-w / b), and its std sqrt(2) b."""
+    """P(|x| <= w) of a Laplace distribution of scale b is 1 - exp(-w / b); its std is sqrt(2) b."""
     assert central_half_width(1.0, 0.5) == pytest.approx(math.log(2) / math.sqrt(2))
     errors = np.abs(np.random.default_rng(0).laplace(scale=3.0, size=100_000))
     for level in (0.5, 0.8, 0.9):

@@ -21,9 +21,10 @@ def test_another_trainer_builds_the_model(architecture, caplog):
         cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
     build_model(cfg)
     assert "trainers" not in caplog.text  # nothing was asked for
-    cfg.SOLVER.EMA_DECAY, cfg.TEST.BEST_METRIC = 0.9, "bbox/AP"
+    cfg.SOLVER.EMA_DECAY, cfg.TEST.BEST_METRIC, cfg.TEST.RELIABILITY = 0.9, "bbox/AP", True
     build_model(cfg)
-    assert "SOLVER.EMA_DECAY (0.9), TEST.BEST_METRIC ('bbox/AP'): gfocal's own" in caplog.text
+    asked = "SOLVER.EMA_DECAY (0.9), TEST.BEST_METRIC ('bbox/AP'), TEST.RELIABILITY (True)"
+    assert f"{asked}: gfocal's own" in caplog.text
     caplog.clear()
     Trainer.build_model(cfg)
     assert "trainers" not in caplog.text

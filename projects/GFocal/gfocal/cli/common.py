@@ -21,6 +21,7 @@ from .._installed import MissingPackageError, absent
 
 __all__ = [
     "MISTAKES",
+    "add_calibrated",
     "add_fast",
     "add_machines",
     "add_model",
@@ -83,6 +84,14 @@ def add_fast(group: argparse._ArgumentGroup) -> None:
         "--fast",
         action="store_true",
         help="evaluate with batch norm folded, channels_last, half precision where it is native",
+    )
+
+
+def add_calibrated(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="scores and standard deviations as gfocal calibrate found them for these weights",
     )
 
 

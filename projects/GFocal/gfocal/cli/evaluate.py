@@ -2,24 +2,27 @@
 
     gfocal eval --weights output/mine/model_final.pth
     gfocal eval --config-file COCO-Detection/gfl_R_50_FPN_1x.py --weights gfl_R_50_FPN_1x.pth --fast
+    gfocal eval --weights output/mine/model_final.pth --reliability
     gfocal eval --weights model.onnx
     gfocal eval --config-file C --resume model.test_score_thresh=0.1
 
 Weights that a training left, and ONNX files of gfocal export, need no config. C is a file, or a
 name of the package's configs (gfocal zoo lists them). The metrics are added to metrics.json in the
-config's output folder. It is what gfocal train --eval-only does.
+config's output folder. It is what gfocal train --eval-only does. With --reliability there are also
+inference/reliability.json and reliability.png there: what scores and standard deviations are worth.
 """
 
 import argparse
 import re
 import sys
 
-from ..config import apply_overrides, load_config, model_zoo
+from ..config import apply_overrides, load_config, model_zoo, set_reliability
 from ..engine import launch
 from ..engine.exported import evaluate_exported
 from ..export.runtime import OnnxPredictor
 from ..weights.description import KEY, described_config, description_of
 from .common import (
+    add_calibrated,
     add_fast,
     add_machines,
     add_model,
@@ -34,7 +37,15 @@ from .train import check, run, set_up
 
 # For a model of PyTorch alone.
 _NOT_OF_ONNX = (
-    *("--resume", "--fast", "--num-gpus", "--num-machines", "--machine-rank", "--dist-url"),
+    *(
+        "--resume",
+        "--fast",
+        "--calibrated",
+        "--num-gpus",
+        "--num-machines",
+        "--machine-rank",
+        "--dist-url",
+    ),
 )
 
 
@@ -46,6 +57,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--resume", action="store_true", help="the last checkpoint in the output folder instead"
     )
     add_fast(group)
+    add_calibrated(group)
+    group.add_argument(
+        "--reliability",
+        action="store_true",
+        help="measure scores and standard deviations too, as train.reliability=true does",
+    )
     add_overrides(parser)
     add_machines(parser)
     args = parse_arguments(parser, argv)
@@ -82,6 +99,8 @@ def _run_onnx(args: argparse.Namespace) -> None:
         description = description_of({KEY: predictor.card.description or None}, args.weights)
         cfg = described_config(description, args.weights, args.trust)
     cfg = apply_overrides(cfg, args.opts)
+    if args.reliability:
+        set_reliability(cfg)
     evaluate_exported(set_up(cfg, args), cfg, predictor)
 
 

@@ -32,6 +32,7 @@ from ..export.exporting import export_model
 from ..export.parity import table
 from ..weights import describe, find_config, read_description
 from .common import (
+    add_calibrated,
     add_model,
     add_overrides,
     check_model_arguments,
@@ -47,7 +48,9 @@ SUFFIXES = {".onnx": "onnx", ".ts": "torchscript", ".pt2": "torch_export"}
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    add_model(parser.add_argument_group("detector"))
+    group = parser.add_argument_group("detector")
+    add_model(group)
+    add_calibrated(group)
     group = parser.add_argument_group("file")
     group.add_argument("--output", required=True, metavar="FILE", help=" ".join(SUFFIXES))
     group.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
@@ -94,7 +97,10 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         help="whether the graph normalizes and pads the images (default: inside)",
     )
     group.add_argument(
-        "--stds", action="store_true", help="with the standard deviation of each side"
+        "--stds",
+        action=argparse.BooleanOptionalAction,
+        help="with the standard deviation of each side, or without (default: with them at level "
+        "full, where the detector has them)",
     )
     group.add_argument("--half", action="store_true", help="backbone and head in float16")
     group.add_argument("--int8", action="store_true", help="convolutions in 8 bits (ONNX)")
@@ -115,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     images = find_images(args.images) if args.images else None
     cfg, _ = find_config(args.config_file, args.weights, args.opts, args.trust)
     set_device(cfg, "cpu")
-    predictor = Predictor(cfg)
+    predictor = Predictor(cfg, calibrated=args.calibrated)
     resize = resize_of(predictor.augmentations.augs)
     if resize is None:
         _warn(

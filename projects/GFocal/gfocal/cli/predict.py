@@ -7,6 +7,8 @@
     torchrun --nproc-per-node 8 -m gfocal predict --weights W --input photos/ --output results.json
 
 The json is a list of {"image_id", "category_id", "bbox" (x, y, width, height in pixels), "score"}.
+A detector that knows how sure it is also gives "bbox_std", the standard deviation of the left, top,
+right and bottom side in pixels.
 Image ids are those of the COCO json that --input names. For photos they count from 1 on, and
 results.images.json tells the file of each id and the name of each category.
 
@@ -17,13 +19,8 @@ A file of gfocal export --format onnx needs neither PyTorch nor Detectron2.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
-from .._installed import require
-from ..data.batching import ImagePredictor
 from ..data.images import find_images
 from ..data.listing import images_of_json
 from ..engine.prediction import (
@@ -34,34 +31,19 @@ from ..engine.prediction import (
     digest_of_file,
     predict_files,
 )
-from ..export.runtime import OnnxPredictor
 from .common import (
+    add_calibrated,
     add_fast,
     add_machines,
     add_model,
     add_overrides,
-    check_machines,
     check_model_arguments,
     complain,
     exit_on_mistake,
-    given_options,
     make_parser,
     parse_arguments,
 )
-
-# For a model of PyTorch alone.
-_NOT_OF_ONNX = (
-    *("--config-file", "--trust", "--fast"),
-    *("--num-gpus", "--num-machines", "--machine-rank", "--dist-url"),
-)
-
-
-class _Run(NamedTuple):
-    """What reads the images, a digest of its config, and arguments of predict_files."""
-
-    predictor: ImagePredictor
-    config: str
-    options: dict[str, Any]
+from .predicting import add_reading, category_ids, check_reading, check_weights, run_of
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,6 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("detector")
     add_model(group)
     add_fast(group)
+    add_calibrated(group)
     group = parser.add_argument_group("images")
     group.add_argument(
         "--input",
@@ -78,14 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="files, folders or patterns, or one json in COCO format",
     )
     group.add_argument("--image-root", metavar="DIR", help="of the json's file names")
-    group.add_argument("--batch-size", type=int, default=8, metavar="N", help="(default 8)")
-    group.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        metavar="N",
-        help="processes or threads that read (default 2)",
-    )
+    add_reading(group)
     group = parser.add_argument_group("results")
     group.add_argument("--output", required=True, metavar="JSON", help="the file to write")
     group.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
@@ -96,34 +72,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_machines(parser)
     args = parse_arguments(parser, argv)
     check_model_arguments(parser, args)
-    _check_weights(parser, args, argv)
-    for name, least in (("batch_size", 1), ("workers", 0)):
-        if getattr(args, name) < least:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} is {getattr(args, name)}; expected at least {least}")
+    check_weights(parser, args, argv)
+    check_reading(parser, args)
     if not 0 <= args.confidence <= 1:
         parser.error(f"--confidence is {args.confidence}; expected a score from 0 to 1")
     return args
-
-
-def _check_weights(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, argv: list[str] | None
-) -> None:
-    """Ends the command if nothing reads the weights, or options are not of their kind."""
-    suffix = os.path.splitext(args.weights or "")[1].lower()
-    if suffix in (".ts", ".pt2"):
-        parser.error(f"--weights is {args.weights!r}; predict reads .pth and .onnx")
-    args.is_onnx = suffix == ".onnx"
-    if not args.is_onnx:
-        with exit_on_mistake():
-            require(f"a model of PyTorch ({args.weights or args.config_file})")
-        check_machines(parser, args)
-        return
-    wrong = sorted(given_options(parser, argv) & {*_NOT_OF_ONNX}) + args.opts
-    if wrong:
-        parser.error(f"{args.weights} is an ONNX file, which takes no {', '.join(wrong)}")
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
-        parser.error(f"one process predicts with {args.weights}; torchrun started several")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -140,9 +93,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> list[str]:
     images, categories = _images(args)
-    run_of = _run_of_onnx if args.is_onnx else _run_of_pytorch
     predictor, config, options = run_of(args)
-    ids = _category_ids(predictor, categories, args.input[0])
+    ids = category_ids(predictor, categories, args.input[0])
     settings = PredictionSettings(
         weights=digest_of_file(predictor.weights),
         config=config,
@@ -151,6 +103,7 @@ def _predict(args: argparse.Namespace) -> list[str]:
         confidence=args.confidence,
         fast=args.fast,
         category_ids=ids,
+        calibrated=args.calibrated,
     )
     check_output(args.output, args.overwrite)
     names = predictor.class_names or [str(index) for index in ids]
@@ -164,24 +117,6 @@ def _predict(args: argparse.Namespace) -> list[str]:
         num_workers=args.workers,
         **options,
     )
-
-
-def _run_of_onnx(args: argparse.Namespace) -> _Run:
-    return _Run(OnnxPredictor(args.weights), "", {})
-
-
-def _run_of_pytorch(args: argparse.Namespace) -> _Run:
-    from ..config import set_device
-    from ..engine import Predictor
-    from ..engine.sharing import digest_of_config, own_share, read_in_processes
-    from ..weights import find_config
-
-    cfg, _ = find_config(args.config_file, args.weights, args.opts, args.trust)
-    if args.num_gpus == 0:
-        set_device(cfg, "cpu")
-    predictor = Predictor(cfg, fast=args.fast)
-    options = {"share": own_share(), "read_ahead": read_in_processes}
-    return _Run(predictor, digest_of_config(cfg), options)
 
 
 def _images(args: argparse.Namespace) -> tuple[list[ImageFile], list[tuple[int, str]] | None]:
@@ -199,26 +134,6 @@ def _images(args: argparse.Namespace) -> tuple[list[ImageFile], list[tuple[int, 
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--input: {error}") from error
     return [ImageFile(number, path) for number, path in enumerate(paths, 1)], None
-
-
-def _category_ids(
-    predictor: ImagePredictor, categories: Sequence[tuple[int, str]] | None, json_file: str
-) -> tuple[int, ...]:
-    """The id of each class: the json's category of that name; without a json that of the dataset
-    that the weights know, else 1, 2, ..."""
-    num_classes, names = predictor.num_classes, predictor.class_names
-    if categories:
-        if names is None and len(categories) == num_classes:
-            return tuple(sorted(index for index, _ in categories))
-        by_name = {name: index for index, name in categories}
-        missing = [name for name in names or () if name not in by_name]
-        if names is None or missing:
-            raise ValueError(
-                f"{json_file} has the categories {', '.join(by_name)}; the detector finds "
-                + (", ".join(names) if names else f"{num_classes} classes without names")
-            )
-        return tuple(by_name[name] for name in names)
-    return tuple(predictor.category_ids or range(1, num_classes + 1))
 
 
 def main(argv: list[str] | None = None) -> int:

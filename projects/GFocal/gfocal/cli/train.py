@@ -17,7 +17,7 @@ from detectron2.engine import default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
-from ..config import Config, model_zoo, set_weights
+from ..config import Config, model_zoo, set_reliability, set_weights
 from ..engine import (
     BaseTrainer,
     check_config,
@@ -54,6 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_fast(group)
     add_machines(parser)
+    parser.set_defaults(calibrated=False)
+    parser.set_defaults(reliability=False)  # an option of gfocal eval
     args = parse_arguments(parser, argv)
     if args.fast and not args.eval_only:
         parser.error("--fast is for --eval-only; training has train.amp.enabled")
@@ -84,9 +86,11 @@ def run(args: argparse.Namespace) -> None:
 def _set_up(args: argparse.Namespace) -> BaseTrainer | None:
     """The trainer, ready to start; None after an evaluation with ``--eval-only``."""
     cfg = _config(args)
+    if args.reliability:
+        set_reliability(cfg)
     cls = set_up(cfg, args)
     if args.eval_only:
-        cls.evaluate(cfg, resume=args.resume, fast=args.fast)
+        cls.evaluate(cfg, resume=args.resume, fast=args.fast, calibrated=args.calibrated)
         return None
     trainer = cls(cfg)
     trainer.resume_or_load(resume=args.resume)

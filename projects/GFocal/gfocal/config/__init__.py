@@ -7,7 +7,14 @@ from .inference import augmented
 from .keys import Config
 from .options import TrainOptions, train_node, train_options
 from .overrides import apply_overrides
-from .settings import ConfigSettings, config_settings, resolve_device, set_device, set_weights
+from .settings import (
+    ConfigSettings,
+    config_settings,
+    resolve_device,
+    set_device,
+    set_reliability,
+    set_weights,
+)
 from .yacs import add_gfocal_config
 
 __all__ = [
@@ -25,6 +32,7 @@ __all__ = [
     "model_zoo",
     "resolve_device",
     "set_device",
+    "set_reliability",
     "set_weights",
     "train_node",
     "train_options",

@@ -144,6 +144,13 @@ class TrainOptions:
         yacs="TEST.VALIDATION_LOSS",
         added=True,
     )
+    reliability: bool = option(
+        False,
+        "evaluations also measure how reliable scores and standard deviations are, "
+        "`reliability/LaECE`; `inference/reliability.png`",
+        yacs="TEST.RELIABILITY",
+        added=True,
+    )
     best_metric: str = option(
         "",
         "e.g. `bbox/AP`, `ema/bbox/AP`: its best weights are kept as `model_best.pth`",
@@ -261,11 +268,13 @@ def check_best_metric(options: TrainOptions) -> None:
     """Checks that `best_metric` is measured.
 
     Raises:
-        ValueError: it is a metric of averaged weights or of the validation loss, and these are off.
+        ValueError: it is a metric of averaged weights, of the validation loss or of reliability,
+            and these are off.
     """
     needed = {
         "ema/": ("ema_decay (SOLVER.EMA_DECAY)", options.ema_decay),
         "validation/": ("validation_loss (TEST.VALIDATION_LOSS)", options.validation_loss),
+        "reliability/": ("reliability (TEST.RELIABILITY)", options.reliability),
     }
     for prefix, (key, value) in needed.items():
         if options.best_metric.startswith(prefix) and not value:

@@ -9,7 +9,14 @@ from omegaconf import OmegaConf
 from .keys import Config
 from .options import TrainOptions
 
-__all__ = ["ConfigSettings", "config_settings", "resolve_device", "set_device", "set_weights"]
+__all__ = [
+    "ConfigSettings",
+    "config_settings",
+    "resolve_device",
+    "set_device",
+    "set_reliability",
+    "set_weights",
+]
 
 
 class ConfigSettings(NamedTuple):
@@ -51,6 +58,14 @@ def set_weights(cfg: Config, weights: str) -> None:
         cfg.MODEL.WEIGHTS = weights
     else:
         OmegaConf.update(cfg, "train.init_checkpoint", weights)
+
+
+def set_reliability(cfg: Config) -> None:
+    """Lets a config's evaluations measure reliability too."""
+    if isinstance(cfg, CfgNode):
+        cfg.TEST.RELIABILITY = True
+    else:
+        OmegaConf.update(cfg, "train.reliability", True, force_add=True)
 
 
 def resolve_device(name: str | None = None) -> torch.device:

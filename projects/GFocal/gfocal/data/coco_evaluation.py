@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -14,6 +14,7 @@ from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
+    DatasetEvaluators,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
 )
@@ -21,9 +22,16 @@ from pycocotools.coco import COCO
 
 from .coco import CocoLoader, check_dataset_files, checked_dicts
 from .coco_json import CocoJson
-from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator
+from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator, add_stds
 
-__all__ = ["coco_evaluator", "dataset_evaluator", "follow_limit", "known_metrics"]
+__all__ = [
+    "CocoTruth",
+    "coco_evaluator",
+    "coco_truth",
+    "dataset_evaluator",
+    "follow_limit",
+    "known_metrics",
+]
 
 _LVIS_LIMIT = 300  # detections an image that count, by LVIS' own rules
 
@@ -52,7 +60,7 @@ def dataset_evaluator(
     """
     check_dataset_files([dataset_name])
     metadata = MetadataCatalog.get(dataset_name)
-    kind = metadata.get("evaluator_type", None) or "coco"
+    kind = _evaluator_type(dataset_name)
     evaluator: DatasetEvaluator
     if kind == "coco":
         evaluator = _coco(dataset_name, output_dir)
@@ -76,6 +84,56 @@ def dataset_evaluator(
     return evaluator
 
 
+class CocoTruth(NamedTuple):
+    """The annotations of a dataset, as COCO's evaluation compares detections with them.
+
+    Attributes:
+        annotations: {image id: its annotations, in COCO's format with "area" and "iscrowd"}, of all
+            images.
+        classes: {category id: class index}.
+        class_names: of the K classes.
+    """
+
+    annotations: dict[Any, list[dict[str, Any]]]
+    classes: dict[int, int]
+    class_names: list[str]
+
+
+def coco_truth(dataset_name: str) -> CocoTruth:
+    """Reads the annotations that :func:`dataset_evaluator` evaluates with, checked as there.
+
+    Args:
+        dataset_name: a registered dataset whose evaluator_type is "coco", or that has none.
+
+    Raises:
+        FileNotFoundError: a file of the dataset is not there.
+        ValueError: no such dataset, one of another type, or one without annotations.
+    """
+    check_dataset_files([dataset_name])
+    if (kind := _evaluator_type(dataset_name)) != "coco":
+        raise ValueError(
+            f"dataset {dataset_name!r} has the evaluator_type {kind!r}; expected 'coco', whose "
+            "annotations have every object of every class"
+        )
+    evaluator = _coco(dataset_name, None)
+    if not evaluator._do_evaluation:
+        raise ValueError(f"dataset {dataset_name!r} has no annotations to compare detections with")
+    truth = evaluator._coco_api
+    ids = sorted(truth.getCatIds())
+    metadata = MetadataCatalog.get(dataset_name)
+    classes = metadata.get("thing_dataset_id_to_contiguous_id", None) or {i: i for i in ids}
+    names = metadata.get("thing_classes", None) or [truth.cats[i]["name"] for i in ids]
+    return CocoTruth(
+        {i: [{"iscrowd": 0, **x} for x in truth.imgToAnns.get(i, [])] for i in truth.getImgIds()},
+        dict(classes),
+        list(names),
+    )
+
+
+def _evaluator_type(dataset_name: str) -> str:
+    return MetadataCatalog.get(dataset_name).get("evaluator_type", None) or "coco"
+
+
 def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> DatasetEvaluator:
     """:func:`dataset_evaluator`, by the name that configs of earlier versions have."""
     return dataset_evaluator(dataset_name, output_dir=output_dir)
@@ -84,6 +142,8 @@ def coco_evaluator(dataset_name: str, *, output_dir: str | None = None) -> Datas
 def follow_limit(evaluator: Any, model: Any) -> None:
     """Tells a COCO evaluator of :func:`dataset_evaluator` how many detections an image the model
     gives at most, unless it was told. Warns of Detectron2's own evaluators, which count fewer."""
+    for part in getattr(evaluator, "_evaluators", ()):  # of a DatasetEvaluators
+        follow_limit(part, model)
     inner = getattr(model, "model", model)  # of test-time augmentation
     limit = getattr(model, "max_detections_per_image", None)
     if limit is None:
@@ -105,7 +165,13 @@ def follow_limit(evaluator: Any, model: Any) -> None:
 
 
 def known_metrics(evaluator: Any) -> set[str] | None:
-    """The names of the metrics that an evaluator will give; None if they are not known."""
+    """The names of the metrics that an evaluator will give; None if they are not known. One of
+    another kind tells them by an attribute ``known_metrics``."""
+    if isinstance(evaluator, DatasetEvaluators):
+        parts = [known_metrics(x) for x in evaluator._evaluators]
+        return None if None in parts else set().union(*(x for x in parts if x is not None))
+    if hasattr(evaluator, "known_metrics"):
+        return set(evaluator.known_metrics)
     if isinstance(evaluator, PascalVOCDetectionEvaluator):
         return {"bbox/AP", "bbox/AP50", "bbox/AP75"}
     if isinstance(evaluator, LVISEvaluator):
@@ -148,7 +214,14 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
 
 
 class _LVIS(LVISEvaluator):
-    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``."""
+    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``. Its results
+    have "bbox_std" as COCO's have."""
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        start = len(self._predictions)
+        super().process(inputs, outputs)
+        for prediction, output in zip(self._predictions[start:], outputs):
+            add_stds(prediction.get("instances", ()), output.get("instances"))
 
     def evaluate(self) -> Any:
         if hasattr(np, "float"):

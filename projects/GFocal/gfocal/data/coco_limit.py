@@ -16,7 +16,7 @@ from detectron2.evaluation import COCOEvaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "evaluate_boxes"]
+__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "add_stds", "evaluate_boxes"]
 
 STANDARD_LIMIT = 100
 
@@ -29,11 +29,20 @@ class LimitedCOCOEvaluator(COCOEvaluator):
     """
 
     max_detections: int | None = None
+    _predictions: list[Any]
 
     @property
     def limit(self) -> int:
         """How many detections an image count."""
         return max(self.max_detections or 0, STANDARD_LIMIT)
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        """Detectron2's, whose results also have "bbox_std" where detections have standard
+        deviations: of the left, top, right and bottom side, pixels."""
+        start = len(self._predictions)
+        super().process(inputs, outputs)
+        for prediction, output in zip(self._predictions[start:], outputs):
+            add_stds(prediction.get("instances", ()), output.get("instances"))
 
     def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
@@ -111,3 +120,11 @@ def _summary(evaluated: COCOeval) -> np.ndarray:
 
 def _results_of(predictions: Sequence[Any]) -> list[dict[str, Any]]:
     return list(itertools.chain.from_iterable(x["instances"] for x in predictions))
+
+
+def add_stds(results: Sequence[dict[str, Any]], instances: Any) -> None:
+    """Adds "bbox_std" to the COCO results of an image, in the order of its detections."""
+    if not results or instances is None or not instances.has("pred_box_stds"):
+        return
+    for result, stds in zip(results, instances.pred_box_stds.tolist()):
+        result["bbox_std"] = [round(x, 4) for x in stds]

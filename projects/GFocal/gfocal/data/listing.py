@@ -11,13 +11,14 @@ __all__ = ["images_of_json"]
 
 
 def images_of_json(
-    json_file: str, image_root: str | None = None
+    json_file: str, image_root: str | None = None, option: str = "--image-root"
 ) -> tuple[list[tuple[Any, str]], list[tuple[int, str]]]:
     """Reads which images a json lists.
 
     Args:
         json_file: in COCO format; it may lack annotations and categories.
         image_root: the folder of its file names; by default that of the json.
+        option: what the folder is called, for an error.
 
     Returns:
         (id, path) of each image, in the order of the file, and (id, name) of each category.
@@ -52,7 +53,7 @@ def images_of_json(
     if ret and not any("://" in path or os.path.isfile(path) for path in ret.values()):
         raise FileNotFoundError(
             f"{json_file} lists {len(ret)} images, and none of them is in {absolute_path(root)!r}: "
-            "name their folder (--image-root)"
+            "name their folder ({option})"
         )
     return list(ret.items()), _categories(json_file, document.get("categories") or [])
 

@@ -83,7 +83,8 @@ class AugmentedDetector(nn.Module):
                     own.append(_mapped_back(one, image.shape[-2:], size, flip))
         results = []
         for own, size, inputs in zip(found, sizes, batched_inputs):
-            merged = Candidates(*(None if x[0] is None else torch.cat(x) for x in zip(*own)))
+            columns: Any = (None if x[0] is None else torch.cat(x) for x in zip(*own))
+            merged = Candidates(*columns)
             result = self.detector.suppress(size, merged)
             result.remove("anchor_idxs")  # of several grids
             height, width = inputs.get("height", size[0]), inputs.get("width", size[1])

@@ -18,7 +18,6 @@ from torch import nn
 
 from .._moved import moved_names
 from ..config import Config, TrainOptions, augmented, config_settings, train_options
-from ..config.options import check_best_metric
 from ..weights.checkpointers import GFLCheckpointer, check_weights
 from ..weights.description import Description, describe, metrics_of
 from .best import BestMetric
@@ -138,7 +137,6 @@ class BaseTrainer(DefaultTrainer):
         if options.ema_decay:
             self._ema = EMAHook(model, options.ema_decay)
         if options.best_metric or options.early_stop_patience:
-            check_best_metric(options)
             if self._ema is not None and options.best_metric.startswith("ema/"):
                 model = self._ema.model
             self._best = BestMetric(
@@ -274,7 +272,9 @@ class BaseTrainer(DefaultTrainer):
         TrainerBase.train(self, self.start_iter, self.max_iter)
 
     @classmethod
-    def evaluate(cls, cfg: Config, resume: bool = False, fast: bool = False) -> dict[str, Any]:
+    def evaluate(
+        cls, cfg: Config, resume: bool = False, fast: bool = False, calibrated: bool = False
+    ) -> dict[str, Any]:
         """Builds the model, loads its weights and evaluates it.
 
         The metrics are added to metrics.json in the output folder, as in a training.
@@ -283,16 +283,20 @@ class BaseTrainer(DefaultTrainer):
             cfg: the config; it names the weights.
             resume: evaluate the last checkpoint in the output folder instead, if there is one.
             fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
+            calibrated: scores and standard deviations as ``gfocal calibrate`` found them for these
+                weights.
 
         Returns:
             {task: {metric: value}}.
 
         Raises:
             ValueError: no weights to evaluate, weights of another model, or ``fast`` with a model
-                that cannot be optimized (:class:`gfocal.export.Optimizable`).
+                that cannot be optimized (:class:`gfocal.export.Optimizable`); or ``calibrated``
+                and weights without a calibration.
+            TypeError: ``calibrated``, and a model that cannot be.
             FileNotFoundError: the weight file does not exist.
         """
-        return evaluate(cls, cfg, resume=resume, fast=fast)
+        return evaluate(cls, cfg, resume=resume, fast=fast, calibrated=calibrated)
 
 
 def _write_weights(

@@ -1,8 +1,9 @@
-"""The class names of a config's datasets, and whether they are those of the weights."""
+"""What the engine asks of a config and a model: names of datasets and classes, whether these are
+those of the weights, the post-processing."""
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog
@@ -12,7 +13,15 @@ from omegaconf import OmegaConf
 from ..config import Config
 from ..weights.description import Description, disagreement
 
-__all__ = ["Classes", "classes_of", "classes_of_dataset", "test_metadata", "warn_if_others"]
+__all__ = [
+    "Classes",
+    "classes_of",
+    "classes_of_dataset",
+    "post_processing",
+    "test_metadata",
+    "test_names",
+    "warn_if_others",
+]
 
 
 class Classes(NamedTuple):
@@ -45,6 +54,18 @@ def classes_of_dataset(name: str) -> Classes:
     return Classes(list(names), sorted(ids, key=ids.__getitem__))
 
 
+def test_names(cfg: Config) -> list[str]:
+    """The names of a config's test datasets, which are registered now.
+
+    Raises:
+        OSError, ValueError: of the LazyCall that registers them.
+    """
+    if isinstance(cfg, CfgNode):
+        return list(cfg.DATASETS.TEST)
+    names = instantiate(OmegaConf.select(cfg, "dataloader.test.dataset.names", default=None)) or []
+    return [names] if isinstance(names, str) else list(names)
+
+
 def test_metadata(cfg: Config, description: Description | None) -> Metadata | None:
     """The metadata of a config's first test dataset; without one, those of weights that know their
     classes; None without either."""
@@ -71,6 +92,18 @@ def warn_if_others(
         return
     if difference := disagreement(description, num_classes, class_names):
         logging.getLogger(__name__).warning(f"{weights}: {what} has {difference}")
+
+
+def post_processing(model: Any, setting: str) -> Any:
+    """The post-processing of a detector, which has a setting.
+
+    Raises:
+        TypeError: it has none of that name.
+    """
+    part = getattr(model, "postprocess", None)
+    if not hasattr(part, setting):
+        raise TypeError(f"a {type(model).__name__} has no {setting}; GFL with NMSPostProcess has")
+    return part
 
 
 def _dataset_names(cfg: Config) -> Iterator[str]:

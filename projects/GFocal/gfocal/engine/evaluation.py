@@ -18,8 +18,8 @@ from ..config import Config, augmented, config_settings
 from ..export.optimize import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
-from ..weights.description import description_of
-from .classes import classes_of, warn_if_others
+from ..weights.description import calibration_of, description_of
+from .classes import classes_of, post_processing, warn_if_others
 
 __all__ = [
     "augmented_results",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def evaluate(
-    trainer: type[DefaultTrainer], cfg: Config, *, resume: bool, fast: bool
+    trainer: type[DefaultTrainer], cfg: Config, *, resume: bool, fast: bool, calibrated: bool
 ) -> dict[str, Any]:
     """Evaluates what a config names, see :meth:`gfocal.engine.base.BaseTrainer.evaluate`.
 
@@ -40,6 +40,7 @@ def evaluate(
         cfg: the config.
         resume: evaluate the last checkpoint in the output folder instead, if there is one.
         fast: optimize the model for inference.
+        calibrated: scores and standard deviations as ``gfocal calibrate`` found them.
     """
     output_dir, weights, _ = config_settings(cfg)
     model = trainer.build_model(cfg)
@@ -55,8 +56,12 @@ def evaluate(
     state = checkpointer.resume_or_load(weights, resume=resume)
     weights = checkpointer.get_checkpoint_file() if resume else weights
     classes = classes_of(cfg)
+    description = description_of(state, weights)
+    if calibrated:
+        part = post_processing(model, "calibration")
+        part.calibrate(calibration_of(description, weights), weights)
     warn_if_others(
-        description_of(state, weights),
+        description,
         weights,
         "the test dataset",
         getattr(model, "num_classes", None),

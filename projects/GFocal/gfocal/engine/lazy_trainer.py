@@ -27,10 +27,12 @@ from torch import nn
 
 from ..config import TrainOptions, check_train, config_settings, resolve_device, train_options
 from ..config.levels import check_channels, check_levels
+from ..config.options import check_best_metric
 from ..data.coco_evaluation import follow_limit
 from ..data.probes import check_packages, probe_train_loader
 from .base import BaseTrainer
 from .best import check_dataset_of_metric, check_metric_is_given
+from .reliability import observed, with_reliability
 from .saving import TrainingCheckpointer
 from .seed import set_seed
 from .steps import is_cpu, step_class
@@ -78,6 +80,7 @@ class LazyTrainer(BaseTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         max_iter = _get(cfg, "train.max_iter")
         options = train_options(cfg)
+        check_best_metric(options)
         _check_without_test(cfg, options)
         set_seed(options.seed, options.deterministic)
 
@@ -93,6 +96,7 @@ class LazyTrainer(BaseTrainer):
                 evaluator = self.build_evaluator(cfg, name)
                 if evaluator is not None:
                     check_packages(self.build_test_loader(cfg, name))
+                    evaluator = with_reliability(cfg, evaluator, name, len(names))
                 check_metric_is_given(options.best_metric, evaluator, name, len(names))
         step = step_class(model, amp=options.amp.enabled, accumulate=options.accumulate)
         ddp = {"broadcast_buffers": False, **({"device_ids": None} if is_cpu(model) else {})}
@@ -197,7 +201,8 @@ class LazyTrainer(BaseTrainer):
         Args:
             cfg: the config.
             model: the model.
-            evaluators: one for each dataset; by default :meth:`build_evaluator` builds them.
+            evaluators: one for each dataset; by default :meth:`build_evaluator` builds them, and
+                `train.reliability` adds to them.
 
         Returns:
             {task: {metric: value}}; for several datasets such a dict under each name.
@@ -218,18 +223,24 @@ class LazyTrainer(BaseTrainer):
                 logger.warning("No evaluation: the config has no dataloader.evaluator")
                 results[name] = {}
                 continue
+            if not evaluators:
+                evaluator = with_reliability(cfg, evaluator, name, len(names))
             follow_limit(evaluator, model)
-            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            loader = cls.build_test_loader(cfg, name)
+            with observed(evaluator, model):
+                results[name] = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 logger.info(f"Evaluation results for {name} in csv format:")
                 print_csv_format(results[name])
         return results if len(names) > 1 else results[names[0]]
 
     @classmethod
-    def evaluate(cls, cfg: DictConfig, resume: bool = False, fast: bool = False) -> dict[str, Any]:
+    def evaluate(
+        cls, cfg: DictConfig, resume: bool = False, fast: bool = False, calibrated: bool = False
+    ) -> dict[str, Any]:
         if not _test_names(cfg):
             raise ValueError(f"nothing to evaluate: {_NO_TEST}")
-        return super().evaluate(cfg, resume, fast)
+        return super().evaluate(cfg, resume, fast, calibrated)
 
     @staticmethod
     def auto_scale_workers(cfg: DictConfig, num_workers: int) -> DictConfig:

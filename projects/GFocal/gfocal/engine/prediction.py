@@ -21,6 +21,7 @@ import numpy as np
 from .._installed import is_installed
 from ..data.batching import ImagePredictor, plan_batches
 from ..data.images import image_size, read_image
+from ..data.sides import pack_sides, relative_bins
 from .prediction_lines import ImageFile, Lines, PredictionSettings
 
 __all__ = [
@@ -105,6 +106,7 @@ def predict_files(
     progress: bool = True,
     share: Share = ALONE,
     read_ahead: ReadAhead | None = None,
+    each: Callable[[ImageFile, dict[str, Any]], None] | None = None,
 ) -> list[str]:
     """Predicts images and writes their detections to a json. All processes call it; they share the
     images.
@@ -113,7 +115,8 @@ def predict_files(
         predictor: of the detector.
         images: their files.
         output: the json: a list of {"image_id", "category_id", "bbox" (XYWH, pixels), "score"},
-            image after image, each best first.
+            image after image, each best first. Where the detector has standard deviations, also
+            "bbox_std" (left, top, right, bottom, pixels).
         settings: see there.
         categories: {"id", "name"} of each class. With them, the sizes and file names of the images
             go into OUTPUT.images.json, so that the two files are a dataset in COCO format.
@@ -121,6 +124,10 @@ def predict_files(
         progress: show a bar with images a second, where tqdm is installed.
         share: which of the processes this is, see :func:`gfocal.engine.sharing.own_share`.
         read_ahead: reads batches in workers; by default :func:`read_in_threads`.
+        each: called on the main process when all is predicted, with every image that was read, in
+            their order, and its record: "height", "width" and "detections", as in the json. With
+            ``settings.distributions`` a record also has "bins", and a detection "sides": see
+            :mod:`gfocal.data.sides`.
 
     Returns:
         a sentence for each image that could not be read, on the main process; [] on others.
@@ -156,7 +163,7 @@ def predict_files(
             lines.add(file, records)
             count(len(batch))
     share.synchronize()
-    return lines.finish(images, categories) if share.rank == 0 else []
+    return lines.finish(images, categories, each) if share.rank == 0 else []
 
 
 def read_in_threads(
@@ -229,19 +236,25 @@ def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
     boxes = _array(instances.pred_boxes.tensor).copy()
     boxes[:, 2:] -= boxes[:, :2]
     scores = _array(instances.scores)
-    classes = instances.pred_classes.tolist()
-    return {
-        "height": height,
-        "width": width,
-        "detections": [
-            {
-                "category_id": settings.category_ids[c] if settings.category_ids else c,
-                "bbox": [_short(x) for x in box],
-                "score": _short(score),
-            }
-            for c, box, score in zip(classes, boxes, scores)
-        ],
-    }
+    detections: list[dict[str, Any]] = [
+        {
+            "category_id": settings.category_ids[c] if settings.category_ids else c,
+            "bbox": [_short(x) for x in box],
+            "score": _short(score),
+        }
+        for c, box, score in zip(instances.pred_classes.tolist(), boxes, scores)
+    ]
+    record = {"height": height, "width": width, "detections": detections}
+    if instances.has("pred_box_stds"):
+        for detection, stds in zip(detections, _array(instances.pred_box_stds)):
+            detection["bbox_std"] = [_short(x) for x in stds]
+    if settings.distributions and instances.has("pred_box_distributions") and detections:
+        edges = _array(instances.bin_edges)
+        record["bins"] = relative_bins(edges)
+        probabilities = _array(instances.pred_box_distributions)
+        for detection, *sides in zip(detections, probabilities, edges):
+            detection["sides"] = pack_sides(*sides)
+    return record
 
 
 def _array(values: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ import contextlib
 import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ class PredictionSettings:
         confidence: lowest score that is written.
         fast: whether the model was optimized.
         category_ids: of each class.
+        calibrated: whether scores and standard deviations are.
+        distributions: whether the records of images have the distributions of the sides.
     """
 
     weights: str
@@ -47,6 +49,8 @@ class PredictionSettings:
     confidence: float
     fast: bool
     category_ids: tuple[int, ...]
+    calibrated: bool = False
+    distributions: bool = False
 
 
 class _Place(NamedTuple):
@@ -98,9 +102,13 @@ class Lines:
         file.flush()
 
     def finish(
-        self, images: Sequence[ImageFile], categories: Sequence[dict[str, Any]] | None
+        self,
+        images: Sequence[ImageFile],
+        categories: Sequence[dict[str, Any]] | None,
+        each: Callable[[ImageFile, dict[str, Any]], None] | None = None,
     ) -> list[str]:
-        """Writes the output, and removes the lines unless an image is still to be read."""
+        """Writes the output, and removes the lines unless an image is still to be read. ``each`` is
+        called with every image that was read, and its record."""
         problems: list[str] = []
         table: list[dict[str, Any]] = []
         with _written_at_once(self._output) as file:
@@ -112,8 +120,11 @@ class Lines:
                 if categories is not None:
                     size = {"height": record["height"], "width": record["width"]}
                     table.append({"id": image.id, "file_name": image.path, **size})
+                if each is not None:
+                    each(image, record)
                 for detection in record["detections"]:
-                    line = json.dumps({"image_id": image.id, **detection})
+                    result = {key: x for key, x in detection.items() if key != "sides"}
+                    line = json.dumps({"image_id": image.id, **result})
                     file.write(f"{separator}{line}")
                     separator = ",\n"
             file.write("]\n" if separator != "[" else "[]\n")

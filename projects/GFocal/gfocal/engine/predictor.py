@@ -20,8 +20,8 @@ from ..data.mapper import without_empty_resize
 from ..export.optimize import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
-from ..weights.description import find_config
-from .classes import test_metadata, warn_if_others
+from ..weights.description import calibration_of, find_config
+from .classes import post_processing, test_metadata, warn_if_others
 
 
 class Predictor(ImagePredictor):
@@ -53,6 +53,8 @@ class Predictor(ImagePredictor):
         weights: str | os.PathLike | None = None,
         *,
         fast: bool = False,
+        calibrated: bool = False,
+        distributions: bool = False,
         overrides: Sequence[str] = (),
         trusted_packages: Sequence[str] = (),
     ):
@@ -62,15 +64,21 @@ class Predictor(ImagePredictor):
                 config, as a training leaves them.
             weights: a file that DetectionCheckpointer reads; by default the config's.
             fast: :func:`gfocal.optimize_for_inference`, in half precision where the device has it.
+            calibrated: scores and standard deviations as ``gfocal calibrate`` found them for these
+                weights. Thresholds of the config are of the scores before.
+            distributions: detections have `pred_box_distributions` and `bin_edges`, see
+                :mod:`gfocal.modeling.sides`.
             overrides: changes of the config, ``key=value``.
             trusted_packages: packages whose classes and functions the config in a weight file may
                 name, beside those of gfocal, detectron2, fvcore, torch and torchvision.
 
         Raises:
             FileNotFoundError: no such weight file.
+            TypeError: ``distributions`` of a detector that has none.
             ValueError: no weights, weights of another model, weights without a config where none
                 is given, a config in them that names other code, a device that is not there, or a
-                LazyConfig without `dataloader.test.mapper.augmentations`.
+                LazyConfig without `dataloader.test.mapper.augmentations`; ``calibrated`` of weights
+                without a calibration; or ``distributions`` with test-time augmentation.
         """
         cfg, description = find_config(cfg, weights, overrides, trusted_packages)
         check_model(cfg)
@@ -113,6 +121,15 @@ class Predictor(ImagePredictor):
         if fast:
             optimize_for_inference(self.model, dtype=fast_dtype(device))
         self.augmented = augmented(cfg, self.model)
+        if calibrated:
+            part = post_processing(self.model, "calibration")
+            part.calibrate(calibration_of(description, weights), weights)
+        if distributions:
+            part = post_processing(self.model, "distributions")
+            part.distributions = True
+            self.model.check_head(self.model.head)
+            if self.augmented is not None:
+                raise ValueError("distributions have no test-time augmentation; switch one off")
 
     def preprocess(self, image: np.ndarray) -> dict[str, Any]:
         """Turns an image into the model's input: resized as for testing, channels reordered.

@@ -1,5 +1,6 @@
 """The trainer for yacs configs."""
 
+import contextlib
 import inspect
 import os
 import weakref
@@ -10,13 +11,14 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import _train_loader_from_config
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..config import Config, check_config, resolve_device, train_options
+from ..config.options import check_best_metric
 from ..data.coco import check_dataset_files, detection_dataset_dicts
 from ..data.coco_evaluation import dataset_evaluator
 from ..data.loader import build_train_loader
@@ -26,6 +28,7 @@ from ..process.builders import built_here
 from .base import BaseTrainer
 from .best import check_dataset_of_metric, check_metric_is_given
 from .lazy_trainer import LazyTrainer
+from .reliability import observed, with_reliability
 from .saving import TrainingCheckpointer
 from .seed import set_seed
 from .steps import is_cpu, step_class
@@ -55,15 +58,17 @@ class Trainer(BaseTrainer):
                 "LazyConfig can"
             )
         check_config(cfg)
+        check_best_metric(train_options(cfg))
         set_seed(cfg.SEED, cfg.DETERMINISTIC)
         super().__init__(cfg)
         probe_train_loader(self.data_loader, self.checkpointer.model)
-        if self.test.__func__ is DefaultTrainer.test.__func__:  # another may need none of these
+        # Another `test` may need none of these.
+        if inspect.getattr_static(self, "test") is inspect.getattr_static(Trainer, "test"):
             check_dataset_of_metric(cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST)
             for name in cfg.DATASETS.TEST:  # now, as the evaluation may be hours away
                 self.build_test_loader(cfg, name)
-                evaluator = self.build_evaluator(cfg, name)
                 count = len(cfg.DATASETS.TEST)
+                evaluator = with_reliability(cfg, self.build_evaluator(cfg, name), name, count)
                 check_metric_is_given(cfg.TEST.BEST_METRIC, evaluator, name, count)
                 for task, metric, *_ in cfg.TEST.EXPECTED_RESULTS:
                     if not task.endswith("_TTA"):
@@ -152,6 +157,34 @@ class Trainer(BaseTrainer):
         return dataset_evaluator(
             dataset_name, output_dir=folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE
         )
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """DefaultTrainer's, with what TEST.RELIABILITY adds to the evaluators.
+
+        Args:
+            cfg: the config.
+            model: the model.
+            evaluators: one for each dataset of DATASETS.TEST; by default :meth:`build_evaluator`
+                builds them.
+
+        Returns:
+            {task: {metric: value}}; for several datasets such a dict under each name.
+        """
+        with contextlib.ExitStack() as stack:
+            if evaluators is None and train_options(cfg).reliability:
+                names = cfg.DATASETS.TEST
+                evaluators = [
+                    with_reliability(cfg, cls.build_evaluator(cfg, x), x, len(names)) for x in names
+                ]
+            for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+                stack.enter_context(observed(evaluator, model))
+            return super().test(cfg, model, evaluators)
 
 
 def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:

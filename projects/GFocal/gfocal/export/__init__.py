@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # what the table below says
     from .detections import Detections as Detections
     from .exporting import ParityError as ParityError
     from .exporting import export_model as export_model
+    from .for_supervision import to_supervision as to_supervision
     from .optimize import Optimizable as Optimizable
     from .optimize import fast_dtype as fast_dtype
     from .optimize import optimize_for_inference as optimize_for_inference
@@ -19,6 +20,7 @@ _LAZY = names_of(
         ".card": "ModelCard",
         ".detections": "Detections",
         ".exporting": "ParityError export_model",
+        ".for_supervision": "to_supervision",
         ".optimize": "Optimizable fast_dtype optimize_for_inference",
         ".runtime": "OnnxPredictor",
     }

@@ -42,6 +42,9 @@ class ModelCard:
         topk_candidates: a level.
         max_detections: an image.
         versions: of gfocal, detectron2 and torch, where the file was written.
+        calibrated: whether scores and standard deviations are calibrated, see
+            :class:`gfocal.modeling.uncertainty.Calibration`. ``score_thresh`` is of the scores
+            before.
         outputs: names of the outputs, in order.
         description: of the weights, with their config, see gfocal.weights.description; {} without.
         format: of this card.
@@ -66,6 +69,7 @@ class ModelCard:
     topk_candidates: int
     max_detections: int
     versions: Mapping[str, str]
+    calibrated: bool = False
     outputs: Sequence[str] = field(default_factory=list)
     description: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT

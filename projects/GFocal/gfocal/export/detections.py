@@ -49,7 +49,8 @@ class Detections:
         scores: (D,) float32.
         pred_classes: (D,) int64, from 0 on.
         pred_box_stds: (D, 4) float32, pixels: of the left, top, right and bottom side. Only of a
-            file that has them, see :meth:`has`.
+            file that has them, see :meth:`has`: of one written with ``--no-stds``, or of a detector
+            whose box representation has none, there is no such field.
 
     Examples:
         ```python

@@ -41,14 +41,15 @@ class TensorNetwork(nn.Module):
             detections.
         preprocessing: "inside": images have values 0..255, of any size, and are normalized and
             padded here. "outside": they are normalized and padded already.
-        stds: whether the standard deviation of each side is an output.
+        stds: whether the standard deviation of each side is an output. By default at level "full",
+            where the box representation has one: there it costs nothing.
         dtype: of backbone and head. All else is in float32: softmax, expectation, DGQP, scores.
 
     Raises:
         TypeError: not a GFL, or with parts that have no tensor-only form: another anchor generator,
             another post-processing, soft-NMS (level "full" only).
-        ValueError: another ``level`` or ``preprocessing``; or ``stds`` of a box representation
-            without a standard deviation.
+        ValueError: another ``level`` or ``preprocessing``; ``stds`` of a box representation without
+            a standard deviation; or a calibration at another level than "full".
     """
 
     score_thresh: Tensor
@@ -59,7 +60,7 @@ class TensorNetwork(nn.Module):
         level: str = "full",
         *,
         preprocessing: str = "inside",
-        stds: bool = False,
+        stds: bool | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -67,7 +68,10 @@ class TensorNetwork(nn.Module):
             raise ValueError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
         if preprocessing not in ("inside", "outside"):
             raise ValueError(f"preprocessing is {preprocessing!r}; expected 'inside' or 'outside'")
-        self.detector = copy.deepcopy(_checked(detector, level, stds)).eval().requires_grad_(False)
+        detector = _checked(detector, level, bool(stds))
+        if stds is None:
+            stds = level == "full" and hasattr(detector.head.box_representation, "std")
+        self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         fold_norms(self.detector)
         if dtype is not None:
             self.detector.cast_networks(dtype)
@@ -92,6 +96,7 @@ class TensorNetwork(nn.Module):
         self.topk, self.max_detections = part.topk_candidates, part.max_detections
         self.nms_thresh = float(part.nms_thresh)
         self.class_agnostic = cast("HardNMS", part.suppression).class_agnostic
+        self.calibration = part.calibration
 
     @property
     def input_names(self) -> list[str]:
@@ -140,10 +145,17 @@ class TensorNetwork(nn.Module):
         boxes = distances_to_boxes(centers, distances * strides)
         boxes = _clipped(boxes, images, image_sizes)
         scores = predictions.joint_logits().sigmoid()
-        stds = [self._stds(predictions) * strides] if self.stds else []
         if self.level == "decoded":
-            return boxes, scores, *stds
-        return self._detections(boxes, scores, stds, [h * w for h, w in shapes])
+            if not self.stds:
+                return boxes, scores
+            return boxes, scores, self._stds(predictions.box_logits) * strides
+        *found, locations = self._detections(boxes, scores, [h * w for h, w in shapes])
+        if self.stds:
+            stds = self._stds(predictions.box_logits[found[3], locations]) * strides[locations]
+            found.append(stds if self.calibration is None else stds * self.calibration.std_scale)
+        if self.calibration is not None:
+            found[1] = self.calibration.score(found[1])
+        return tuple(found)
 
     def _preprocessed(self, images: Tensor) -> Tensor:
         if self.preprocessing == "outside":
@@ -169,16 +181,17 @@ class TensorNetwork(nn.Module):
     def _raw(self, predictions: DensePredictions, sizes: Sequence[int]) -> tuple[Tensor, ...]:
         tensors = [*predictions.tensors]
         if self.stds:
-            tensors.append(self._stds(predictions))
+            tensors.append(self._stds(predictions.box_logits))
         return tuple(x for tensor in tensors for x in _per_level(tensor, sizes))
 
-    def _stds(self, predictions: DensePredictions) -> Tensor:
-        """(N, R, 4) strides."""
-        return cast("Any", self.detector.head.box_representation).std(predictions.box_logits)
+    def _stds(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, C) -> (..., 4) strides."""
+        return cast("Any", self.detector.head.box_representation).std(box_logits)
 
     def _detections(
-        self, boxes: Tensor, scores: Tensor, stds: Sequence[Tensor], sizes: Sequence[int]
+        self, boxes: Tensor, scores: Tensor, sizes: Sequence[int]
     ) -> tuple[Tensor, ...]:
+        """Boxes (D, 4), scores, classes, image and location (D,) of the detections."""
         num_classes = scores.shape[-1]
         scores = torch.where(scores > self.score_thresh, scores, -1.0)  # -1: no candidate
         best, idxs = [], []
@@ -212,8 +225,7 @@ class TensorNetwork(nn.Module):
         image_idxs, places = ((values >= 0) & (areas > 0)).nonzero(as_tuple=True)  # (D,)
         chosen = order[image_idxs, places]
         found = [best_boxes[image_idxs, places], values[image_idxs, places]]
-        found += [classes[image_idxs, chosen], image_idxs]
-        return *found, *(x[image_idxs, locations[image_idxs, chosen]] for x in stds)
+        return *found, classes[image_idxs, chosen], image_idxs, locations[image_idxs, chosen]
 
     def _has_quality(self) -> bool:
         with torch.no_grad():
@@ -272,6 +284,8 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> GFL:
                 f"the suppression is {part.suppression!r}; level 'full' knows HardNMS, as "
                 "runtimes do. Level 'decoded' ends before it"
             )
+    elif getattr(detector.postprocess, "calibration", None) is not None:
+        raise ValueError(f"a calibrated detector at level {level!r}; expected level 'full'")
     if stds and not hasattr(detector.head.box_representation, "std"):
         raise ValueError(
             f"stds of a {type(detector.head.box_representation).__name__}: it has no standard "

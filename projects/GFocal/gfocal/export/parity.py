@@ -261,10 +261,7 @@ def _detections(detector: GFL, images: Sequence[Tensor], card: ModelCard) -> dic
         "image_idxs": torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
     }
     if card.stds:
-        _, anchors, predictions = detector.forward_dense(inputs)
-        representation: Any = detector.head.box_representation
-        stds = representation.std(predictions.box_logits) * anchors.strides[:, None]
-        ret["stds"] = torch.cat([stds[i, x.anchor_idxs] for i, x in enumerate(found)])
+        ret["stds"] = torch.cat([x.pred_box_stds for x in found])
     return ret
 
 

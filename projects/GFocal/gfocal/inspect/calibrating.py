@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 
-from ..modeling.uncertainty import calibrated_score, central_half_width
+from ..modeling.uncertainty import Calibration, calibrated_score, central_half_width
+from .reliability.measuring import Evidence
+from .reliability.metrics import laece
+from .reliability.side_metrics import coverage
 
-__all__ = ["ScoreMap", "closed_form", "fit_std_scale", "isotonic"]
+__all__ = ["Row", "ScoreMap", "calibrate", "closed_form", "fit_std_scale", "isotonic"]
 
 LEVELS = (0.5, 0.8, 0.9)  # the intervals whose coverage is fitted
 _LEAST = 1e-6  # of a value, and of what is left to 1
@@ -30,6 +33,85 @@ class ScoreMap(NamedTuple):
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """(T,) scores -> (T,) calibrated scores."""
         return np.interp(scores, self.scores, self.values)
+
+
+class Row(NamedTuple):
+    """A line of the table of :func:`calibrate`.
+
+    Attributes:
+        name: of the number.
+        fitted, judged: its values on the images that were fitted, and on the others.
+    """
+
+    name: str
+    fitted: float
+    judged: float
+
+
+def calibrate(
+    fitted: Evidence, judged: Evidence, both: Evidence, beta: float | None = 2.0
+) -> tuple[Calibration, list[Row]]:
+    """Fits a calibration on some images, judges it on others, and fits it anew on both.
+
+    Scores: the closed form, which knows nothing but the mean IoU of the true positives, and
+    isotonic regression. That with the smaller LaECE on the other images is taken; if both are worse
+    than the scores as they are, these stay. Standard deviations: one factor.
+
+    Args:
+        fitted, judged, both: what the detector, not calibrated, found on the images.
+        beta: of the QFL that trained the scores; None: another loss did, and there is no closed
+            form.
+
+    Returns:
+        The calibration, and the numbers before and after, of the first fit.
+
+    Raises:
+        ValueError: there is no true positive, or nothing to fit intervals on.
+    """
+    maps = _score_maps(fitted, beta)
+    errors = {name: [_laece(x, of) for of in (fitted, judged)] for name, x in maps.items()}
+    rows = [Row(f"LaECE, scores {name}", *values) for name, values in errors.items()]
+    best = min(errors, key=lambda name: errors[name][1])
+    scale = 1.0
+    if fitted.sides.stds is not None:
+        scale = _scale_of(fitted)
+        for factor, what in ((1.0, "stds as they are"), (scale, f"stds times {scale:.3f}")):
+            for level in LEVELS:
+                values = (_coverage(of, factor, level) for of in (fitted, judged))
+                rows.append(Row(f"coverage of {100 * level:.0f} %, {what}", *values))
+        scale = _scale_of(both)
+    points = _score_maps(both, beta)[best]
+    return Calibration(scale, points.scores.tolist(), points.values.tolist(), best), rows
+
+
+def _score_maps(evidence: Evidence, beta: float | None) -> dict[str, "ScoreMap"]:
+    """Maps of scores, each under a name, fitted on what was found."""
+    true = evidence.strict.is_true
+    if not true.any():
+        raise ValueError("no true positive to fit scores on")
+    maps = {"as they are": ScoreMap(np.array([0.0, 1.0]), np.array([0.0, 1.0]))}
+    if beta is not None:
+        maps["in closed form"] = closed_form(float(evidence.strict.ious[true].mean()), beta)
+    maps["isotonic"] = isotonic(evidence.loose.scores, evidence.loose.ious)
+    return maps
+
+
+def _scale_of(evidence: Evidence) -> float:
+    assert evidence.sides.stds is not None
+    return fit_std_scale(evidence.sides.errors, evidence.sides.stds)
+
+
+def _laece(score_map: "ScoreMap", evidence: Evidence) -> float:
+    loose = evidence.loose
+    return laece(
+        score_map(loose.scores), loose.classes, loose.ious, np.unique(evidence.object_classes)
+    )
+
+
+def _coverage(evidence: Evidence, scale: float, level: float) -> float:
+    sides = evidence.sides
+    assert sides.stds is not None
+    return coverage(sides.errors.ravel(), scale * sides.stds.ravel(), level)
 
 
 def fit_std_scale(errors: np.ndarray, stds: np.ndarray) -> float:

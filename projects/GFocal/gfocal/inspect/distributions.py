@@ -53,7 +53,7 @@ def with_distributions(model: Any) -> Iterator[None]:
     Raises:
         TypeError: its post-processing is another.
     """
-    part = getattr(model, "postprocess", None)
+    part: Any = getattr(model, "postprocess", None)
     if not hasattr(part, "distributions"):
         raise TypeError(
             f"the postprocess of a {type(model).__name__} is a {type(part).__name__}, which gives "

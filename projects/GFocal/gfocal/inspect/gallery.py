@@ -25,7 +25,8 @@ class _Pictures:
         folder: of the files; it must exist.
         metadata: of the dataset, with the class names; None: classes are numbers.
         confidence: lowest score that is drawn.
-        distributions: draw the distributions too; instances need `pred_box_distributions` and `bin_edges`.
+        distributions: draw the distributions too; instances need `pred_box_distributions` and
+            `bin_edges`.
     """
 
     def __init__(self, folder: str, metadata: Any, confidence: float, distributions: bool):

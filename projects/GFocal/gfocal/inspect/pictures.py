@@ -30,7 +30,7 @@ _DPI = 100
 _TAB10 = matplotlib.colormaps["tab10"]
 _CLASS_COLORS = [matplotlib.colors.to_hex(_TAB10(i)) for i in range(_TAB10.N)]
 # left, top, right, bottom
-_SIDE_COLORS = ("#0072B2", "#009E73", "#D55E00", "#A64D79")
+SIDE_COLORS = ("#0072B2", "#009E73", "#D55E00", "#A64D79")
 
 
 def draw_detections(
@@ -54,7 +54,7 @@ def draw_detections(
     figure = Figure(figsize=(width * scale / _DPI, height * scale / _DPI), dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     _draw_boxes(axes, image, *_boxes_and_labels(instances, metadata, threshold))
-    return _render(figure)
+    return render(figure)
 
 
 def draw_grid(
@@ -93,7 +93,7 @@ def draw_grid(
     for axes, title in zip(grid.flat, titles):
         axes.set_title(title, fontsize=10)
     figure.tight_layout(pad=0.4)
-    return _render(figure)
+    return render(figure)
 
 
 def draw_box_distributions(
@@ -126,7 +126,8 @@ def draw_box_distributions(
     _check_image(image)
     if not (instances.has("pred_box_distributions") and instances.has("bin_edges")):
         raise ValueError(
-            "the instances have no pred_box_distributions and bin_edges; detect_with_distributions adds them"
+            "the instances have no pred_box_distributions and bin_edges; detect_with_distributions "
+            "adds them"
         )
     instances = instances.to("cpu")
     instances = instances[instances.scores >= threshold]
@@ -164,7 +165,7 @@ def draw_box_distributions(
                 instances.pred_box_distributions[i].numpy(),
                 instances.bin_edges[i].numpy(),
             )
-    return _render(figure)
+    return render(figure)
 
 
 def draw_training_image(
@@ -295,7 +296,7 @@ def _draw_side(
     picture: Axes, margin: Axes, side: int, box: np.ndarray, probs: np.ndarray, edges: np.ndarray
 ) -> None:
     """A side of the box in the picture, its bins in the margin; probs and edges are (C,)."""
-    color = _SIDE_COLORS[side]
+    color = SIDE_COLORS[side]
     thickness = 0.9 * abs(edges[1] - edges[0])
     bars: dict[str, Any] = {"color": color, "alpha": 0.85}
     guide: dict[str, Any] = {"color": color, "linestyle": "--", "linewidth": 0.8}
@@ -314,10 +315,10 @@ def _draw_side(
 
 def _name_sides(below: Axes, beside: Axes) -> None:
     for axes, x, y, name, color in (
-        (below, 0.02, 0.04, "left", _SIDE_COLORS[0]),
-        (beside, 0.96, 0.93, "top", _SIDE_COLORS[1]),
-        (below, 0.98, 0.04, "right", _SIDE_COLORS[2]),
-        (beside, 0.96, 0.02, "bottom", _SIDE_COLORS[3]),
+        (below, 0.02, 0.04, "left", SIDE_COLORS[0]),
+        (beside, 0.96, 0.93, "top", SIDE_COLORS[1]),
+        (below, 0.98, 0.04, "right", SIDE_COLORS[2]),
+        (beside, 0.96, 0.02, "bottom", SIDE_COLORS[3]),
     ):
         axes.text(
             x,
@@ -331,7 +332,8 @@ def _name_sides(below: Axes, beside: Axes) -> None:
         )
 
 
-def _render(figure: Figure) -> np.ndarray:
+def render(figure: Figure) -> np.ndarray:
+    """A figure as a picture."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

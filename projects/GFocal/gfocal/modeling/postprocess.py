@@ -226,6 +226,11 @@ class NMSPostProcess(Checked):
         self._set_stds(result, stds if stds is None else stds[keep])
         return result
 
+    def calibrate(self, data: Any, path: str) -> None:
+        """Sets the calibration from plain data, see
+        :meth:`gfocal.modeling.uncertainty.Calibration.from_plain`."""
+        self.calibration = Calibration.from_plain(data, path)
+
     def _set_stds(self, result: Instances, stds: Tensor | None) -> None:
         if stds is not None:
             scale = 1.0 if self.calibration is None else self.calibration.std_scale

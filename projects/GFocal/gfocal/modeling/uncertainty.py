@@ -121,11 +121,12 @@ class Calibration:
 
     def score(self, scores: Tensor) -> Tensor:
         """(...) scores -> (...) calibrated scores. Its operations are those of exported graphs."""
-        x, y = (scores.new_tensor(list(v), dtype=torch.float64) for v in (self.scores, self.values))
-        slopes = (y[1:] - y[:-1]) / (x[1:] - x[:-1])
-        exact = scores.double()
-        piece = (exact.unsqueeze(-1) >= x[1:-1]).sum(dim=-1)  # 0..P-2
-        return (y[piece] + slopes[piece] * (exact - x[piece])).to(scores.dtype)
+        points = torch.tensor([[*self.scores], [*self.values]], dtype=torch.float64)
+        slopes = points.diff(dim=1)
+        x, y = points.to(scores).unbind()
+        slope = (slopes[1] / slopes[0]).to(scores)
+        piece = (scores.unsqueeze(-1) >= x[1:-1]).sum(dim=-1)  # 0..P-2
+        return y[piece] + slope[piece] * (scores - x[piece])
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, strings and numbers alone, for a file."""

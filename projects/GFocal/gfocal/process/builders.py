@@ -17,6 +17,7 @@ TRAINER_KEYS = (
     "SOLVER.EMA_DECAY",
     "TEST.BEST_METRIC",
     "TEST.EARLY_STOP_PATIENCE",
+    "TEST.RELIABILITY",
     "TEST.VALIDATION_LOSS",
 )
 _here = ContextVar("built_here", default=False)
@@ -46,7 +47,7 @@ def warn_of_keys_for_trainers(cfg: Any) -> None:
             value = attrgetter(key)(cfg)
         except AttributeError:  # without add_gfocal_config
             continue
-        if value and value != 1:  # SOLVER.ACCUMULATE 1: none
+        if value is True or (value and value != 1):  # SOLVER.ACCUMULATE 1: none
             asked.append(f"{key} ({value!r})")
     if asked:
         logging.getLogger(__name__).warning(

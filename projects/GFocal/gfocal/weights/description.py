@@ -25,7 +25,6 @@ from ..config import Config, apply_overrides, model_zoo, set_weights
 from ..config.files import load_config
 from ..config.inference import read_names_of_thresholds
 from ..config.settings import config_settings
-from ..modeling.uncertainty import Calibration
 from .checkpointers import check_weights
 from .config_data import config_of, tree_of
 from .reading import load_weights_only
@@ -186,18 +185,18 @@ def description_of(checkpoint: Mapping[str, Any], path: str) -> Description | No
     return Description(**known)
 
 
-def calibration_of(description: Description | None, path: str) -> Calibration:
-    """The calibration in a description of the file ``path``.
+def calibration_of(description: Description | None, path: str) -> Mapping[str, Any]:
+    """The calibration in a description of the file ``path``, as plain data.
 
     Raises:
-        ValueError: there is none, or one that cannot be read.
+        ValueError: there is none.
     """
     if description is None or not description.calibration:
         raise ValueError(
             f"{path} carries no calibration: gfocal calibrate --weights {path} --output FILE finds "
             "one on a validation set"
         )
-    return Calibration.from_plain(description.calibration, path)
+    return description.calibration
 
 
 _KINDS: dict[type, Any] = {str: str, tuple: (list, tuple), dict: Mapping, int: int}
