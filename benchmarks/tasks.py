@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gfocal.export import export_model, fast_dtype, optimize_for_inference
 from gfocal.export.formats import FORMATS
-from gfocal.modeling.structures import DenseTargets, GroundTruth, Matches
+from gfocal.modeling.structures import DenseAnchors, DenseTargets, GroundTruth, Matches
 
 from . import inputs as make
 from . import ours, straightforward
@@ -85,6 +85,34 @@ def postprocess(bench: Benchmark, settings: Settings) -> None:
                 lambda arguments=arguments: ours.detections(*arguments, **TEST),
                 lambda arguments=arguments: straightforward.detections(*arguments, **TEST),
             )
+    _sides(bench, anchors)
+
+
+@torch.no_grad()
+def _sides(bench: Benchmark, anchors: DenseAnchors) -> None:
+    """What standard deviations and distributions of the sides add."""
+    for batch in (1, 8):
+        arguments = (
+            anchors,
+            make.make_predictions(anchors, batch, True),
+            [(make.HEIGHT, make.WIDTH)] * batch,
+        )
+        rows = bench.race(
+            {
+                f"post-processing, GFLV2, batch {batch}, {what}": functools.partial(
+                    ours.detections, *arguments, **TEST, stds=stds, distributions=distributions
+                )
+                for what, stds, distributions in (
+                    ("without sides", False, False),
+                    ("with standard deviations", True, False),
+                    ("with distributions", True, True),
+                )
+            }
+        )
+        first, *others = rows.values()
+        for row in others:
+            row["times as long"] = round(row["ms"] / first["ms"], 3)
+            bench.report(f"{row['what']}: {row['times as long']} times as long as without")
 
 
 @torch.no_grad()

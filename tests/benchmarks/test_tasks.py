@@ -31,7 +31,7 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("task", "num_rows"), [("matcher", 8), ("losses", 4), ("postprocess", 4), ("inference", None)]
+    ("task", "num_rows"), [("matcher", 8), ("losses", 4), ("postprocess", 10), ("inference", None)]
 )
 def test_comparisons(run, task, num_rows):
     rows, out = run(task)
@@ -44,7 +44,13 @@ def test_comparisons(run, task, num_rows):
         ours = by_name["gfl R-50, float32, optimized"]["ms"]
         assert row["GFLV2 / GFLV1"] == pytest.approx(row["ms"] / ours, rel=0.01)
     else:
-        for ours, theirs in zip(rows[::2], rows[1::2]):
+        sides = [row for row in rows if "sides" in row["what"] or "with " in row["what"]]
+        pairs = [row for row in rows if row not in sides]
+        assert len(sides) == (6 if task == "postprocess" else 0)
+        for off, *others in (sides[:3], sides[3:]) if sides else ():
+            for row in others:
+                assert row["times as long"] == pytest.approx(row["ms"] / off["ms"], abs=0.06)
+        for ours, theirs in zip(pairs[::2], pairs[1::2]):
             assert ours["times faster"] == pytest.approx(theirs["ms"] / ours["ms"], abs=0.06)
             assert ours["what"].replace("ours", "straightforward") == theirs["what"]
     assert "threads, torch" in out

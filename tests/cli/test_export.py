@@ -11,6 +11,8 @@ from PIL import Image
 
 from gfocal.cli import export
 from gfocal.config import load_config
+from gfocal.engine import Predictor
+from gfocal.export import OnnxPredictor
 from gfocal.export.card import KEY
 from gfocal.export.formats import FORMATS
 from gfocal.weights import describe
@@ -83,6 +85,20 @@ def test_the_suffix_says_the_format(files):
     assert run(files, "--preprocessing", "outside", "--half") == 0
     card = card_of(files / "model.ts")
     assert (card.level, card.preprocessing, card.precision) == ("full", "outside", "float16")
+
+
+def test_standard_deviations_are_there_unless_they_are_left_out(files, capsys):
+    assert run(files, output="with.onnx") == run(files, "--no-stds", output="without.onnx") == 0
+    photo = np.random.default_rng(0).integers(0, 255, (48, 120, 3), dtype=np.uint8)
+    found = OnnxPredictor(files / "with.onnx")(photo)["instances"]
+    expected = Predictor(load_config(files / "config.py"), files / "weights.pth")(photo)
+    expected = expected["instances"]
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.pred_box_stds, expected.pred_box_stds, rtol=1e-3, atol=1e-4)
+    plain = OnnxPredictor(files / "without.onnx")(photo)["instances"]
+    np.testing.assert_array_equal(plain.pred_boxes.tensor, found.pred_boxes.tensor)
+    with pytest.raises(AttributeError, match=r"exported without standard deviations \(--no-stds"):
+        plain.pred_box_stds  # noqa: B018
 
 
 def test_overrides_reach_the_file(files):

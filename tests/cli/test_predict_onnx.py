@@ -77,6 +77,17 @@ def test_photos(files, words):
     assert (table["images"][6]["height"], table["images"][6]["width"]) == (64, 100)  # turned
 
 
+def test_standard_deviations(files):
+    write_onnx(files / "model.onnx", make_card(stds=True, outputs=[*make_card().outputs, "stds"]))
+    assert predict.main(command(files)) == 0
+    predictor = OnnxPredictor(files / "model.onnx")
+    image = results(files, "results.images.json")["images"][0]
+    expected = predictor(image["file_name"])["instances"].pred_box_stds
+    found = [row["bbox_std"] for row in results(files) if row["image_id"] == image["id"]]
+    assert len(found) > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_ids_of_a_json_and_of_nobody(files):
     names = [f"{i}.png" for i in (5, 0, 3)]
     images = [{"id": 70 - i, "file_name": name} for i, name in enumerate(names)]

@@ -178,6 +178,18 @@ def test_lvis_itself(loose, tmp_path):
     assert _evaluate("loose") == pytest.approx(100.0)
 
 
+def test_results_of_lvis_have_standard_deviations():
+    """Without the package lvis, which only an evaluation needs."""
+    evaluator = coco_evaluation._LVIS.__new__(coco_evaluation._LVIS)
+    evaluator._cpu_device = torch.device("cpu")
+    evaluator.reset()
+    instances = Instances((48, 64), pred_boxes=Boxes(torch.tensor([[4.0, 5, 24, 35]])))
+    instances.pred_classes, instances.scores = torch.tensor([0]), torch.tensor([0.5])
+    instances.pred_box_stds = torch.tensor([[1.0, 2, 3, 0.25]])
+    evaluator.process([{"image_id": 7}], [{"instances": instances}])
+    assert evaluator._predictions[0]["instances"][0]["bbox_std"] == [1, 2, 3, 0.25]
+
+
 def test_types_that_boxes_cannot_be_evaluated_for(loose):
     MetadataCatalog.get("loose").evaluator_type = "pascal_voc"
     with pytest.raises(ValueError, match="its metadata no dirname, year, split; expected"):
@@ -263,6 +275,34 @@ def test_the_limit_of_the_model_counts(tmp_path, caplog, limit):
         stats = evaluate_boxes(truth, written, counted).stats
         by_hand.summarize()  # pycocotools' own numbers, but for the first
         np.testing.assert_array_equal(stats[1:], by_hand.stats[1:])
+
+
+@pytest.mark.parametrize("limit", [100, 300])
+def test_standard_deviations_are_written_and_change_no_metric(tmp_path, limit):
+    name, instances = crowded(tmp_path)
+    of_image_8 = instances[:0]
+    found = {}
+    for stds in (None, torch.arange(1200.0).view(300, 4) / 3):
+        folder = tmp_path / f"with {stds is not None}"
+        evaluator = dataset_evaluator(name, output_dir=str(folder), max_detections=limit)
+        evaluator.reset()
+        if stds is not None:
+            instances.pred_box_stds, of_image_8.pred_box_stds = stds, stds[:0]
+        # Detectron2 keeps nothing of an output without instances.
+        images = [{"image_id": 9}, {"image_id": 8}, {"image_id": 7}]
+        outputs = [{"sem_seg": 0}, {"instances": of_image_8}, {"instances": instances}]
+        evaluator.process(images, outputs)
+        metrics = evaluator.evaluate()["bbox"]
+        rows = json.loads((folder / "coco_instances_results.json").read_text())
+        found[stds is not None] = metrics, rows
+    assert found[True][0] == pytest.approx(found[False][0], rel=0, abs=0, nan_ok=True)
+    plain, rich = found[False][1], found[True][1]
+    assert [x["bbox_std"] for x in rich[:2]] == [
+        [0, 0.3333, 0.6667, 1],
+        [1.3333, 1.6667, 2, 2.3333],
+    ]
+    assert len(rich) == len(plain) == 300 and not any("bbox_std" in x for x in plain)
+    assert [{**x, "bbox_std": y["bbox_std"]} for x, y in zip(plain, rich)] == rich
 
 
 def test_a_trainer_tells_the_limit(dataset):

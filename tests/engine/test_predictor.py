@@ -19,9 +19,12 @@ from gfocal.config import check_model
 from gfocal.data.mapper import DetectionMapper
 from gfocal.data.shapes import CLASSES
 from gfocal.engine import LazyTrainer, Predictor, load_config
+from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.quality import NoQuality
+from gfocal.modeling.representations import DiracDistance
+from gfocal.modeling.terms import GIoULoss, QualityFocalLoss
 from tests.engine.conftest import TOY_CONFIG
-from tests.helpers.tiny import TinyBackbone, make_gfl
+from tests.helpers.tiny import TinyBackbone, make_gfl, make_head
 
 YACS = """
 MODEL:
@@ -313,3 +316,35 @@ def test_what_a_detector_without_sides_cannot_give(tmp_path):
         Predictor(cfg, tmp_path / "w.pth", distributions=True)
     with pytest.raises(TypeError, match="a ToyDetector has no calibration"):
         Predictor(cfg, tmp_path / "w.pth", calibrated=True)
+
+
+def test_distributions(tmp_path):
+    cfg = load_config(str(Path(__file__).parents[1] / "helpers/toy_config.py"))
+    cfg = OmegaConf.create(
+        {**cfg, "model": LazyCall(make_gfl)(test_score_thresh=0.0)}, flags={"allow_objects": True}
+    )
+    torch.save({"model": instantiate(cfg.model).state_dict()}, tmp_path / "w.pth")
+    image = np.full((48, 64, 3), 100, np.uint8)
+    plain = Predictor(cfg, tmp_path / "w.pth")(image)["instances"]
+    assert not plain.has("pred_box_distributions")
+    found = Predictor(cfg, tmp_path / "w.pth", distributions=True)(image)["instances"]
+    assert len(found) == len(plain) > 0
+    assert found.pred_box_distributions.shape == found.bin_edges.shape == (len(found), 4, 17)
+    cfg.train.test_augmentation = {"enabled": True}
+    with pytest.raises(ValueError, match="distributions have no test-time augmentation"):
+        Predictor(cfg, tmp_path / "w.pth", distributions=True)
+
+
+def test_distributions_of_a_dirac(tmp_path):
+    cfg = load_config(str(Path(__file__).parents[1] / "helpers/toy_config.py"))
+    cfg = OmegaConf.create({**cfg, "model": LazyCall(dirac)()}, flags={"allow_objects": True})
+    torch.save({"model": dirac().state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(TypeError, match="distributions of a box representation DiracDistance"):
+        Predictor(cfg, tmp_path / "w.pth", distributions=True)
+
+
+def dirac():
+    return make_gfl(
+        head=make_head(3, NoQuality(), DiracDistance()),
+        criterion=GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GIoULoss()),
+    )

@@ -79,6 +79,8 @@ def test_what_is_not_there(both):
     assert not found.has("pred_masks")
     with pytest.raises(AttributeError, match="Detections has no field 'pred_masks'"):
         found.pred_masks  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'pred_box_stds': the file was exported without st"):
+        Detections((9, 8), scores=found.scores).pred_box_stds  # noqa: B018
     with pytest.raises(KeyError):
         found.get("pred_masks")
     with pytest.raises(IndexError):

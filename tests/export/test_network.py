@@ -11,7 +11,7 @@ from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.numerics import joint_logits
 from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.quality import NoQuality
-from gfocal.modeling.representations import DiracDistance, GaussianDistance
+from gfocal.modeling.representations import DiracDistance, GaussianDistance, GeneralDistribution
 from gfocal.modeling.suppression import GaussianSoftNMS, HardNMS
 from gfocal.modeling.terms import GIoULoss, QualityFocalLoss
 from gfocal.modeling.uncertainty import Calibration
@@ -79,10 +79,8 @@ def test_it_finds_what_the_detector_finds(
 def test_nothing_is_found():
     model = make_spread_gfl(test_score_thresh=0.9999)
     boxes, scores, classes, image_idxs, stds = TensorNetwork(model)(pictures())
-    assert boxes.shape == stds.shape == (
-        0,
-        4,
-    ) and scores.shape == classes.shape == image_idxs.shape == (0,)
+    assert boxes.shape == stds.shape == (0, 4)
+    assert scores.shape == classes.shape == image_idxs.shape == (0,)
 
 
 def test_images_of_two_sizes_in_one_batch():
@@ -148,6 +146,41 @@ def test_stds_of_detections():
     torch.testing.assert_close(stds, expected, rtol=0, atol=0)
 
 
+def make_boxes_only(representation):
+    criterion = GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GIoULoss())
+    return make_spread_gfl(head=make_head(3, NoQuality(), representation), criterion=criterion)
+
+
+def test_stds_are_there_where_they_are_free():
+    """Of detections, if the detector gives them. Elsewhere on request."""
+    model = make_spread_gfl()
+    for level in ("raw", "decoded", "full"):
+        assert TensorNetwork(model, level).stds == (level == "full")
+        assert not TensorNetwork(model, level, stds=False).stds
+    assert TensorNetwork(make_boxes_only(GaussianDistance())).stds
+    dirac = make_boxes_only(DiracDistance())
+    network = TensorNetwork(dirac)
+    assert not network.stds and len(network(pictures())) == len(network.output_names) == 4
+    with pytest.raises(ValueError, match="stds of a DiracDistance: it has no standard deviation"):
+        TensorNetwork(dirac, stds=True)
+    model.postprocess.stds = False
+    assert not TensorNetwork(model).stds
+    with pytest.raises(ValueError, match="whose postprocess has stds=False; set it to True"):
+        TensorNetwork(model, stds=True)
+    assert TensorNetwork(model, "decoded", stds=True).stds
+
+
+def test_only_the_stds_of_detections_are_computed(monkeypatch):
+    model = make_spread_gfl()
+    seen = []
+    std = GeneralDistribution.std
+    monkeypatch.setattr(
+        GeneralDistribution, "std", lambda self, x: (seen.append(x.shape), std(self, x))[1]
+    )
+    boxes, *_ = TensorNetwork(model)(pictures())
+    assert seen == [(len(boxes), 4, 17)] and len(boxes) < 2 * 150  # of 150 locations an image
+
+
 def test_half_precision_ends_before_the_integral():
     """Backbone and head compute in float16. Softmax, expectation, DGQP and scores do not."""
     model = make_spread_gfl()
@@ -196,12 +229,6 @@ def test_what_has_no_tensor_form_is_refused():
     other = make_spread_gfl(postprocess=lambda anchors, predictions, sizes: [])
     with pytest.raises(TypeError, match="postprocess is a function"):
         TensorNetwork(other)
-    boxes_only = GFLCriterion(cls_loss=QualityFocalLoss(), box_loss=GIoULoss())
-    dirac = make_spread_gfl(head=make_head(3, NoQuality(), DiracDistance()), criterion=boxes_only)
-    with pytest.raises(ValueError, match="stds of a DiracDistance"):
-        TensorNetwork(dirac, stds=True)
-    head = make_head(3, NoQuality(), GaussianDistance())
-    TensorNetwork(make_spread_gfl(head=head, criterion=boxes_only), stds=True)
     with pytest.raises(ValueError, match="level is 'dense'; expected one of raw, decoded, full"):
         TensorNetwork(soft, "dense")
     with pytest.raises(ValueError, match="preprocessing is 'no'"):

@@ -22,7 +22,7 @@ from pycocotools.coco import COCO
 
 from .coco import CocoLoader, check_dataset_files, checked_dicts
 from .coco_json import CocoJson
-from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator, add_stds
+from .coco_limit import STANDARD_LIMIT, LimitedCOCOEvaluator, WithStds
 
 __all__ = [
     "CocoTruth",
@@ -213,15 +213,8 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
     return evaluator
 
 
-class _LVIS(LVISEvaluator):
-    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``. Its results
-    have "bbox_std" as COCO's have."""
-
-    def process(self, inputs: Any, outputs: Any) -> None:
-        start = len(self._predictions)
-        super().process(inputs, outputs)
-        for prediction, output in zip(self._predictions[start:], outputs):
-            add_stds(prediction.get("instances", ()), output.get("instances"))
+class _LVIS(WithStds, LVISEvaluator):
+    """Detectron2's, with lvis 0.5.3 on NumPy from 1.24 on, which has no ``np.float``."""
 
     def evaluate(self) -> Any:
         if hasattr(np, "float"):

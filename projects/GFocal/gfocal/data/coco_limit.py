@@ -12,16 +12,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "add_stds", "evaluate_boxes"]
+__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "WithStds", "evaluate_boxes"]
 
 STANDARD_LIMIT = 100
 
 
-class LimitedCOCOEvaluator(COCOEvaluator):
+class WithStds(DatasetEvaluator):
+    """Results with "bbox_std", where detections have standard deviations: of the left, top, right
+    and bottom side, pixels. To be mixed into an evaluator of Detectron2 that keeps results in
+    COCO's format, an entry an image."""
+
+    _predictions: list[dict[str, Any]]
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        for image, output in zip(inputs, outputs):
+            start = len(self._predictions)
+            super().process([image], [output])
+            instances = output.get("instances")
+            if instances is None or not instances.has("pred_box_stds"):
+                continue
+            for prediction in self._predictions[start:]:  # one, in the order of the detections
+                for result, stds in zip(prediction["instances"], instances.pred_box_stds.tolist()):
+                    result["bbox_std"] = [round(x, 4) for x in stds]
+
+
+class LimitedCOCOEvaluator(WithStds, COCOEvaluator):
     """Detectron2's COCOEvaluator, whose limit of detections an image is at least that of the model.
 
     Attributes:
@@ -29,20 +48,11 @@ class LimitedCOCOEvaluator(COCOEvaluator):
     """
 
     max_detections: int | None = None
-    _predictions: list[Any]
 
     @property
     def limit(self) -> int:
         """How many detections an image count."""
         return max(self.max_detections or 0, STANDARD_LIMIT)
-
-    def process(self, inputs: Any, outputs: Any) -> None:
-        """Detectron2's, whose results also have "bbox_std" where detections have standard
-        deviations: of the left, top, right and bottom side, pixels."""
-        start = len(self._predictions)
-        super().process(inputs, outputs)
-        for prediction, output in zip(self._predictions[start:], outputs):
-            add_stds(prediction.get("instances", ()), output.get("instances"))
 
     def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
@@ -120,11 +130,3 @@ def _summary(evaluated: COCOeval) -> np.ndarray:
 
 def _results_of(predictions: Sequence[Any]) -> list[dict[str, Any]]:
     return list(itertools.chain.from_iterable(x["instances"] for x in predictions))
-
-
-def add_stds(results: Sequence[dict[str, Any]], instances: Any) -> None:
-    """Adds "bbox_std" to the COCO results of an image, in the order of its detections."""
-    if not results or instances is None or not instances.has("pred_box_stds"):
-        return
-    for result, stds in zip(results, instances.pred_box_stds.tolist()):
-        result["bbox_std"] = [round(x, 4) for x in stds]

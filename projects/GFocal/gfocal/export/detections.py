@@ -11,6 +11,12 @@ from .._installed import require
 
 __all__ = ["BoxArray", "Detections"]
 
+# Why a field is not there, of those that only some files have.
+_WHY = {
+    "pred_box_stds": ": the file was exported without standard deviations (--no-stds, or a box "
+    "representation that has none, such as DiracDistance)"
+}
+
 
 class BoxArray:
     """Boxes, with the names of Detectron2's ``Boxes``.
@@ -85,7 +91,8 @@ class Detections:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._fields:
-            raise AttributeError(f"Detections has no field {name!r}")
+            why = _WHY.get(name, "")
+            raise AttributeError(f"Detections has no field {name!r}{why}")
         return self._fields[name]
 
     def __setattr__(self, name: str, values: Any) -> None:

@@ -42,14 +42,15 @@ class TensorNetwork(nn.Module):
         preprocessing: "inside": images have values 0..255, of any size, and are normalized and
             padded here. "outside": they are normalized and padded already.
         stds: whether the standard deviation of each side is an output. By default at level "full",
-            where the box representation has one: there it costs nothing.
+            where the detections of the detector have it: there it costs nothing.
         dtype: of backbone and head. All else is in float32: softmax, expectation, DGQP, scores.
 
     Raises:
         TypeError: not a GFL, or with parts that have no tensor-only form: another anchor generator,
             another post-processing, soft-NMS (level "full" only).
         ValueError: another ``level`` or ``preprocessing``; ``stds`` of a box representation without
-            a standard deviation; or a calibration at another level than "full".
+            a standard deviation, or where the post-processing has them switched off; or a
+            calibration at another level than "full".
     """
 
     score_thresh: Tensor
@@ -70,7 +71,8 @@ class TensorNetwork(nn.Module):
             raise ValueError(f"preprocessing is {preprocessing!r}; expected 'inside' or 'outside'")
         detector = _checked(detector, level, bool(stds))
         if stds is None:
-            stds = level == "full" and hasattr(detector.head.box_representation, "std")
+            has_std = hasattr(detector.head.box_representation, "std")
+            stds = level == "full" and has_std and cast("NMSPostProcess", detector.postprocess).stds
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         fold_norms(self.detector)
         if dtype is not None:
@@ -284,6 +286,8 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> GFL:
                 f"the suppression is {part.suppression!r}; level 'full' knows HardNMS, as "
                 "runtimes do. Level 'decoded' ends before it"
             )
+        if stds and not part.stds:
+            raise ValueError("stds of a detector whose postprocess has stds=False; set it to True")
     elif getattr(detector.postprocess, "calibration", None) is not None:
         raise ValueError(f"a calibrated detector at level {level!r}; expected level 'full'")
     if stds and not hasattr(detector.head.box_representation, "std"):

@@ -171,18 +171,27 @@ class NMSPostProcess(Checked):
         Raises:
             TypeError: ``distributions`` of a box representation that has none.
         """
-        results = []
         candidates = self.candidates(anchors, predictions, image_sizes)
-        for index, (size, of_image) in enumerate(zip(image_sizes, candidates)):
-            result = self.suppress(size, of_image)
-            locations = result.anchor_idxs
-            if self.stds:
-                self._set_stds(result, side_stds(anchors, predictions, index, locations))
-            if self.distributions:
-                found = side_distributions(anchors, predictions, index, locations)
-                result.pred_box_distributions, result.bin_edges = found
-            results.append(result)
+        results = [self.suppress(*x) for x in zip(image_sizes, candidates)]
+        if results and (self.stds or self.distributions):
+            self._set_sides(results, anchors, predictions)
         return results
+
+    def _set_sides(
+        self, results: list[Instances], anchors: DenseAnchors, predictions: DensePredictions
+    ) -> None:
+        """The fields of sides.py, computed for the detections of all images at once."""
+        idxs = [x.anchor_idxs for x in results]
+        images = torch.cat([torch.full_like(x, i) for i, x in enumerate(idxs)])
+        detections = (anchors, predictions, images, torch.cat(idxs))
+        counts = [len(x) for x in idxs]
+        if self.stds and (stds := side_stds(*detections)) is not None:
+            for result, of_image in zip(results, stds.split(counts)):
+                self._set_stds(result, of_image)
+        if self.distributions:
+            columns = (x.split(counts) for x in side_distributions(*detections))
+            for result, probabilities, edges in zip(results, *columns):
+                result.pred_box_distributions, result.bin_edges = probabilities, edges
 
     def candidates(
         self,
