@@ -68,7 +68,7 @@ function showAudit(about, items, pictures) {
   let order = null;
 
   form.append(...Object.values(controls).map((control) => control.element));
-  document.getElementById("intro").append(...auditIntro());
+  document.getElementById("intro").append(...auditIntro(items));
   sheet.className = "cards";
   whenNear(cardOf.keys(), (element) => {
     const [card, picture] = cardOf.get(element);
@@ -177,12 +177,13 @@ function makeAuditControls(items) {
   };
 }
 
-function auditIntro() {
+function auditIntro(items) {
+  const hasOthers = items.some((item) => annotationsOf(item).length > 1);
   const sample = (role, text) => make("span", { class: "sample" }, roleSample(role), ` ${text}`);
   const key = (name) => make("kbd", {}, name);
   return [
     make("p", { class: "legend" },
-      sample("annotation", "annotation as it is"),
+      sample("annotation", `annotation as it is${hasOthers ? " (thin: another one)" : ""}`),
       sample("suggestion", "what it may have to be"),
       sample("prediction", "what the detector sees"),
     ),
@@ -256,12 +257,14 @@ function drawAuditCard({ item, frame, details }, picture) {
   const others = item.boxes.filter((box) => box !== found);
   const suspects = item.finding.sides;
   if (found) frame.overlay.append(guidePaths(item, found));
+  const [meant, ...thin] = annotationsOf(item);
   // The annotation below, so that dashes and dots of the others are seen on it.
   const rank = (box) => ["annotation", "suggestion", "prediction"].indexOf(box.role);
   for (const box of [...item.boxes].sort((a, b) => rank(a) - rank(b))) {
     const corners = cornersOf(item, box);
-    frame.overlay.append(...twice(box.role, rectanglePath(corners)));
-    if (box.role === "annotation") {
+    const kind = thin.includes(box) ? `${box.role} thin` : box.role;
+    frame.overlay.append(...twice(kind, rectanglePath(corners)));
+    if (box === meant) {
       for (const name of suspects) {
         const path = sidePath(corners, SIDES.indexOf(name));
         frame.overlay.append(make("path", { class: "suspect-side", d: path }));
@@ -272,8 +275,11 @@ function drawAuditCard({ item, frame, details }, picture) {
   frame.figure.classList.toggle("bare", !sides);
   if (sides && !found.p) frame.figure.after(normalNote());
   const main = found ?? item.boxes[0];
-  if (main) details.append(makeTable(main, sides, item.boxes.find((box) => box.role === "annotation" && box !== main)));
+  if (main) details.append(makeTable(main, sides, meant === main ? undefined : meant));
 }
+
+/** The one that the finding is about comes first. */
+const annotationsOf = (item) => item.boxes.filter((box) => box.role === "annotation");
 
 const normalNote = () =>
   make("p", { class: "normal-note" },
