@@ -97,13 +97,16 @@ function showAudit(about, items, pictures) {
   }
 
   /** Makes a card the one that keys act on. */
-  function go(card) {
+  function choose(card) {
     current?.element.removeAttribute("aria-current");
     current = card;
-    if (!card) return;
-    card.element.setAttribute("aria-current", "true");
-    card.element.focus({ preventScroll: true });
-    card.element.scrollIntoView({ block: "nearest" });
+    card?.element.setAttribute("aria-current", "true");
+  }
+
+  function go(card) {
+    choose(card);
+    card?.element.focus({ preventScroll: true });
+    card?.element.scrollIntoView({ block: "nearest" });
   }
 
   function step(by) {
@@ -153,11 +156,11 @@ function showAudit(about, items, pictures) {
     act();
   });
   for (const card of cards) {
-    card.element.addEventListener("focusin", () => current !== card && go(card));
+    card.element.addEventListener("focusin", () => choose(card));
     card.element.addEventListener("click", (event) => {
       const button = event.target.closest("button");
+      choose(card);
       if (button) decide(card, button.value, false);
-      else if (current !== card) go(card);
     });
   }
   listen(form, refresh);
