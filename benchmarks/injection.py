@@ -22,7 +22,7 @@ class Injected(NamedTuple):
         kind: of ``KINDS``.
         image_id: of the image.
         annotation_id: of the annotation that is wrong now; of a missing one the id that it had.
-        bbox: the right box, XYWH; of a spurious one None.
+        bbox: the right box, XYWH; of a duplicate the copy's; of a spurious one None.
         category_id: the right one; of a spurious one None.
         side: of a bad side its name.
     """

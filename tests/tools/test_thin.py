@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate": "ablate",
     "analyze_model": "analyze",
     "benchmark": "benchmark",
+    "benchmark_audit": "benchmark_audit",
     "convert_mmdet": "convert",
     "demo": "demo",
     "train_net": "train",

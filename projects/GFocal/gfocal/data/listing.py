@@ -53,7 +53,7 @@ def images_of_json(
     if ret and not any("://" in path or os.path.isfile(path) for path in ret.values()):
         raise FileNotFoundError(
             f"{json_file} lists {len(ret)} images, and none of them is in {absolute_path(root)!r}: "
-            "name their folder ({option})"
+            f"name their folder ({option})"
         )
     return list(ret.items()), _categories(json_file, document.get("categories") or [])
 

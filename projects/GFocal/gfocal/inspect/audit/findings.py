@@ -198,7 +198,7 @@ def findings_of(
             yield make.spurious(index)
         if judged.wrong_class[index] >= least and judged.others[index] >= 0:
             yield make.wrong_class(index)
-        if judged.bad_side[index] >= least:
+        if judged.bad_side[index] >= least and judged.sides[index].any():
             yield make.bad_side(index)
         if judged.duplicate[index] >= least and judged.is_second[index]:
             yield make.duplicate(index)

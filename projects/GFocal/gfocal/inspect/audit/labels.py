@@ -76,7 +76,8 @@ def read_labels(path: str) -> Labels:
     Raises:
         FileNotFoundError: no such file.
         ValueError: no such json, or an annotation that nothing can be said of: without an id of its
-            own, of an unknown image or category, or whose box is not four finite numbers.
+            own, of an unknown image or category, or whose box is not four finite
+            numbers, or has a width or height below 0.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no json {absolute_path(path)!r}")
@@ -133,6 +134,9 @@ def _problem(
         isinstance(box, list)
         and len(box) == 4
         and all(type(x) in _NUMBER and math.isfinite(x) for x in box)
+        and min(box[2:]) >= 0
     ):
-        return f"(id {record['id']!r}) has the bbox {box!r}; expected four numbers, XYWH in pixels"
+        return (
+            f"(id {record['id']!r}) has the bbox {box!r}; expected x, y, width and height in pixels"
+        )
     return ""
