@@ -51,8 +51,11 @@ except ModuleNotFoundError as error:
 """
     done = run(bare, code)
     assert done.returncode == 0, done.stderr
+    there = (
+        "'Detections', 'ModelCard', 'OnnxPredictor', 'read_image', 'read_image', 'to_supervision'"
+    )
     assert done.stdout.splitlines() == [
-        "['Detections', 'ModelCard', 'OnnxPredictor', 'read_image', 'read_image']",
+        f"[{there}]",
         "module 'gfocal' has no attribute 'GFLhead'; did you mean GFLHead?",
         "No module named 'gfocal.nothing'",
     ]

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from PIL import Image
 
+from gfocal import load_config
 from gfocal.cli import predict
 from gfocal.engine.prediction_lines import Lines
 from tests.cli.test_predict import CONFIG
@@ -33,7 +35,7 @@ model.criterion = L(GFLCriterion)(cls_loss=L(QualityFocalLoss)(), box_loss=L(GIo
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with config.py, weights.pth and photos/ of three sizes; the last is shrunk on a page."""
+    """A folder with config.py, weights.pth and photos/ of three sizes. A page shrinks the last."""
     monkeypatch.syspath_prepend(str(ROOT))
     (tmp_path / "config.py").write_text(CONFIG)
     torch.manual_seed(0)
@@ -41,8 +43,8 @@ def files(tmp_path: Path, monkeypatch) -> Path:
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for index, size in enumerate([(48, 120), (64, 48), (48, 120), (96, 800)]):
-        pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"photos/{index}.png")
+        pixels = rng.integers(0, 256, (*size, 3)) * (1.0, 0.6, 0.3)  # red on the whole
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"photos/{index}.png")
     return tmp_path
 
 
@@ -83,8 +85,8 @@ def test_a_page_of_the_json(files, capsys):
     pixels = np.asarray(Image.open(files / "photos/0.png"))
     text = scripts_of(files / "pages/page.html", "picture")[0].split(",")[1]
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
-    # Of noise; the channels are in their order.
-    assert all(np.corrcoef(shown[..., c].flat, pixels[..., c].flat)[0, 1] > 0.5 for c in range(3))
+    np.testing.assert_allclose(shown.mean((0, 1)), pixels.mean((0, 1)), atol=3)
+    assert np.corrcoef(shown.mean(2).flat, pixels.mean(2).flat)[0, 1] > 0.9
 
 
 def test_the_first_images(files, capsys):
@@ -108,18 +110,11 @@ def test_the_names_of_a_json(files):
     assert [x["class"] for x in item["boxes"]] == [names[row["category_id"]] for row in rows]
 
 
-@pytest.mark.parametrize(
-    "name, keys", [("GaussianDistance", {"stds"}), ("DiracDistance", set())]
-)
+@pytest.mark.parametrize("name, keys", [("GaussianDistance", {"stds"}), ("DiracDistance", set())])
 def test_detectors_that_know_less(files, name, keys):
     config = CONFIG + REPRESENTATIONS + OTHER_HEAD.format(name)
     (files / "config.py").write_text(config)
-    from gfocal import load_config
-    from gfocal.config import check_model
-    from detectron2.config import instantiate
-
     cfg = load_config(files / "config.py")
-    check_model(cfg)
     torch.save({"model": instantiate(cfg.model).state_dict()}, files / "weights.pth")
     assert predict.main(command(files)) == 0
     boxes = [box for item in items_of(files) for box in item["boxes"]]
@@ -128,8 +123,9 @@ def test_detectors_that_know_less(files, name, keys):
 
 
 def test_test_time_augmentation_has_no_distributions(files):
-    options = ["train.test_augmentation.enabled=true", "train.test_augmentation.min_sizes=[48]"]
-    assert predict.main(command(files, *options)) == 0
+    augmentation = '{"enabled": True, "min_sizes": [48], "max_size": 64}'
+    (files / "config.py").write_text(f"{CONFIG}\ntrain['test_augmentation'] = {augmentation}\n")
+    assert predict.main(command(files)) == 0
     box = items_of(files)[0]["boxes"][0]
     assert "stds" in box and "p" not in box
 
@@ -195,7 +191,7 @@ def test_onnx_files(files, stds):
     words += [f"{files}/o.json", "--html", f"{files}/pages/page.html"]
     assert predict.main(words) == 0
     boxes = [box for item in items_of(files) for box in item["boxes"]]
-    assert len(boxes) > 4 and {box["class"] for box in boxes} <= {"cat", "dog", "owl"}
+    assert len(boxes) >= 4 and {box["class"] for box in boxes} <= {"cat", "dog", "owl"}
     assert all(("stds" in box) == stds and "p" not in box for box in boxes)
     page = (files / "pages/page.html").read_bytes()
     bare = packages(files / "bare", *NEEDED)

@@ -18,7 +18,10 @@ from gfocal.inspect.page import PageBox, PageFinding, PageItem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WINDOWS = {"wide": (1280, 900), "narrow": (400, 860)}
-NASTY = """</script><script>window.injected=1</script><!--<b onclick='x'>"&amp;' {{items}} \u2028é\ud800"""
+NASTY = (
+    """</script><script>window.injected=1</script><!--<b onclick='x'>"&amp;' {{items}} """
+    "\u2028\u00e9\ud800"
+)
 
 
 class Page:
@@ -32,7 +35,9 @@ class Page:
         tab.on("pageerror", lambda error: self.errors.append(str(error)))
         tab.on(
             "console",
-            lambda message: message.type in ("error", "warning") and self.errors.append(message.text),
+            lambda message: (
+                message.type in ("error", "warning") and self.errors.append(message.text)
+            ),
         )
 
     def texts(self, selector: str) -> list[str]:

@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from gfocal.inspect.page import PageFinding, fitted, write_page
-from tests.helpers.pages import NASTY, box, finding, parsed, peaked, picture, predictions, scripts_of
+from tests.helpers.pages import (
+    NASTY,
+    box,
+    finding,
+    parsed,
+    peaked,
+    picture,
+    predictions,
+    scripts_of,
+)
 
 
 def items_of(path):

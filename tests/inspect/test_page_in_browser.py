@@ -90,7 +90,9 @@ def test_boxes_and_bars_lie_at_their_pixels(show):
     assert path_places(page.tab.locator(".suspect-side")) == [14, 20, 60]
     # Bins are 2 px apart, 4 in the picture. Those with a probability are at the side and beside it.
     left, right = page.tab.locator(".under .chance").all()
-    assert "suspect" in left.get_attribute("class") and "suspect" not in right.get_attribute("class")
+    assert "suspect" in left.get_attribute("class") and "suspect" not in right.get_attribute(
+        "class"
+    )
     numbers = path_places(left)
     corners = list(zip(numbers[::2], numbers[1::2]))
     assert len(corners) == 3 * 4
@@ -261,7 +263,9 @@ def test_the_box_under_the_pointer_shows_its_sides(show):
         box(second, name="star", score=0.8, stds=(5, 6, 7, 12), **peaked(second)),
     ]
     page = show([predictions(0, boxes)])
-    assert page.texts(".caption") == ["disk 0.90, 40 x 40 px"]  # the best one, until another is chosen
+    assert page.texts(".caption") == [
+        "disk 0.90, 40 x 40 px"
+    ]  # the best one, until another is chosen
     assert path_places(page.tab.locator(".under .chance").first)[0] == pytest.approx(22.9)
     page.tab.get_by_role("button", name="star 0.80").hover()
     assert page.texts(".caption") == ["star 0.80, 40 x 70 px"]
@@ -294,9 +298,9 @@ def test_boxes_with_the_keyboard(show):
     press(page, "ArrowLeft")
     assert page.tab.evaluate(focused) == "n1 0.80"
     press(page, "Tab")  # on to the next picture
-    assert page.tab.locator(".card", has=page.tab.locator(":focus")).locator(
-        "h2"
-    ).inner_text() == ("photo 1.jpg")
+    assert page.tab.locator(".card", has=page.tab.locator(":focus")).locator("h2").inner_text() == (
+        "photo 1.jpg"
+    )
 
 
 def test_a_small_box_inside_a_large_one_can_be_reached(show):
@@ -424,15 +428,16 @@ def test_dark_and_without_motion(show):
     page = show(findings(2))
 
     def look():
-        return page.tab.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-        )
+        style = "getComputedStyle(document.body)"
+        return page.tab.evaluate(f"[{style}.backgroundColor, {style}.color]")
 
     light = look()
     page.tab.emulate_media(color_scheme="dark", reduced_motion="reduce")
     dark = look()
-    assert sum(map(int, re.findall(r"\d+", light[0]))) > 600 > sum(
-        map(int, re.findall(r"\d+", dark[0]))
+    assert (
+        sum(map(int, re.findall(r"\d+", light[0])))
+        > 600
+        > sum(map(int, re.findall(r"\d+", dark[0])))
     )
     assert light[1] != dark[1]
     press(page, "j")

@@ -145,7 +145,7 @@ def _predict(args: argparse.Namespace) -> list[str]:
         settings,
         categories=rows if categories is None else None,
         num_workers=args.workers,
-        each=page and page.add,
+        each=page.add if page else None,
         **options,
     )
     if page and options.get("share", ALONE).rank == 0:
