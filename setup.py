@@ -31,7 +31,11 @@ setup(
     ],
     package_dir={"": "projects/GFocal", **{f"gfocal.{name}": name for name in SHIPPED}},
     # Config folders have hyphens in their names: they are data, not packages.
-    package_data={"gfocal": ["py.typed"], "gfocal.configs": ["**/*.py", "**/*.yaml"]},
+    package_data={
+        "gfocal": ["py.typed"],
+        "gfocal.configs": ["**/*.py", "**/*.yaml"],
+        "gfocal.inspect.page": ["*.html", "*.css", "*.js"],
+    },
     entry_points={"console_scripts": ["gfocal = gfocal.cli.main:main"]},
     install_requires=[
         "torch>=2.0",

@@ -20,10 +20,10 @@ def test_public_names_say_what_they_need(bare):
     code = f"""
 import importlib, importlib.util
 assert not any(importlib.util.find_spec(name) for name in {OTHERS})
-import gfocal, gfocal.data, gfocal.engine, gfocal.export
+import gfocal, gfocal.data, gfocal.engine, gfocal.export, gfocal.inspect
 assert set(gfocal.__all__) <= set(dir(gfocal))
 there = []
-for package in (gfocal, gfocal.data, gfocal.engine, gfocal.export):
+for package in (gfocal, gfocal.data, gfocal.engine, gfocal.export, gfocal.inspect):
     for name, module in package._LAZY.items():
         messages = []
         for get in (lambda: getattr(package, name),
@@ -51,8 +51,11 @@ except ModuleNotFoundError as error:
 """
     done = run(bare, code)
     assert done.returncode == 0, done.stderr
+    there = (
+        "'Detections', 'ModelCard', 'OnnxPredictor', 'read_image', 'read_image', 'to_supervision'"
+    )
     assert done.stdout.splitlines() == [
-        "['Detections', 'ModelCard', 'OnnxPredictor', 'read_image', 'read_image']",
+        f"[{there}]",
         "module 'gfocal' has no attribute 'GFLhead'; did you mean GFLHead?",
         "No module named 'gfocal.nothing'",
     ]

@@ -72,8 +72,10 @@ def test_package_and_nothing_else(wheel_files: set[str]) -> None:
     assert "__init__.py" in modules
     benchmarks = {f"benchmarks/{name}" for name in files_below(ROOT / "benchmarks", ".py")}
     assert "benchmarks/tasks.py" in benchmarks
+    page = files_below(PACKAGE, ".html", ".css", ".js")
+    assert {"inspect/page/template.html", "inspect/page/page.css"} < page
     packed = {name for name in wheel_files if not name.startswith("gfocal/configs/")}
-    assert packed == {f"gfocal/{name}" for name in modules | benchmarks} | {"gfocal/py.typed"}
+    assert packed == {f"gfocal/{name}" for name in modules | benchmarks | page | {"py.typed"}}
 
 
 def test_editable_install_is_the_checkout_on_the_path(source: Path, tmp_path: Path) -> None:
@@ -136,6 +138,8 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
     assert (tmp_path / "out/model_final.pth").is_file()
     (images,) = tmp_path.glob("datasets/gfocal_shapes/*/images")
     words = ["--weights", "out/model_final.pth", "--input", str(images), "--output", "results.json"]
-    gfocal("predict", *words, "--workers", "0", "--num-gpus", "0")  # the weights carry the config
+    words += ["--workers", "0", "--num-gpus", "0", "--html", "page.html"]
+    gfocal("predict", *words)  # the weights carry the config
+    assert "</html>" in (tmp_path / "page.html").read_text()
     table = json.loads((tmp_path / "results.images.json").read_text())
     assert len(table["images"]) == 4 and len(table["categories"]) == 6

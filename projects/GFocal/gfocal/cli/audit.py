@@ -51,7 +51,14 @@ from .common import (
     make_parser,
     parse_arguments,
 )
-from .predicting import add_reading, category_ids, check_reading, check_weights, run_of
+from .predicting import (
+    add_reading,
+    category_ids,
+    check_reading,
+    check_weights,
+    give_distributions,
+    run_of,
+)
 
 CONFIDENCE = 0.01  # low scores tell what the detector holds for possible
 
@@ -192,11 +199,9 @@ def _predict(
 
 def _look_closely(predictor: Any) -> None:
     """Lets a detector of this package give low scores and distributions, where it has them."""
-    model = getattr(predictor, "model", None)
-    part: Any = getattr(model, "postprocess", None)
+    give_distributions(predictor)
+    part: Any = getattr(getattr(predictor, "model", None), "postprocess", None)
     if hasattr(part, "distributions"):
-        representation = getattr(getattr(model, "head", None), "box_representation", None)
-        part.distributions = hasattr(representation, "probabilities")
         part.score_thresh = CONFIDENCE
 
 

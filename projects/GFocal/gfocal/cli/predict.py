@@ -3,6 +3,7 @@
     gfocal predict --weights model_final.pth --input photos/ --output results.json
     gfocal predict --weights W --input val.json --image-root images/ --output results.json
     gfocal predict --weights model.onnx --input photos/ --output results.json
+    gfocal predict --weights W --input photos/ --output results.json --html page.html
     gfocal predict --config-file C --weights W --input 'a/*.jpg' b.png --output out.json --fast
     torchrun --nproc-per-node 8 -m gfocal predict --weights W --input photos/ --output results.json
 
@@ -15,20 +16,26 @@ results.images.json tells the file of each id and the name of each category.
 A prediction that was interrupted goes on with the same command. Images that cannot be read are
 listed at the end, with exit status 1, and the others' detections are written.
 
+--html also writes a page for a browser, one file: the boxes over the images, and for the box under
+the pointer how sure the detector is of each of its sides.
+
 A file of gfocal export --format onnx needs neither PyTorch nor Detectron2.
 """
 
 import argparse
+import os
 import sys
 
 from ..data.images import find_images
 from ..data.listing import images_of_json
 from ..engine.prediction import (
+    ALONE,
     ImageFile,
     PredictionSettings,
     check_output,
     digest,
     digest_of_file,
+    is_interrupted,
     predict_files,
 )
 from .common import (
@@ -43,7 +50,15 @@ from .common import (
     make_parser,
     parse_arguments,
 )
-from .predicting import add_reading, category_ids, check_reading, check_weights, run_of
+from .predict_page import PredictionPage, check_page
+from .predicting import (
+    add_reading,
+    category_ids,
+    check_reading,
+    check_weights,
+    give_distributions,
+    run_of,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,7 +79,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_reading(group)
     group = parser.add_argument_group("results")
     group.add_argument("--output", required=True, metavar="JSON", help="the file to write")
-    group.add_argument("--overwrite", action="store_true", help="replace --output if it is there")
+    group.add_argument("--html", metavar="PAGE", help="a page of the images to write, x.html")
+    group.add_argument(
+        "--html-images", type=int, default=200, metavar="N", help="on the page (default 200)"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace --output and --html if they are there"
+    )
     group.add_argument(
         "--confidence", type=float, default=0.0, metavar="SCORE", help="lowest (default: all)"
     )
@@ -76,6 +97,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     check_reading(parser, args)
     if not 0 <= args.confidence <= 1:
         parser.error(f"--confidence is {args.confidence}; expected a score from 0 to 1")
+    if args.html_images < 1:
+        parser.error(f"--html-images is {args.html_images}; expected at least 1")
     return args
 
 
@@ -104,19 +127,30 @@ def _predict(args: argparse.Namespace) -> list[str]:
         fast=args.fast,
         category_ids=ids,
         calibrated=args.calibrated,
+        distributions=args.html is not None,
     )
     check_output(args.output, args.overwrite)
     names = predictor.class_names or [str(index) for index in ids]
     rows = [{"id": index, "name": name} for index, name in zip(ids, names)]
-    return predict_files(
+    page = None
+    if args.html is not None:
+        check_page(args.html, args.overwrite or is_interrupted(args.output))
+        give_distributions(predictor)
+        names_of_ids = dict(categories or zip(ids, names))
+        page = PredictionPage(args.html, args.html_images, names_of_ids, predictor.read_format)
+    problems = predict_files(
         predictor,
         images,
         args.output,
         settings,
         categories=rows if categories is None else None,
         num_workers=args.workers,
+        each=page.add if page else None,
         **options,
     )
+    if page and options.get("share", ALONE).rank == 0:
+        print(page.write(f"Detections of {os.path.basename(predictor.weights)}"))
+    return problems
 
 
 def _images(args: argparse.Namespace) -> tuple[list[ImageFile], list[tuple[int, str]] | None]:

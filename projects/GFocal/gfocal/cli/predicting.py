@@ -13,7 +13,15 @@ from ..data.batching import ImagePredictor
 from ..export.runtime import OnnxPredictor
 from .common import check_machines, exit_on_mistake, given_options
 
-__all__ = ["Run", "add_reading", "category_ids", "check_reading", "check_weights", "run_of"]
+__all__ = [
+    "Run",
+    "add_reading",
+    "category_ids",
+    "check_reading",
+    "check_weights",
+    "give_distributions",
+    "run_of",
+]
 
 # For a model of PyTorch alone.
 _NOT_OF_ONNX = (
@@ -92,6 +100,16 @@ def _run_of_pytorch(args: argparse.Namespace) -> Run:
     predictor = Predictor(cfg, fast=args.fast, calibrated=args.calibrated)
     options = {"share": own_share(), "read_ahead": read_in_processes}
     return Run(predictor, digest_of_config(cfg), options)
+
+
+def give_distributions(predictor: Any) -> None:
+    """Lets a detector give the distributions of sides, where it has any. With test-time
+    augmentation it has none: those of several sizes of an image are not one."""
+    model = getattr(predictor, "model", None)
+    part: Any = getattr(model, "postprocess", None)
+    if hasattr(part, "distributions") and getattr(predictor, "augmented", None) is None:
+        representation = getattr(getattr(model, "head", None), "box_representation", None)
+        part.distributions = hasattr(representation, "probabilities")
 
 
 def category_ids(

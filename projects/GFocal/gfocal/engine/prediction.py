@@ -25,6 +25,7 @@ from ..data.sides import pack_sides, relative_bins
 from .prediction_lines import ImageFile, Lines, PredictionSettings
 
 __all__ = [
+    "ALONE",
     "ImageFile",
     "PredictionSettings",
     "ReadAhead",
@@ -32,6 +33,7 @@ __all__ = [
     "check_output",
     "digest",
     "digest_of_file",
+    "is_interrupted",
     "predict_files",
     "read_in_threads",
 ]
@@ -90,9 +92,13 @@ def check_output(output: str, overwrite: bool) -> None:
     if not output.endswith(".json"):
         raise ValueError(f"--output is {output!r}; expected a file, x.json")
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-    interrupted = glob.glob(f"{glob.escape(output)}.part*.jsonl")
-    if os.path.exists(output) and not (overwrite or interrupted):
+    if os.path.exists(output) and not (overwrite or is_interrupted(output)):
         raise FileExistsError(f"--output is {output!r}, which is there; --overwrite replaces it")
+
+
+def is_interrupted(output: str) -> bool:
+    """Whether a run left lines beside an output, so that the same run can go on."""
+    return bool(glob.glob(f"{glob.escape(output)}.part*.jsonl"))
 
 
 def predict_files(

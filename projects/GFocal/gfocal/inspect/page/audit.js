@@ -68,7 +68,7 @@ function showAudit(about, items, pictures) {
   let order = null;
 
   form.append(...Object.values(controls).map((control) => control.element));
-  document.getElementById("intro").append(...auditIntro());
+  document.getElementById("intro").append(...auditIntro(items));
   sheet.className = "cards";
   whenNear(cardOf.keys(), (element) => {
     const [card, picture] = cardOf.get(element);
@@ -97,13 +97,16 @@ function showAudit(about, items, pictures) {
   }
 
   /** Makes a card the one that keys act on. */
-  function go(card) {
+  function choose(card) {
     current?.element.removeAttribute("aria-current");
     current = card;
-    if (!card) return;
-    card.element.setAttribute("aria-current", "true");
-    card.element.focus({ preventScroll: true });
-    card.element.scrollIntoView({ block: "nearest" });
+    card?.element.setAttribute("aria-current", "true");
+  }
+
+  function go(card) {
+    choose(card);
+    card?.element.focus({ preventScroll: true });
+    card?.element.scrollIntoView({ block: "nearest" });
   }
 
   function step(by) {
@@ -153,11 +156,11 @@ function showAudit(about, items, pictures) {
     act();
   });
   for (const card of cards) {
-    card.element.addEventListener("focusin", () => current !== card && go(card));
+    card.element.addEventListener("focusin", () => choose(card));
     card.element.addEventListener("click", (event) => {
       const button = event.target.closest("button");
+      choose(card);
       if (button) decide(card, button.value, false);
-      else if (current !== card) go(card);
     });
   }
   listen(form, refresh);
@@ -177,16 +180,17 @@ function makeAuditControls(items) {
   };
 }
 
-function auditIntro() {
+function auditIntro(items) {
+  const hasOthers = items.some((item) => annotationsOf(item).length > 1);
   const sample = (role, text) => make("span", { class: "sample" }, roleSample(role), ` ${text}`);
   const key = (name) => make("kbd", {}, name);
   return [
     make("p", { class: "legend" },
-      sample("annotation", "annotation as it is"),
+      sample("annotation", `annotation as it is${hasOthers ? " (thin: another one)" : ""}`),
       sample("suggestion", "what it may have to be"),
       sample("prediction", "what the detector sees"),
     ),
-    make("p", {},
+    howTo(make("p", {},
       "The grey bars beside a picture say where the detector thinks that a side is; the taller the ",
       "more likely, each side by its own scale. ± is their standard deviation in pixels. A suspect ",
       "side has a ⚠ and coloured bars."),
@@ -195,7 +199,7 @@ function auditIntro() {
       make("b", {}, "Reject"), ": it is right. ", make("b", {}, "Skip"), ": decide later."),
     make("p", { class: "keys" },
       "Keys: ", key("j"), " ", key("k"), " or arrows: next, previous; ", key("a"), " accept; ",
-      key("r"), " reject; ", key("s"), " skip; ", key("u"), " undo."),
+      key("r"), " reject; ", key("s"), " skip; ", key("u"), " undo.")),
   ];
 }
 
@@ -256,12 +260,14 @@ function drawAuditCard({ item, frame, details }, picture) {
   const others = item.boxes.filter((box) => box !== found);
   const suspects = item.finding.sides;
   if (found) frame.overlay.append(guidePaths(item, found));
+  const [meant, ...thin] = annotationsOf(item);
   // The annotation below, so that dashes and dots of the others are seen on it.
   const rank = (box) => ["annotation", "suggestion", "prediction"].indexOf(box.role);
   for (const box of [...item.boxes].sort((a, b) => rank(a) - rank(b))) {
     const corners = cornersOf(item, box);
-    frame.overlay.append(...twice(box.role, rectanglePath(corners)));
-    if (box.role === "annotation") {
+    const kind = thin.includes(box) ? `${box.role} thin` : box.role;
+    frame.overlay.append(...twice(kind, rectanglePath(corners)));
+    if (box === meant) {
       for (const name of suspects) {
         const path = sidePath(corners, SIDES.indexOf(name));
         frame.overlay.append(make("path", { class: "suspect-side", d: path }));
@@ -272,8 +278,11 @@ function drawAuditCard({ item, frame, details }, picture) {
   frame.figure.classList.toggle("bare", !sides);
   if (sides && !found.p) frame.figure.after(normalNote());
   const main = found ?? item.boxes[0];
-  if (main) details.append(makeTable(main, sides, item.boxes.find((box) => box.role === "annotation" && box !== main)));
+  if (main) details.append(makeTable(main, sides, meant === main ? undefined : meant));
 }
+
+/** The one that the finding is about comes first. */
+const annotationsOf = (item) => item.boxes.filter((box) => box.role === "annotation");
 
 const normalNote = () =>
   make("p", { class: "normal-note" },

@@ -98,9 +98,9 @@ function pathOf(outline, side) {
   return outline.map((corners) => `M${corners.map(point).join("L")}Z`).join("");
 }
 
-/** A line through both of a dark and a light picture: the colour over a dark one that is wider. */
+/** A line that is seen on dark and on light pictures: its colour over a dark one that is wider. */
 function twice(kind, path) {
-  return [make("path", { class: "halo", d: path }), make("path", { class: `line ${kind}`, d: path })];
+  return ["halo", "line"].map((name) => make("path", { class: `${name} ${kind}`, d: path }));
 }
 
 function rectanglePath([x0, y0, x1, y1]) {

@@ -47,6 +47,12 @@ function listen(form, change) {
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
+/** What explains the page; it takes no room on a small window until it is opened. */
+function howTo(...paragraphs) {
+  const open = window.innerWidth >= 600;
+  return make("details", { open }, make("summary", {}, "How to read this page"), ...paragraphs);
+}
+
 /** Calls `draw` once, when an element comes near the window. */
 function whenNear(elements, draw) {
   const observer = new IntersectionObserver(

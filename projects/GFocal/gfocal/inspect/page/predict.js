@@ -48,24 +48,29 @@ function showPredictions(about, items, pictures) {
 }
 
 function predictionIntro(boxes) {
+  return [howTo(make("p", {}, ...predictionHints(boxes)))];
+}
+
+function predictionHints(boxes) {
   const hint = "Point at a box, tap it, or reach it with Tab and the arrow keys";
   if (boxes.some((box) => box.p)) {
-    return [make("p", {},
+    return [
       `${hint}: the bars beside the picture say where the detector thinks that each of its sides `,
       "is; the taller the more likely, each side by its own scale. ± is their standard deviation ",
-      "in pixels. One narrow peak: a sharp side. Wide or two peaks: the detector is not sure.")];
+      "in pixels. One narrow peak: a sharp side. Wide or two peaks: the detector is not sure."];
   }
   if (boxes.some((box) => box.stds)) {
-    return [make("p", {}, `${hint}: the curves beside the picture are normal distributions of the `,
-      "standard deviations of its sides (±, in pixels). The distributions themselves are not known.")];
+    return [`${hint}: the curves beside the picture are normal distributions of the `,
+      "standard deviations of its sides (±, in pixels). The distributions themselves are not known."];
   }
-  return [make("p", {}, `${hint}: its numbers are below the picture. This detector does not say how `,
-    "sure it is of a side.")];
+  return [`${hint}: its numbers are below the picture. This detector does not say how `,
+    "sure it is of a side."];
 }
 
 function makePredictionCard(item, picture, styles) {
   const frame = makeFigure(item);
   const numbers = make("div", { class: "numbers" });
+  const marker = make("div", { "aria-hidden": "true" });
   const hasSides = item.boxes.some((box) => box.p || box.stds);
   frame.figure.classList.toggle("bare", !hasSides);
   const element = make("article", { class: "card picture" },
@@ -82,12 +87,14 @@ function makePredictionCard(item, picture, styles) {
       button.classList.toggle("active", k === index);
       button.tabIndex = k === index ? 0 : -1; // Tab goes from picture to picture
     });
+    marker.hidden = !box;
     frame.overlay.replaceChildren(...(box && hasSides ? [guidePaths(item, box)] : []));
     const sides = drawSides(frame, item, box);
     if (!box) {
       numbers.replaceChildren(make("p", { class: "caption" }, "No box has this class and score."));
       return;
     }
+    drawMarker(marker, buttons[index]);
     const size = [box.bbox[2] - box.bbox[0], box.bbox[3] - box.bbox[1]].map(pixels).join(" x ");
     const caption = make("p", { class: "caption" }, make("b", {}, nameOf(box)), `, ${size} px`);
     numbers.replaceChildren(caption, makeTable(box, sides));
@@ -101,7 +108,7 @@ function makePredictionCard(item, picture, styles) {
         button.addEventListener(event, () => active !== index && choose(index));
       }
     });
-    frame.photo.append(...buttons);
+    frame.photo.append(...buttons, marker);
     frame.photo.addEventListener("keydown", move);
   }
 
@@ -136,8 +143,15 @@ function makeBoxButton(item, box, style) {
     `width:${part(x1 - x0, width)}`, `height:${part(y1 - y0, height)}`,
     `z-index:${1 + Math.round(1000 * (1 - Math.min(area, 1)))}`,
   ];
-  const button = make("button",
+  const tag = `tag${y0 > 16 ? "" : " inside"}${x0 > 0.75 * width ? " end" : ""}`;
+  return make("button",
     { type: "button", class: `box ${style}`, style: place.join(";"), "aria-label": nameOf(box) },
-    make("span", { class: y0 > 16 ? "tag" : "tag inside" }, nameOf(box)));
-  return button;
+    make("span", { class: tag }, nameOf(box)));
+}
+
+/** Repeats the chosen box over all others, without being in the way of the pointer. */
+function drawMarker(marker, button) {
+  marker.className = `marker ${button.className.replace("box ", "")}`;
+  for (const name of ["left", "top", "width", "height"]) marker.style[name] = button.style[name];
+  marker.replaceChildren(button.firstChild.cloneNode(true));
 }
