@@ -1,0 +1,156 @@
+"""`bbox_std` as the measurement noise of a Kalman filter: the error with and without.
+
+A target crosses drawn sequences, behind a band that hides it for some frames. The detector is that
+of `make demo`. Each way to set the noise has one factor, which is tuned on sequences of its own.
+
+    pip install filterpy
+    python docs/examples/kalman_tracker.py --weights output/demo/model_final.pth
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from drawn_sequences import Sequence, draw_sequence, errors
+from filterpy.common import Q_discrete_white_noise
+from filterpy.kalman import KalmanFilter
+
+from gfocal import Predictor
+from gfocal.inspect import detect_with_distributions
+
+Noise = Callable[[Instances], np.ndarray]  # M detections -> variances (M, 4) of their sides
+Detected = tuple[Sequence, list[Instances]]  # detections of the target's class, a frame each
+FACTORS = 2.0 ** np.arange(-2, 17)
+
+
+def sure_side_removed(x: Instances) -> np.ndarray:
+    """(M, 4) px²: variances of the sides, less those of sure sides, plus 1.
+
+    A side between two bins has probability in both, also where the detector is sure of it. With its
+    mean a part f of a bin after the first, the least variance is f (1 - f) bins².
+    """
+    bins = torch.arange(x.bin_edges.shape[-1])
+    step = (x.bin_edges[..., 1] - x.bin_edges[..., 0]).abs()  # px
+    mean = (x.pred_box_distributions * bins).sum(-1)
+    variance = (x.pred_box_distributions * (bins - mean[..., None]) ** 2).sum(-1)
+    part = mean - mean.floor()
+    return ((variance - part * (1 - part)).clamp(min=0) * step**2 + 1).numpy()
+
+
+def of_score(x: Instances, power: int) -> np.ndarray:
+    return np.repeat((1 - x.scores.numpy()[:, None]) ** power, 4, axis=1)
+
+
+NOISES: dict[str, Noise] = {
+    "constant": lambda x: np.ones((len(x), 4)),
+    "1 - score": lambda x: of_score(x, 1),
+    "(1 - score)²": lambda x: of_score(x, 2),
+    "bbox_std²": lambda x: x.pred_box_stds.numpy() ** 2,
+    "bbox_std² without the sure side's": sure_side_removed,
+}
+
+
+def side_filter(box: np.ndarray) -> KalmanFilter:
+    """A filter of the four sides and their velocities, with a constant velocity in mind."""
+    kalman = KalmanFilter(dim_x=8, dim_z=4)
+    kalman.x[:4, 0] = box
+    kalman.F += np.eye(8, k=4)  # a side moves by its velocity
+    kalman.H = np.eye(4, 8)  # sides are measured
+    kalman.P = np.diag([4.0**2] * 4 + [3.0**2] * 4)
+    kalman.Q = Q_discrete_white_noise(2, var=0.06**2, block_size=4, order_by_dim=False)
+    return kalman
+
+
+def track(detections: list[Instances], noise: Noise, factor: float) -> np.ndarray:
+    """Follows one target.
+
+    Args:
+        detections: of its class, a frame each.
+        noise: of NOISES.
+        factor: of the noise.
+
+    Returns:
+        (T, 4) boxes; nan before the first detection.
+    """
+    boxes, kalman = np.full((len(detections), 4), np.nan), None
+    for frame, found in enumerate(detections):
+        measured, variances = found.pred_boxes.tensor.numpy(), noise(found)
+        if kalman is None:
+            if not len(found):
+                continue
+            kalman = side_filter(measured[found.scores.argmax()])
+        else:
+            kalman.predict()
+            i = nearest(measured, kalman.x[:4, 0])
+            if i is not None:
+                kalman.update(measured[i], R=factor * np.diag(variances[i]))
+        boxes[frame] = kalman.x[:4, 0]
+    return boxes
+
+
+def nearest(boxes: np.ndarray, box: np.ndarray) -> int | None:
+    """Whose centre is nearest to that of ``box``, if within its diagonal."""
+    distances = np.hypot(*(boxes[:, :2] + boxes[:, 2:] - box[:2] - box[2:]).T / 2)
+    gate = np.hypot(*(box[2:] - box[:2]))
+    return int(distances.argmin()) if (distances < gate).any() else None
+
+
+def last_detection(detections: list[Instances]) -> np.ndarray:
+    """(T, 4) the best detection of each frame, or that of the frame before: no filter."""
+    boxes, box = [], np.full(4, np.nan)
+    for found in detections:
+        if len(found):
+            box = found.pred_boxes.tensor[found.scores.argmax()].numpy()
+        boxes.append(box)
+    return np.stack(boxes)
+
+
+def detect(predictor: Predictor, sequence: Sequence, confidence: float) -> Detected:
+    """A sequence with its detections of the target's class."""
+    frames = []
+    for image in sequence.images:
+        inputs = [predictor.preprocess(image[:, :, ::-1])]
+        found = detect_with_distributions(predictor.model, inputs)[0]["instances"].to("cpu")
+        right = (found.pred_classes == sequence.label) & (found.scores > confidence)
+        frames.append(found[right])
+    return sequence, frames
+
+
+def tuned(noise: Noise, sequences: list[Detected]) -> float:
+    """The factor with which the mean RMSE in all frames is least."""
+    return min(FACTORS, key=lambda x: judged(noise, x, sequences)[:, 0].mean())
+
+
+def judged(noise: Noise, factor: float, sequences: list[Detected]) -> np.ndarray:
+    """(sequences, 5) errors."""
+    return np.array([errors(track(found, noise, factor), truth) for truth, found in sequences])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="output/demo/model_final.pth")
+    parser.add_argument("--sequences", type=int, default=40, help="to tune on, and to judge on")
+    parser.add_argument("--confidence", type=float, default=0.3, help="the least score that counts")
+    args = parser.parse_args()
+    predictor = Predictor(args.weights)
+    judging, tuning = (
+        [detect(predictor, draw_sequence(seed, i), args.confidence) for i in range(args.sequences)]
+        for seed in (0, 1)
+    )
+    rows = {"no filter": (0.0, [errors(last_detection(x), truth) for truth, x in judging])}
+    for name, noise in NOISES.items():
+        factor = tuned(noise, tuning)
+        rows[name] = factor, judged(noise, factor, judging)
+    constant = rows["constant"][1]
+    print("| noise | factor | all frames | before | partly hidden | after | IoU | better in |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, (factor, values) in rows.items():
+        cells = [f"{m:.2f} ± {s:.2f}" for m, s in zip(np.mean(values, 0), np.std(values, 0))]
+        better = sum(x[0] < y[0] for x, y in zip(values, constant))
+        print(f"| {name} | {factor:g} |", " | ".join(cells), f"| {better} |")
+
+
+if __name__ == "__main__":
+    main()
