@@ -1,9 +1,8 @@
 """`bbox_std` as the measurement noise of a Kalman filter: the error with and without.
 
-A target crosses drawn sequences, behind a band that hides it for some frames. The detector is that
-of `make demo`. Each way to set the noise has one factor, which is tuned on sequences of its own.
+A target crosses drawn sequences, behind a band that hides it for some frames; the detector is that
+of `make demo`. Each kind of noise has one factor, tuned on sequences of its own. Needs filterpy.
 
-    pip install filterpy
     python docs/examples/kalman_tracker.py --weights output/demo/model_final.pth
 """
 
@@ -18,6 +17,7 @@ from filterpy.common import Q_discrete_white_noise
 from filterpy.kalman import KalmanFilter
 
 from gfocal import Predictor
+from gfocal.data.shapes import CLASSES
 from gfocal.inspect import detect_with_distributions
 
 Noise = Callable[[Instances], np.ndarray]  # M detections -> variances (M, 4) of their sides
@@ -25,11 +25,11 @@ Detected = tuple[Sequence, list[Instances]]  # detections of the target's class,
 FACTORS = 2.0 ** np.arange(-2, 17)
 
 
-def sure_side_removed(x: Instances) -> np.ndarray:
-    """(M, 4) px²: variances of the sides, less those of sure sides, plus 1.
+def unsure_part(x: Instances) -> np.ndarray:
+    """(M, 4) px²: variances of the sides, less what sure sides have, plus 1.
 
-    A side between two bins has probability in both, also where the detector is sure of it. With its
-    mean a part f of a bin after the first, the least variance is f (1 - f) bins².
+    A side between two bins needs probability in both, however sure the detector is. If its mean
+    lies a part f of a bin after the first, that alone has the variance f (1 - f), in bins².
     """
     bins = torch.arange(x.bin_edges.shape[-1])
     step = (x.bin_edges[..., 1] - x.bin_edges[..., 0]).abs()  # px
@@ -39,16 +39,12 @@ def sure_side_removed(x: Instances) -> np.ndarray:
     return ((variance - part * (1 - part)).clamp(min=0) * step**2 + 1).numpy()
 
 
-def of_score(x: Instances, power: int) -> np.ndarray:
-    return np.repeat((1 - x.scores.numpy()[:, None]) ** power, 4, axis=1)
-
-
 NOISES: dict[str, Noise] = {
     "constant": lambda x: np.ones((len(x), 4)),
-    "1 - score": lambda x: of_score(x, 1),
-    "(1 - score)²": lambda x: of_score(x, 2),
-    "bbox_std²": lambda x: x.pred_box_stds.numpy() ** 2,
-    "bbox_std² without the sure side's": sure_side_removed,
+    "1 - score": lambda x: np.outer(1 - x.scores, np.ones(4)),
+    "(1 - score)^2": lambda x: np.outer((1 - x.scores) ** 2, np.ones(4)),
+    "bbox_std^2": lambda x: x.pred_box_stds.numpy() ** 2,
+    "bbox_std^2, unsure part": unsure_part,
 }
 
 
@@ -64,15 +60,13 @@ def side_filter(box: np.ndarray) -> KalmanFilter:
 
 
 def track(detections: list[Instances], noise: Noise, factor: float) -> np.ndarray:
-    """Follows one target.
-
-    Args:
-        detections: of its class, a frame each.
-        noise: of NOISES.
-        factor: of the noise.
+    """Follows one target by the detections of its class in T frames.
 
     Returns:
         (T, 4) boxes; nan before the first detection.
+
+    Raises:
+        ValueError: there is no detection.
     """
     boxes, kalman = np.full((len(detections), 4), np.nan), None
     for frame, found in enumerate(detections):
@@ -87,6 +81,8 @@ def track(detections: list[Instances], noise: Noise, factor: float) -> np.ndarra
             if i is not None:
                 kalman.update(measured[i], R=factor * np.diag(variances[i]))
         boxes[frame] = kalman.x[:4, 0]
+    if kalman is None:
+        raise ValueError(f"none of {len(boxes)} frames has a detection of the target's class")
     return boxes
 
 
@@ -118,12 +114,7 @@ def detect(predictor: Predictor, sequence: Sequence, confidence: float) -> Detec
     return sequence, frames
 
 
-def tuned(noise: Noise, sequences: list[Detected]) -> float:
-    """The factor with which the mean RMSE in all frames is least."""
-    return min(FACTORS, key=lambda x: judged(noise, x, sequences)[:, 0].mean())
-
-
-def judged(noise: Noise, factor: float, sequences: list[Detected]) -> np.ndarray:
+def judge(noise: Noise, factor: float, sequences: list[Detected]) -> np.ndarray:
     """(sequences, 5) errors."""
     return np.array([errors(track(found, noise, factor), truth) for truth, found in sequences])
 
@@ -135,21 +126,26 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, default=0.3, help="the least score that counts")
     args = parser.parse_args()
     predictor = Predictor(args.weights)
+    if tuple(predictor.class_names or ()) != CLASSES:
+        parser.error(f"{args.weights} has classes {predictor.class_names}; expected {CLASSES}")
     judging, tuning = (
         [detect(predictor, draw_sequence(seed, i), args.confidence) for i in range(args.sequences)]
         for seed in (0, 1)
     )
     rows = {"no filter": (0.0, [errors(last_detection(x), truth) for truth, x in judging])}
     for name, noise in NOISES.items():
-        factor = tuned(noise, tuning)
-        rows[name] = factor, judged(noise, factor, judging)
+        factor = min(FACTORS, key=lambda x: judge(noise, x, tuning)[:, 0].mean())
+        rows[name] = factor, judge(noise, factor, judging)
     constant = rows["constant"][1]
-    print("| noise | factor | all frames | before | partly hidden | after | IoU | better in |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| noise | factor | all frames | before | partly hidden | after | IoU | better in | lost |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, (factor, values) in rows.items():
         cells = [f"{m:.2f} ± {s:.2f}" for m, s in zip(np.mean(values, 0), np.std(values, 0))]
         better = sum(x[0] < y[0] for x, y in zip(values, constant))
-        print(f"| {name} | {factor:g} |", " | ".join(cells), f"| {better} |")
+        lost = sum(x[3] > 15 for x in values)
+        print("|", " | ".join([name, f"{factor:g}", *cells, f"{better}", f"{lost}"]), "|")
 
 
 if __name__ == "__main__":
