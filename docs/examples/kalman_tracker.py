@@ -29,14 +29,15 @@ def unsure_part(x: Instances) -> np.ndarray:
     """(M, 4) px²: variances of the sides, less what sure sides have, plus 1.
 
     A side between two bins needs probability in both, however sure the detector is. If its mean
-    lies a part f of a bin after the first, that alone has the variance f (1 - f), in bins².
+    lies a part f of a bin after the first, that alone has the variance f (1 - f), in bins². All
+    bins are of one width.
     """
     bins = torch.arange(x.bin_edges.shape[-1])
     step = (x.bin_edges[..., 1] - x.bin_edges[..., 0]).abs()  # px
     mean = (x.pred_box_distributions * bins).sum(-1)
     variance = (x.pred_box_distributions * (bins - mean[..., None]) ** 2).sum(-1)
-    part = mean - mean.floor()
-    return ((variance - part * (1 - part)).clamp(min=0) * step**2 + 1).numpy()
+    least = (mean - mean.floor()) * (mean.ceil() - mean)
+    return ((variance - least).clamp(min=0) * step**2 + 1).numpy()
 
 
 NOISES: dict[str, Noise] = {
@@ -45,6 +46,7 @@ NOISES: dict[str, Noise] = {
     "(1 - score)^2": lambda x: np.outer((1 - x.scores) ** 2, np.ones(4)),
     "bbox_std^2": lambda x: x.pred_box_stds.numpy() ** 2,
     "bbox_std^2, unsure part": unsure_part,
+    "unsure part * (1 - score)^2": lambda x: unsure_part(x) * (1 - x.scores.numpy()[:, None]) ** 2,
 }
 
 
@@ -71,16 +73,15 @@ def track(detections: list[Instances], noise: Noise, factor: float) -> np.ndarra
     boxes, kalman = np.full((len(detections), 4), np.nan), None
     for frame, found in enumerate(detections):
         measured, variances = found.pred_boxes.tensor.numpy(), noise(found)
-        if kalman is None:
-            if not len(found):
-                continue
-            kalman = side_filter(measured[found.scores.argmax()])
-        else:
+        if kalman is not None:
             kalman.predict()
             i = nearest(measured, kalman.x[:4, 0])
             if i is not None:
                 kalman.update(measured[i], R=factor * np.diag(variances[i]))
-        boxes[frame] = kalman.x[:4, 0]
+        elif len(found):
+            kalman = side_filter(measured[found.scores.argmax()])
+        if kalman is not None:
+            boxes[frame] = kalman.x[:4, 0]
     if kalman is None:
         raise ValueError(f"none of {len(boxes)} frames has a detection of the target's class")
     return boxes
@@ -136,15 +137,12 @@ def main() -> None:
     for name, noise in NOISES.items():
         factor = min(FACTORS, key=lambda x: judge(noise, x, tuning)[:, 0].mean())
         rows[name] = factor, judge(noise, factor, judging)
-    constant = rows["constant"][1]
-    print(
-        "| noise | factor | all frames | before | partly hidden | after | IoU | better in | lost |"
-    )
+    print("| noise | factor | all frames | before | partly hidden | after | IoU | better | lost |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, (factor, values) in rows.items():
         cells = [f"{m:.2f} ± {s:.2f}" for m, s in zip(np.mean(values, 0), np.std(values, 0))]
-        better = sum(x[0] < y[0] for x, y in zip(values, constant))
-        lost = sum(x[3] > 15 for x in values)
+        better = sum(x[0] < y[0] for x, y in zip(values, rows["constant"][1]))
+        lost = sum(x[3] > 15 for x in values)  # px
         print("|", " | ".join([name, f"{factor:g}", *cells, f"{better}", f"{lost}"]), "|")
 
 
