@@ -10,6 +10,7 @@ import numpy as np
 from gfocal.data import shapes
 
 SIZE = 192  # width and height of a frame
+FRAMES = 60
 
 
 class Sequence(NamedTuple):
@@ -28,15 +29,15 @@ class Sequence(NamedTuple):
     visible: np.ndarray
 
 
-def draw_sequence(*seed: int, frames: int = 60) -> Sequence:
-    """Draws a sequence. It depends on the numbers of its seed and on how many frames it has.
+def draw_sequence(*seed: int) -> Sequence:
+    """Draws a sequence of FRAMES frames. It depends on the numbers of its seed only.
 
     Edge, texture and the camera's noise are those of the shapes that the demo is trained on. The
     band is a little wider than the target, so that it hides all of it for some frames.
     """
     rng = np.random.default_rng(seed)
     label, angle = int(rng.integers(len(shapes.CLASSES))), rng.uniform(0.0, 2 * np.pi)
-    centers, diameters = _motion(rng, frames)
+    centers, diameters = _motion(rng)
     largest = diameters.max()
     softness = rng.uniform(0.06, 0.24) * largest if rng.random() < 0.35 else 1.0
     reach = int(np.ceil((largest + softness) / 2)) + 1
@@ -84,16 +85,16 @@ def errors(boxes: np.ndarray, sequence: Sequence) -> np.ndarray:
     return np.array([*(np.sqrt(np.nanmean(squares[part])) for part in parts), np.nanmean(iou)])
 
 
-def _motion(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _motion(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Centres (T, 2), to the right or to the left, with small accelerations; diameters (T,)."""
     period, phase = rng.uniform(40.0, 80.0), rng.random()
-    waves = np.sin(2 * np.pi * (np.arange(frames) / period + phase))
+    waves = np.sin(2 * np.pi * (np.arange(FRAMES) / period + phase))
     diameters = rng.uniform(28.0, 42.0) * np.exp(0.12 * waves)
     margin = diameters.max() / 2 + 8
     while True:
         start = np.array([margin, rng.uniform(margin, SIZE - margin)])
-        speed = np.array([(SIZE - 2 * margin) / frames, rng.uniform(-0.8, 0.8)])
-        accelerations = rng.normal(0.0, 0.06, (frames, 2))
+        speed = np.array([(SIZE - 2 * margin) / FRAMES, rng.uniform(-0.8, 0.8)])
+        accelerations = rng.normal(0.0, 0.06, (FRAMES, 2))
         centers = start + np.cumsum(speed + np.cumsum(accelerations, axis=0), axis=0)
         distances = np.abs(centers - SIZE / 2)  # from the middle, where the band is
         inside = (distances < SIZE / 2 - margin + 2).all()
