@@ -21,8 +21,8 @@ def found_sides(detected: Detected) -> list[list[float]]:
     """The detection nearest to the whole target, in frames where part of it is visible.
 
     Returns:
-        rows of 6: visible share; score; error and bbox_std of the side that the band hides first
-        or last, then the mean error and bbox_std of the three others, px.
+        rows of 6: visible share; score; error and bbox_std of the side towards the band; mean
+        error and bbox_std of the three others. Errors are absolute, in px.
     """
     sequence, rows = detected[0], []
     for found, box, visible in zip(detected[1], sequence.boxes, sequence.visible):
