@@ -52,8 +52,11 @@ def test_the_band_hides_all_of_the_target_for_some_frames(drawn):
         sequence = drawn.draw_sequence(0, seed)
         visible, still = sequence.visible, np.median(sequence.images, axis=0)
         hidden = np.flatnonzero(visible == 0)
-        for frame in hidden:
-            assert np.abs(sequence.images[frame] - still).mean(axis=2).max() < 25
+        for frame in hidden:  # a blurred edge may show at the band's sides
+            moving = np.abs(sequence.images[frame] - still).mean(axis=2) > 25
+            assert moving.sum() < 0.05 * np.prod(
+                sequence.boxes[frame, 2:] - sequence.boxes[frame, :2]
+            )
         assert len(hidden) and visible[0] == visible[-1] == 1
         assert (np.diff(visible[: hidden[0] + 1]) <= 0.02).all()  # goes
         assert (np.diff(visible[hidden[-1] :]) >= -0.02).all()  # and comes back
