@@ -69,7 +69,7 @@ def test_boxes_fit_what_is_in_the_picture():
     """Independent of ``visible``: without noise and blur, the picture changes at the box."""
     rng = np.random.default_rng(0)
     for label in range(len(CLASSES)):
-        alpha = shapes._opacity(label, 40.0, 1.0, 0.3, np.array([30.0, 31.0]), 64)
+        alpha = shapes.opacity(label, 40.0, 1.0, 0.3, np.array([30.0, 31.0]), 64)
         inside = alpha >= 0.5
         x0, y0, x1, y1 = shapes._extent(inside)
         assert 34 <= max(x1 - x0, y1 - y0) <= 41  # the circumscribed circle is 40 px wide
@@ -93,13 +93,13 @@ def test_areas_of_the_shapes():
         "cross": 4 * 2 * arm * (reach - arm) + (2 * arm) ** 2,
     }
     for label, name in enumerate(CLASSES):
-        alpha = shapes._opacity(label, 200.0, 1.0, 0.7, np.array([110.0, 110.0]), 220)
+        alpha = shapes.opacity(label, 200.0, 1.0, 0.7, np.array([110.0, 110.0]), 220)
         assert alpha.sum() == pytest.approx(expected[name] * 100**2, rel=2e-3), name
 
 
 def test_a_blurred_edge_is_wide_and_centred():
     """Across the edge of a circle of radius 40, opacity falls from 1 to 0 over 20 px."""
-    alpha = shapes._opacity(0, 80.0, 20.0, 0.0, np.array([60.5, 60.5]), 121)[60]
+    alpha = shapes.opacity(0, 80.0, 20.0, 0.0, np.array([60.5, 60.5]), 121)[60]
     assert alpha[60 + 30] == pytest.approx(1.0) and alpha[60 + 50] == pytest.approx(0.0)
     assert alpha[60 + 40] == pytest.approx(0.5) and alpha[60 + 35] == pytest.approx(0.75)
 

@@ -159,7 +159,7 @@ def _generate(folder: str, split: str, num_images: int, image_size: int, seed: i
 def draw(split: str, index: int, *, image_size: int = 192, seed: int = 0) -> Drawing:
     """Draws one image of a split."""
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
-    canvas = _background(rng, image_size)
+    canvas = background(rng, image_size)
     visible = np.full((image_size, image_size), -1, dtype=np.int64)
     areas: list[int] = []  # pixels of each shape, hidden ones included
     classes: list[int] = []
@@ -170,8 +170,8 @@ def draw(split: str, index: int, *, image_size: int = 192, seed: int = 0) -> Dra
             continue
         alpha, (top, left) = patch
         rows, columns = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
-        paint = _paint(rng, alpha.shape, canvas[rows, columns].mean(axis=(0, 1)))
-        canvas[rows, columns] += alpha[:, :, None] * (paint - canvas[rows, columns])
+        surface = paint(rng, alpha.shape, canvas[rows, columns].mean(axis=(0, 1)))
+        canvas[rows, columns] += alpha[:, :, None] * (surface - canvas[rows, columns])
         visible[rows, columns][alpha >= 0.5] = len(classes)
         areas.append(int((alpha >= 0.5).sum()))
         classes.append(label)
@@ -194,7 +194,7 @@ def _place(
     for _ in range(20):
         center = rng.uniform(reach, size - reach, 2)  # x, y
         left, top = np.floor(center).astype(int) - reach
-        alpha = _opacity(label, diameter, softness, angle, center - (left, top), 2 * reach + 1)
+        alpha = opacity(label, diameter, softness, angle, center - (left, top), 2 * reach + 1)
         alpha = alpha[: size - top, : size - left]
         patch = visible[top : top + len(alpha), left : left + alpha.shape[1]]
         covered = np.bincount(patch[(alpha >= 0.5) & (patch >= 0)], minlength=len(areas))
@@ -204,7 +204,7 @@ def _place(
     return None
 
 
-def _opacity(
+def opacity(
     label: int, diameter: float, softness: float, angle: float, center: np.ndarray, size: int
 ) -> np.ndarray:
     """(size, size) opacity. It falls from 1 to 0 over ``softness`` pixels across the edge; one
@@ -216,9 +216,16 @@ def _opacity(
     elif CLASSES[label] == "ring":
         distance = np.abs(np.hypot(x, y) - 0.74 * radius) - 0.26 * radius
     else:
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        distance = _polygon_distance(x, y, radius * _POLYGONS[CLASSES[label]] @ turn.T)
+        distance = _polygon_distance(x, y, corners(label, diameter, angle))
     return np.clip(0.5 - distance / softness, 0.0, 1.0)
+
+
+def corners(label: int, diameter: float, angle: float) -> np.ndarray:
+    """(n, 2) corners that span a shape's box; x and y, from its centre."""
+    if CLASSES[label] not in _POLYGONS:
+        return diameter / 2 * np.array([[-1.0, -1.0], [1.0, 1.0]])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return diameter / 2 * _POLYGONS[CLASSES[label]] @ turn.T
 
 
 def _regular(corners: int, inner: float | None = None) -> np.ndarray:
@@ -261,7 +268,7 @@ def _polygon_distance(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.n
     return np.where(inside, -1.0, 1.0) * np.sqrt(nearest)
 
 
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """(size, size, 3) float32, a colour with smooth noise at several scales."""
     scales = ((3, 35.0), (8, 22.0), (24, 16.0), (64, 12.0))  # cells across the image, strength
     noise = np.stack([_smooth_noise(rng, size, cells) for cells, _ in scales], axis=2)
@@ -271,7 +278,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return noise @ tints.astype(np.float32) + colour.astype(np.float32)
 
 
-def _paint(rng: np.random.Generator, shape: tuple[int, ...], behind: np.ndarray) -> np.ndarray:
+def paint(rng: np.random.Generator, shape: tuple[int, ...], behind: np.ndarray) -> np.ndarray:
     """(h, w, 3) a shape's surface: a colour that differs from the one behind it, with a texture."""
     while True:
         colour = rng.uniform(20.0, 235.0, 3)
