@@ -177,7 +177,9 @@ def main(folder: str, *pages: str) -> None:
                 stem = re.sub(r"\W", "_", path.stem)
                 image = Image.open(io.BytesIO(tab.screenshot()))
                 # 256 colours: a third of the bytes.
-                image.convert("RGB").quantize(256).save(f"{folder}/{stem}_{name}.png", optimize=True)
+                image.convert("RGB").quantize(256).save(
+                    f"{folder}/{stem}_{name}.png", optimize=True
+                )
                 tab.close()
 
 
