@@ -37,7 +37,7 @@ from ..engine.prediction import (
     digest_of_file,
     predict_files,
 )
-from ..inspect.audit import Audit, accepted, cleaned, page_items, read_labels
+from ..inspect.audit import Audit, accepted, cleaned, page_items, read_labels, surest
 from ..inspect.page import write_page
 from .common import (
     add_fast,
@@ -227,12 +227,13 @@ def _write(args: argparse.Namespace, audit: Audit, paths: dict[Any, str]) -> Non
     _write_json(os.path.join(args.output, "audit.json"), report)
     sure = [x for x in report["findings"] if x["score"] >= args.threshold]
     _write_json(os.path.join(args.output, "cleaned.json"), cleaned(audit.labels.document, sure))
-    shown = findings[: args.max_findings]
+    shown = surest(findings, args.max_findings)
     write_page(
         os.path.join(args.output, "audit.html"),
         page_items(audit, shown, paths.__getitem__),
         title=f"Audit of {os.path.basename(args.annotations)}",
-        note=f"The surest {len(shown)} of {len(findings)} findings in {len(audit)} images.",
+        note=f"The surest {len(shown)} of {len(findings)} findings in {len(audit)} images, the "
+        "kinds in turn.",
     )
     counts = ", ".join(f"{count} {kind}" for kind, count in report["counts"].items())
     print(f"{len(findings)} findings in {len(audit)} images: {counts}")

@@ -1,7 +1,7 @@
 """The audit of labels: which annotations may be wrong, and how."""
 
 from .auditing import LEAST_SCORE, Audit
-from .cards import page_items
+from .cards import page_items, surest
 from .cleaning import accepted, cleaned
 from .findings import Finding
 from .judging import KINDS
@@ -17,4 +17,5 @@ __all__ = [
     "cleaned",
     "page_items",
     "read_labels",
+    "surest",
 ]

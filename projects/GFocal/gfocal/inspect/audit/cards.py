@@ -13,12 +13,32 @@ from .auditing import Audit
 from .findings import Finding
 from .labels import to_xyxy
 
-__all__ = ["page_items"]
+__all__ = ["page_items", "surest"]
 
 LONGEST = 320  # of a picture, pixels
 MARGIN = 0.6  # around the boxes, of their larger extent
 LEAST_MARGIN = 16  # pixels of the image
 LARGEST_SCALE = 4.0
+
+
+def surest(findings: Sequence[Finding], limit: int) -> list[Finding]:
+    """At most so many findings: the surest of each kind, then the second of each, and so on. Scores
+    of different kinds do not compare, and on some datasets one kind would fill the page.
+
+    Args:
+        findings: the surest first.
+        limit: how many.
+
+    Returns:
+        them, in the order of ``findings``.
+    """
+    places: dict[int, tuple[int, int]] = {}
+    counts: dict[str, int] = {}
+    for index, finding in enumerate(findings):
+        rank = counts[finding.kind] = counts.get(finding.kind, 0) + 1
+        places[index] = (rank, index)
+    chosen = sorted(sorted(places, key=places.__getitem__)[:limit])
+    return [findings[index] for index in chosen]
 
 
 def page_items(
