@@ -101,10 +101,13 @@ def run(args: argparse.Namespace) -> None:
     known = checkpoint.get(KEY) or describe(cfg, model=model).plain()
     plain = {**calibration.plain(), "fitted_on": about}
     write_checkpoint({**checkpoint, KEY: {**known, "calibration": plain}}, args.output)
-    print(
-        f"wrote {args.output}: scores {calibration.method}, standard deviations times "
-        f"{calibration.std_scale:.3f}. --calibrated switches it on"
+    has_stds = any(row.name.startswith("coverage") for row in rows)
+    stds = (
+        f"standard deviations times {calibration.std_scale:.3f}"
+        if has_stds
+        else "no standard deviations"
     )
+    print(f"wrote {args.output}: scores {calibration.method}, {stds}. --calibrated switches it on")
 
 
 def _halves(image_ids: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
