@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("loggers_restored")
 def arguments(tmp_path: Path, *opts: str, **flags) -> Namespace:
     opts = [f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/out", *opts]
     flags = {"config_file": TOY, "resume": False, "eval_only": False, "num_gpus": 1, **flags}
-    flags = {"fast": False, "reliability": False, "weights": None, **flags}
+    flags = {"fast": False, "calibrated": False, "reliability": False, "weights": None, **flags}
     return Namespace(opts=opts, **flags)
 
 

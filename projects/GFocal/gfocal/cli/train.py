@@ -54,8 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_fast(group)
     add_machines(parser)
-    parser.set_defaults(calibrated=False)
-    parser.set_defaults(reliability=False)  # an option of gfocal eval
+    parser.set_defaults(reliability=False, calibrated=False)  # options of gfocal eval
     args = parse_arguments(parser, argv)
     if args.fast and not args.eval_only:
         parser.error("--fast is for --eval-only; training has train.amp.enabled")
