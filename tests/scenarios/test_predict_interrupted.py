@@ -60,7 +60,9 @@ def command(files: Path, output: str, batch_size: int = 4) -> list[str]:
 
 def environment() -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), *sys.path])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    # As many threads as in this process: the last bit of a sum depends on their number.
+    threads = str(torch.get_num_threads())
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads}
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 While it runs, each process adds to a file of JSON lines. After a kill, the same call goes on where
 these files end. At the end they become one json, and are removed. Batches are a function of the
-whole list of images: a resumed run, or one of other processes, computes the same numbers.
+whole list of images: a resumed run, or one of other processes, computes the same numbers. (With as
+many threads a process; torchrun gives each one, unless OMP_NUM_THREADS says otherwise.)
 
 Neither PyTorch nor Detectron2 is imported here. What a PyTorch model brings is in sharing.py.
 """

@@ -180,18 +180,15 @@ class NMSPostProcess(Checked):
     def _set_sides(
         self, results: list[Instances], anchors: DenseAnchors, predictions: DensePredictions
     ) -> None:
-        """The fields of sides.py, computed for the detections of all images at once."""
-        idxs = [x.anchor_idxs for x in results]
-        images = torch.cat([torch.full_like(x, i) for i, x in enumerate(idxs)])
-        detections = (anchors, predictions, images, torch.cat(idxs))
-        counts = [len(x) for x in idxs]
-        if self.stds and (stds := side_stds(*detections)) is not None:
-            for result, of_image in zip(results, stds.split(counts)):
-                self._set_stds(result, of_image)
-        if self.distributions:
-            columns = (x.split(counts) for x in side_distributions(*detections))
-            for result, probabilities, edges in zip(results, *columns):
-                result.pred_box_distributions, result.bin_edges = probabilities, edges
+        """The fields of sides.py, image after image: so few numbers are summed by one thread, and
+        their last bit depends neither on the number of threads nor on the other images."""
+        for index, result in enumerate(results):
+            detections = (anchors, predictions, index, result.anchor_idxs)
+            if self.stds:
+                self._set_stds(result, side_stds(*detections))
+            if self.distributions:
+                found = side_distributions(*detections)
+                result.pred_box_distributions, result.bin_edges = found
 
     def candidates(
         self,
