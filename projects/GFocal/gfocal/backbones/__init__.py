@@ -4,7 +4,7 @@ from .builders import build_gfl_res2net_fpn_backbone, build_gfl_resnet_fpn_backb
 from .deformable import DeformBottleneckBlock, DeformConv2d
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
-from .resnet import make_resnet_stages
+from .resnet import make_resnet_stages, res5_channels
 
 __all__ = [
     "DeepStem",
@@ -17,4 +17,5 @@ __all__ = [
     "build_gfl_resnet_fpn_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
+    "res5_channels",
 ]

@@ -62,6 +62,7 @@ class GFL(Detector, DenseCore):
             and the Predictor read it here; the model itself only draws with it.
         observers: further observers of training steps, beside those of the two periods; see
             observers.py.
+        ignore_padding: see :class:`DenseCore`.
 
     Raises:
         TypeError: if the head lacks an attribute that is read.
@@ -99,6 +100,7 @@ class GFL(Detector, DenseCore):
         statistics_period: int = 20,
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
+        ignore_padding: bool = True,
     ):
         DenseCore.__init__(
             self,
@@ -117,6 +119,7 @@ class GFL(Detector, DenseCore):
             ),
             num_classes=num_classes,
             observers=[TargetStatistics(statistics_period, head_in_features), *observers],
+            ignore_padding=ignore_padding,
         )
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
         self.head = head

@@ -83,6 +83,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
             quality_predictor=parts["quality_predictor"],
             norm=gfl.NORM,
             prior_prob=gfl.PRIOR_PROB,
+            level_scales=gfl.LEVEL_SCALES,
         ),
         "head_in_features": gfl.IN_FEATURES,
         "anchor_generator": DefaultAnchorGenerator(
@@ -92,6 +93,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
             offset=parts["anchor_offset"],
         ),
         "matcher": parts["matcher"],
+        "ignore_padding": parts["ignore_padding"],
         "criterion": parts["criterion"],
         "num_classes": gfl.NUM_CLASSES,
         "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,

@@ -12,12 +12,14 @@ from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
+from .fovea import FoveaMatcher
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
     "ATSSMatcher",
     "FCOSMatcher",
+    "FoveaMatcher",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",
