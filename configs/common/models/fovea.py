@@ -18,3 +18,4 @@ model.head.level_scales = False
 use(model, quality="none", box="log", matcher="fovea")
 model.criterion.cls_loss = L(FocalLoss)(alpha=0.4, gamma=1.5)
 model.test_nms_thresh = 0.5
+model.test_clip_margin = 1.0  # to width - 1 and height - 1, as the published code does

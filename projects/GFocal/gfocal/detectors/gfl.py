@@ -48,6 +48,8 @@ class GFL(Detector, DenseCore):
         test_topk_candidates: at most so many candidates a level.
         test_nms_thresh: IoU above which NMS drops the lower-scored box of a class.
         max_detections_per_image: at most so many detections.
+        test_clip_margin: boxes end so many pixels before the right and the lower margin of the
+            image: 1 in FoveaBox, 0 by default.
         suppression: another NMS than the hard one, with its own numbers; see suppression.py.
         class_names: of the K classes, for thresholds by name.
         postprocess: called as ``postprocess(anchors, predictions, image_sizes)``. By default
@@ -90,6 +92,7 @@ class GFL(Detector, DenseCore):
         test_topk_candidates: int = UNSET,
         test_nms_thresh: float = UNSET,
         max_detections_per_image: int = UNSET,
+        test_clip_margin: float = UNSET,
         suppression: Suppression = UNSET,
         class_names: Sequence[str] = UNSET,
         postprocess: PostProcess | None = None,
@@ -114,6 +117,7 @@ class GFL(Detector, DenseCore):
                 test_topk_candidates=test_topk_candidates,
                 test_nms_thresh=test_nms_thresh,
                 max_detections_per_image=max_detections_per_image,
+                test_clip_margin=test_clip_margin,
                 suppression=suppression,
                 class_names=class_names,
             ),

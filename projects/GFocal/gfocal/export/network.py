@@ -83,6 +83,7 @@ class TensorNetwork(nn.Module):
         self.level, self.preprocessing, self.stds = level, preprocessing, stds
         self.strides = [int(stride) for stride in self.detector.strides]
         self.offset = float(cast("Any", self.detector.anchor_generator).offset)
+        self.clip_margin = 0.0  # of "full" alone, whose boxes are those of the detector
         self._check_locations()
         self.kept_by_nms: KeptByNMS = kept_by_nms
         if level == "full":
@@ -96,6 +97,7 @@ class TensorNetwork(nn.Module):
         # (K,) In the files it has this name, and can be changed there.
         self.register_buffer("score_thresh", torch.tensor(thresholds))
         self.topk, self.max_detections = part.topk_candidates, part.max_detections
+        self.clip_margin = float(part.clip_margin)
         self.nms_thresh = float(part.nms_thresh)
         self.class_agnostic = cast("HardNMS", part.suppression).class_agnostic
         self.calibration = part.calibration
@@ -145,7 +147,7 @@ class TensorNetwork(nn.Module):
         centers, strides = self._locations(shapes, images)
         distances = predictions.distances_of(predictions.box_logits)
         boxes = distances_to_boxes(centers, distances * strides)
-        boxes = _clipped(boxes, images, image_sizes)
+        boxes = _clipped(boxes, images, image_sizes, self.clip_margin)
         scores = predictions.joint_logits().sigmoid()
         if self.level == "decoded":
             if not self.stds:
@@ -298,15 +300,18 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> GFL:
     return detector
 
 
-def _clipped(boxes: Tensor, images: Tensor, image_sizes: Tensor | None) -> Tensor:
-    """Boxes (N, R, 4) clipped to the images: those of the tensor, or of (N, 2) sizes."""
+def _clipped(
+    boxes: Tensor, images: Tensor, image_sizes: Tensor | None, margin: float = 0.0
+) -> Tensor:
+    """Boxes (N, R, 4) clipped to the images: those of the tensor, or of (N, 2) sizes. They end
+    ``margin`` pixels before the right and the lower margin."""
     x0, y0, x1, y1 = boxes.clamp(min=0).unbind(dim=-1)
     if image_sizes is None:
-        height, width = images.shape[-2], images.shape[-1]
+        height, width = images.shape[-2] - margin, images.shape[-1] - margin
         sides = [x0.clamp(max=width), y0.clamp(max=height)]
         sides += [x1.clamp(max=width), y1.clamp(max=height)]
     else:
-        limits = image_sizes.to(boxes.dtype)[:, [1, 0, 1, 0]].unbind(dim=1)  # (N,) each
+        limits = (image_sizes.to(boxes.dtype)[:, [1, 0, 1, 0]] - margin).unbind(dim=1)  # (N,) each
         sides = [torch.minimum(x, y[:, None]) for x, y in zip((x0, y0, x1, y1), limits)]
     return torch.stack(sides, dim=-1)
 

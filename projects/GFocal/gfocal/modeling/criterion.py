@@ -38,9 +38,9 @@ class GFLCriterion(nn.Module):
     """The losses of a batch, each normalised over all processes.
 
     ``loss_cls`` is divided by the number of foreground locations, as ``cls_divisor`` counts them;
-    by default an image without any counts as one. The losses of boxes are divided by the summed ``box_weight`` of the foreground. Both
-    divisors are means over processes. So n processes with b images each give the gradients of one
-    process with n * b images.
+    by default an image without any counts as one. The losses of boxes are divided by the summed
+    ``box_weight`` of the foreground. Both divisors are means over processes. So n processes with b
+    images each give the gradients of one process with n * b images.
 
     Args:
         cls_loss: term of ``loss_cls``.

@@ -63,14 +63,7 @@ class GFLHead(nn.Module):
         feature_align: nn.Module | None = None,
     ):
         super().__init__()
-        if num_classes < 1 or num_levels < 1:
-            raise ValueError(
-                f"num_classes is {num_classes} and num_levels {num_levels}; expected at least 1"
-            )
-        if len(conv_dims) == 0:
-            raise ValueError("conv_dims is empty; expected the width of at least one convolution")
-        if not 0.0 < prior_prob < 1.0:
-            raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+        _check(num_classes, num_levels, conv_dims, prior_prob)
         for part in (quality_predictor, feature_align):
             check_num_channels = getattr(part, "check_num_channels", None)
             if check_num_channels is not None:
@@ -79,8 +72,8 @@ class GFLHead(nn.Module):
         self.num_classes = num_classes
         self.box_representation = box_representation
         self.quality_predictor = quality_predictor
-
         self.feature_align = feature_align
+
         box_convs = [(width, 3) for width in conv_dims]
         cls_convs = cls_convs or box_convs
         self.cls_tower = _tower(in_channels, cls_convs, norm)
@@ -93,11 +86,7 @@ class GFLHead(nn.Module):
             nn.Parameter(torch.ones(())) for _ in range(num_levels if level_scales else 0)
         )
         for part in (self.cls_tower, self.box_tower, self.cls_logits, self.box_logits):
-            for layer in part.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.normal_(layer.weight, std=0.01)
-                    if layer.bias is not None:
-                        nn.init.zeros_(layer.bias)
+            _initialise(part)
         prior = math.log(prior_prob / (1 - prior_prob))
         nn.init.constant_(self.cls_logits.get_parameter("bias"), prior)
 
@@ -135,6 +124,25 @@ class GFLHead(nn.Module):
             quality_logits=torch.cat(quality_logits, dim=1) if quality_logits else None,
             box_representation=self.box_representation,
         )
+
+
+def _check(num_classes: int, num_levels: int, conv_dims: Sequence[int], prior_prob: float) -> None:
+    if num_classes < 1 or num_levels < 1:
+        raise ValueError(
+            f"num_classes is {num_classes} and num_levels {num_levels}; expected at least 1"
+        )
+    if len(conv_dims) == 0:
+        raise ValueError("conv_dims is empty; expected the width of at least one convolution")
+    if not 0.0 < prior_prob < 1.0:
+        raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+
+
+def _initialise(part: nn.Module) -> None:
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _tower(in_channels: int, convs: Sequence[tuple[int, int]], norm: str) -> nn.Sequential:

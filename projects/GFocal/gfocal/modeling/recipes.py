@@ -106,11 +106,6 @@ QUALITY: dict[str, dict[str, Any]] = {
         "cls_loss": L(QualityFocalLoss)(),
         "box_weight": max_class_score,
     },
-    "qfl_uniform": {  # on other detectors, whose boxes keep their weights (Table 1b)
-        "quality_predictor": L(NoQuality)(),
-        "cls_loss": L(QualityFocalLoss)(),
-        "box_weight": uniform,
-    },
     "dgqp": {  # GFLV2: the shape of the distributions tells
         "quality_predictor": L(DistributionGuidedQualityPredictor)(),
         "cls_loss": L(QualityFocalLoss)(),
@@ -121,6 +116,11 @@ QUALITY: dict[str, dict[str, Any]] = {
         "cls_loss": L(FocalLoss)(),
         "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
         "box_weight": localization_iou,
+    },
+    "qfl_uniform": {  # on other detectors, whose boxes keep their weights (Table 1b)
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": uniform,
     },
 }
 

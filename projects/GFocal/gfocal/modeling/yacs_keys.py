@@ -98,6 +98,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         "num_classes": gfl.NUM_CLASSES,
         "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,
         "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
+        "test_clip_margin": gfl.CLIP_MARGIN_TEST,
         "suppression": parts["suppression"],
         "class_names": _class_names(cfg),
         "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,

@@ -59,4 +59,6 @@ DEFAULTS = {
     # SCORE_THRESH_TEST is that of the others.
     "SCORE_THRESH_PER_CLASS": [],
     "TOPK_CANDIDATES_TEST": 1000,
+    # Boxes end so many pixels before the right and the lower margin of the image.
+    "CLIP_MARGIN_TEST": 0.0,
 }
