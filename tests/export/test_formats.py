@@ -96,9 +96,9 @@ STRUCTURES, IMPOSSIBLE = structures()
 
 def test_the_structures_are_all():
     count = sum(map(len, STRUCTURES.values())) + len(IMPOSSIBLE)
-    assert count == len(BOX) * len(QUALITY) and len(STRUCTURES) == 7
-    # DGQP reads four probabilities; a Dirac has one channel and a Gaussian two.
-    assert {box for box, _ in IMPOSSIBLE} == {"dirac", "gaussian"}
+    assert count == len(BOX) * len(QUALITY) and len(STRUCTURES) == 9
+    # DGQP reads four probabilities; a Dirac and a logarithm have one channel and a Gaussian two.
+    assert {box for box, _ in IMPOSSIBLE} == {"dirac", "gaussian", "log"}
     assert {quality for _, quality in IMPOSSIBLE} == {"dgqp", "dgqp_branch"}
 
 
@@ -135,15 +135,17 @@ def test_settings_of_the_detector(format, tmp_path):
         test_score_thresh=[0.05, 0.3, 0.1],
         test_topk_candidates=7,
         max_detections_per_image=9,
+        test_clip_margin=3.0,
         suppression=HardNMS(0.5, class_agnostic=True),
     )
     path = path_of(tmp_path, format)
     assert passes(export_model(model, path, format=format))
-    counts = set()
+    counts, places = set(), set()
     graph = FORMATS[format].read(path)
     for batch in check_images(graph.card):
+        places.add(round(batch.shape[-1] - float(graph(batch)["boxes"][:, 2].max()), 3))
         counts |= {*torch.bincount(graph(batch)["image_idxs"], minlength=len(batch)).tolist()}
-    assert len(counts) > 1 and max(counts) <= 9
+    assert len(counts) > 1 and max(counts) <= 9 and min(places) == 3
     card = graph.card
     assert card.score_thresh == pytest.approx([0.05, 0.3, 0.1]) and card.class_agnostic
     assert (card.nms_thresh, card.topk_candidates, card.max_detections) == (0.5, 7, 9)

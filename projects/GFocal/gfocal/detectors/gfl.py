@@ -126,8 +126,7 @@ class GFL(Detector, DenseCore):
             ignore_padding=ignore_padding,
         )
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
-        self.head = head
-        self.head_in_features = list(head_in_features)
+        self.head, self.head_in_features = head, list(head_in_features)
         self._check_head_and_levels()
 
     @classmethod
