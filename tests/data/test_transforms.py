@@ -371,7 +371,10 @@ def test_the_parts_of_the_distortion():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomExpand(0, ratio_range=(0.5, 2)), r"RandomExpand: ratio_range is .*from 1 on"),
+        (
+            lambda: RandomExpand(0, ratio_range=(0.5, 2)),
+            r"RandomExpand: ratio_range is .*from 1 on",
+        ),
         (lambda: RandomExpand(0, ratio_range=[3]), r"ratio_range is \[3\]; expected \(low, high\)"),
         (lambda: RandomExpand(0, prob=2), r"prob is 2; expected a number in \[0, 1\]"),
         (lambda: MinIoURandomCrop([0.5, 1]), r"min_ious is \(0.5, 1.0\); expected .*\[0, 1\)"),
