@@ -24,8 +24,8 @@ def test_another_trainer_builds_the_model(architecture, caplog):
     cfg.INPUT.AUGMENTATIONS = "ssd"
     cfg.SOLVER.EMA_DECAY, cfg.TEST.BEST_METRIC, cfg.TEST.RELIABILITY = 0.9, "bbox/AP", True
     build_model(cfg)
-    asked = "INPUT.AUGMENTATIONS ('ssd'), SOLVER.EMA_DECAY (0.9), TEST.BEST_METRIC ('bbox/AP'), TEST.RELIABILITY (True)"
-    assert f"{asked}: gfocal's own" in caplog.text
+    asked = "('ssd'), SOLVER.EMA_DECAY (0.9), TEST.BEST_METRIC ('bbox/AP'), TEST.RELIABILITY (True)"
+    assert f"INPUT.AUGMENTATIONS {asked}: gfocal's own" in caplog.text
     caplog.clear()
     Trainer.build_model(cfg)
     assert "trainers" not in caplog.text
