@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from gfocal.export.card import ModelCard
+from gfocal.export.comparing import compare
 from gfocal.export.parity import (
     LIMITS,
     LOWEST_SCORE,
     Difference,
     Limits,
     check_images,
-    compare,
     parity,
     table,
 )

@@ -111,9 +111,8 @@ class TensorNetwork(nn.Module):
         """Names of the inputs, in order."""
         # Only boxes that are clipped ask where an image ends.
         clips = self.level != "raw" and self.detector.clips_boxes
-        return (
-            ["images", "image_sizes"] if clips and self.preprocessing == "outside" else ["images"]
-        )
+        with_sizes = clips and self.preprocessing == "outside"
+        return ["images", "image_sizes"] if with_sizes else ["images"]
 
     @property
     def output_names(self) -> list[str]:
