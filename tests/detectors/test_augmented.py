@@ -84,7 +84,7 @@ def test_two_sizes_and_their_mirrors_by_hand(make, monkeypatch):
 
 
 def test_what_is_refused():
-    with pytest.raises(TypeError, match="for GFL and RetinaNet; the model is a ToyDetector"):
+    with pytest.raises(TypeError, match="GFL, SSD, CornerNet and RetinaNet; the model is a ToyD"):
         AugmentedDetector(ToyDetector(num_classes=2), [64], 100)
     for sizes in ([], 64, [0], ["64"], [64.0], None):
         with pytest.raises(ValueError, match="min_sizes is .*; expected a list of integers"):
