@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -168,7 +169,7 @@ def _compared(detector: Detector, graph: Runnable, batch: Tensor) -> Difference:
     box = max((worst[name] for name in of_boxes), default=0.0)
     score = max((x for name, x in worst.items() if name not in of_boxes), default=0.0)
     if card.level == "decoded" and isinstance(detector.postprocess, NMSPostProcess):
-        found = _detections(detector, images, card)
+        found = _detected(detector, images, card)
         limit, suppression = LIMITS[card.precision].score, detector.postprocess.suppression
         far = among_candidates(found, theirs, limit, not isinstance(suppression, HardNMS))
         score, box = max(score, far[0]), max(box, far[1])
@@ -234,15 +235,28 @@ def thresholds_of(detector: Detector) -> Tensor:
 
 @torch.no_grad()
 def _detections(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+    """The detector's answers, as level "full" has them."""
     inputs = [{"image": image} for image in images]
-    found = [x["instances"] for x in detector(inputs)]
+    return _flat([x["instances"] for x in detector(inputs)], card)
+
+
+@torch.no_grad()
+def _detected(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+    """The same in pixels of the network's input, before the output decides which of them stay."""
+    batch = detector.preprocess_image([{"image": image} for image in images])
+    found = detector.inference(*detector.predict(batch.tensor), batch.image_sizes)
+    return _flat(found, card)
+
+
+def _flat(found: Sequence[Instances], card: ModelCard) -> dict[str, Tensor]:
     ret = {
         "boxes": torch.cat([x.pred_boxes.tensor for x in found]),
         "scores": torch.cat([x.scores for x in found]),
         "classes": torch.cat([x.pred_classes for x in found]),
         "image_idxs": torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
     }
-    if card.stds:
+    # A postprocess that has its standard deviations switched off gives none beside dense ones.
+    if card.stds and all(x.has("pred_box_stds") for x in found):
         ret["stds"] = torch.cat([x.pred_box_stds for x in found])
     return ret
 

@@ -146,8 +146,12 @@ class OnnxPredictor(ImagePredictor):
         ends = np.searchsorted(found["image_idxs"], np.arange(len(inputs) + 1))
         return [
             {
-                "instances": self._in_output(
-                    {name: values[start:end] for name, values in found.items()}, x, size
+                "instances": _in_pixels_of(
+                    (x["height"], x["width"]),
+                    x.get("content_size", size),
+                    {name: values[start:end] for name, values in found.items()},
+                    border=x.get("border", (0, 0)),
+                    clips_boxes=self.card.clips_boxes,
                 )
             }
             for x, size, start, end in zip(inputs, sizes, ends, ends[1:])
@@ -186,30 +190,34 @@ class OnnxPredictor(ImagePredictor):
         if wrong:
             raise ValueError(f"{self.weights}: the graph gave {wrong}")
 
-    def _in_output(
-        self, found: dict[str, np.ndarray], inputs: dict[str, Any], in_network: Size
-    ) -> Detections:
-        """The detections of one image in its pixels. Boxes that are clipped to it are so as by
-        Detectron2's ``detector_postprocess``.
 
-        Args:
-            found: the graph's outputs for it.
-            inputs: of the image.
-            in_network: its size in the network, whose pixels ``found`` has.
-        """
-        height, width = inputs["height"], inputs["width"]
-        content = inputs.get("content_size", in_network)
-        top, left = inputs.get("border", (0, 0))
-        scale = np.array([width / content[1], height / content[0]] * 2, np.float32)
-        boxes = (found["boxes"] - np.array([left, top] * 2, np.float32)) * scale
-        if self.card.clips_boxes:
-            boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
-        more = {"pred_box_stds": found["stds"] * scale} if "stds" in found else {}
-        detections = Detections(
-            (height, width),
-            pred_boxes=BoxArray(boxes),
-            scores=found["scores"],
-            pred_classes=found["classes"],
-            **more,
-        )
-        return detections[detections.pred_boxes.nonempty()] if self.card.clips_boxes else detections
+def _in_pixels_of(
+    size: Size,
+    in_network: Size,
+    found: dict[str, np.ndarray],
+    border: tuple[int, int] = (0, 0),
+    clips_boxes: bool = True,
+) -> Detections:
+    """The detections of one image: moved, scaled and, with ``clips_boxes``, clipped and without
+    empty boxes, as by Detectron2's ``detector_postprocess``.
+
+    Args:
+        size: of the image.
+        in_network: its size in the network, whose pixels ``found`` has.
+        found: the graph's outputs for it.
+        border: its place (top, left) there.
+    """
+    height, width = size
+    scale = np.array([width / in_network[1], height / in_network[0]] * 2, np.float32)
+    boxes = (found["boxes"] - np.array([*border[::-1]] * 2, np.float32)) * scale
+    if clips_boxes:
+        boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
+    more = {"pred_box_stds": found["stds"] * scale} if "stds" in found else {}
+    detections = Detections(
+        size,
+        pred_boxes=BoxArray(boxes),
+        scores=found["scores"],
+        pred_classes=found["classes"],
+        **more,
+    )
+    return detections[detections.pred_boxes.nonempty()] if clips_boxes else detections
