@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-__all__ = ["among_candidates", "compare", "largest"]
+__all__ = ["among_candidates", "compare", "compare_ranked", "is_ranked", "largest"]
 
 
 def compare(
@@ -102,6 +102,39 @@ def among_candidates(
         if not lowers and fits[nearest]:
             score = max(score, largest(more[nearest]))
     return score, box
+
+
+def is_ranked(candidates: dict[str, Tensor]) -> bool:
+    """Whether the candidates of level "decoded" come in the order of their scores, as pairs of
+    corners do. Rounding then decides which of two comes first."""
+    best = candidates["scores"].amax(dim=-1)
+    return best.shape[1] > 1 and bool((best.diff(dim=1) <= 0).all())
+
+
+def compare_ranked(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], limit: float
+) -> tuple[float, float]:
+    """The largest difference of scores and of sides of ranked candidates that both have; inf if one
+    has none of the other's. Those that score about as the last are left out, where rounding decides
+    what is there; ``limit`` is how far scores may differ."""
+    if ours["scores"].shape != theirs["scores"].shape:
+        return math.inf, math.inf
+    found = [
+        among_candidates(_best_of_ranked(a, limit), b, limit, False)
+        for a, b in ((ours, theirs), (theirs, ours))
+    ]
+    return max(x for x, _ in found), max(x for _, x in found)
+
+
+def _best_of_ranked(candidates: dict[str, Tensor], limit: float) -> dict[str, Tensor]:
+    scores, classes = candidates["scores"].max(dim=-1)  # (N, R)
+    chosen = scores > scores[:, -1:] + 2 * limit
+    return {
+        "boxes": candidates["boxes"][chosen],
+        "scores": scores[chosen],
+        "classes": classes[chosen],
+        "image_idxs": chosen.nonzero()[:, 0],
+    }
 
 
 def _groups(found: dict[str, Tensor]) -> Iterator[tuple[int, int]]:

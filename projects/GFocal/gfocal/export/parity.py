@@ -19,7 +19,7 @@ from ..modeling.detector import Detector
 from ..modeling.postprocess import NMSPostProcess
 from ..modeling.suppression import HardNMS
 from .card import ModelCard
-from .comparing import among_candidates, compare, largest
+from .comparing import among_candidates, compare, compare_ranked, is_ranked, largest
 from .formats import Runnable
 
 __all__ = [
@@ -58,6 +58,7 @@ LIMITS = {
 
 # Below it, runtimes' own sigmoid differs from PyTorch's by as much as the score.
 LOWEST_SCORE = 1e-4
+HIGHEST_THRESHOLD = 0.999  # a detector takes none of 1, which a softmax may reach
 
 
 class Difference(NamedTuple):
@@ -164,18 +165,23 @@ def _compared(detector: Detector, graph: Runnable, batch: Tensor) -> Difference:
         differences = compare(ours, theirs, card.clips_boxes)
         return Difference(shape, lowest, len(ours["scores"]), *differences)
     ours = _dense(detector, images, card)
-    of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
-    worst = {name: _worst(x, theirs[name], card.level == "raw") for name, x in ours.items()}
-    box = max((worst[name] for name in of_boxes), default=0.0)
-    score = max((x for name, x in worst.items() if name not in of_boxes), default=0.0)
+    limit = LIMITS[card.precision].score
+    if card.level == "decoded" and is_ranked(ours):
+        score, box = compare_ranked(ours, theirs, limit)
+    else:
+        of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
+        worst = {name: _worst(x, theirs[name], card.level == "raw") for name, x in ours.items()}
+        box = max((worst[name] for name in of_boxes), default=0.0)
+        score = max((x for name, x in worst.items() if name not in of_boxes), default=0.0)
     if card.level == "decoded" and isinstance(detector.postprocess, NMSPostProcess):
         found = _detected(detector, images, card)
-        limit, suppression = LIMITS[card.precision].score, detector.postprocess.suppression
-        far = among_candidates(found, theirs, limit, not isinstance(suppression, HardNMS))
+        lowers = not isinstance(detector.postprocess.suppression, HardNMS)
+        far = among_candidates(found, theirs, limit, lowers)
         score, box = max(score, far[0]), max(box, far[1])
     locations = sum(x.shape[1] for name, x in ours.items() if name.startswith("box"))
-    if not locations:  # maps (N, C, H, W)
-        locations = max(x[0, 0].numel() for x in ours.values())
+    if not locations:  # other outputs, (N, R, C) or maps (N, C, H, W)
+        rows = (x.shape[1] if x.ndim == 3 else x[0, 0].numel() for x in ours.values())
+        locations = max(rows)
     return Difference(shape, None, locations, score, box, 0)
 
 
@@ -284,4 +290,4 @@ def _thresholds(detector: Detector, batch: Tensor, pairs: int) -> Tensor:
     _, scores = detector.decode(images)
     scores = scores[0].sort(dim=0, descending=True).values  # (R, K)
     rank = min(max(pairs // scores.shape[1], 1), len(scores) - 1)
-    return scores[rank - 1 : rank + 1].mean(dim=0).clamp(min=LOWEST_SCORE)
+    return scores[rank - 1 : rank + 1].mean(dim=0).clamp(LOWEST_SCORE, HIGHEST_THRESHOLD)
