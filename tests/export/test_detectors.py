@@ -9,6 +9,7 @@ import torch
 from gfocal.export import OnnxPredictor, ParityError, export_model
 from gfocal.export.formats import FORMATS
 from gfocal.export.network import TensorNetwork
+from gfocal.modeling.decoded import Decoded
 from gfocal.modeling.suppression import GaussianSoftNMS
 from gfocal.modeling.uncertainty import Calibration
 from tests.helpers.contract import Blocks, Points, make_spread
@@ -198,3 +199,33 @@ def test_an_application_resizes_to_it(preprocessing, tmp_path):
         ValueError, match="model.onnx is for images of 64 x 96 px; got one of 8 x 8"
     ):
         predictor.detect([{"image": np.zeros((3, 8, 8), np.float32), "height": 8, "width": 8}])
+
+
+class Pairs(Blocks):
+    """Its candidates come in the order of their scores; as CornerNet's."""
+
+    gain = 1.0
+
+    def scores(self, predictions):
+        return self.gain * super().scores(predictions)
+
+    def decode_levels(self, images):
+        found = super().decode_levels(images)
+        best = found.scores.amax(dim=-1).topk(120, dim=1).indices[..., None]
+        boxes, scores = (
+            x.gather(1, best.expand(-1, -1, x.shape[-1])) for x in (found.boxes, found.scores)
+        )
+        return Decoded(boxes, scores, [120])
+
+
+def test_ranked_candidates(tmp_path):
+    """Where none has a score, nothing was compared."""
+    options = {"format": "torchscript", "level": "decoded", "resize": RESIZE}
+    model = make_spread(Pairs, max_detections_per_image=3, suppression=GaussianSoftNMS())
+    assert [row.found for row in export_model(model, tmp_path / "m.ts", **options)] == [
+        120,
+        360,
+    ]
+    model.gain = 0.0
+    with pytest.raises(ParityError, match="could not be compared.*no score is above 0.0001"):
+        export_model(model, tmp_path / "m.ts", **options)

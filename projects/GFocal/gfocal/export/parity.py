@@ -166,7 +166,8 @@ def _compared(detector: Detector, graph: Runnable, batch: Tensor) -> Difference:
         return Difference(shape, lowest, len(ours["scores"]), *differences)
     ours = _dense(detector, images, card)
     limit = LIMITS[card.precision].score
-    if card.level == "decoded" and is_ranked(ours):
+    ranked = card.level == "decoded" and is_ranked(ours)
+    if ranked:
         score, box = compare_ranked(ours, theirs, limit)
     else:
         of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
@@ -182,6 +183,8 @@ def _compared(detector: Detector, graph: Runnable, batch: Tensor) -> Difference:
     if not locations:  # other outputs, (N, R, C) or maps (N, C, H, W)
         rows = (x.shape[1] if x.ndim == 3 else x[0, 0].numel() for x in ours.values())
         locations = max(rows)
+    if ranked:  # others are no candidates
+        locations = int((ours["scores"].amax(dim=-1) > LOWEST_SCORE).sum())
     return Difference(shape, None, locations, score, box, 0)
 
 

@@ -18,8 +18,10 @@ from ..modeling.detector import Detector
 __all__ = ["count_flops", "count_parameters", "deform_conv2d_flops"]
 
 # At most one operation an element, like the activations that fvcore itself leaves out.
-NOT_COUNTED = ("add", "add_", "avg_pool2d", "div", "linalg_vector_norm", "max_pool2d", "maximum")
-NOT_COUNTED += ("mean", "mul", "softmax", "topk")
+NOT_COUNTED = (
+    *("add", "add_", "avg_pool2d", "div", "linalg_vector_norm", "max_pool2d", "maximum"),
+    *("mean", "mul", "softmax", "topk"),
+)
 NO_ARITHMETIC = ("pad", "unflatten")
 
 
