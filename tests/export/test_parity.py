@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from gfocal.export.card import ModelCard
-from gfocal.export.comparing import among_candidates, compare, compare_ranked, is_ranked
+from gfocal.export.comparing import (
+    among_candidates,
+    compare,
+    compare_ranked,
+    is_ranked,
+    with_own_peaks,
+)
 from gfocal.export.parity import (
     LIMITS,
     LOWEST_SCORE,
@@ -250,3 +256,12 @@ def test_boxes_that_are_not_clipped_may_be_empty():
     empty, other = (9, 9, 5, 9, 0.75, 1, 0), (9, 9, 5, 9.5, 0.75, 1, 0)
     assert compare(found(empty), found(other), clipped=False) == (0.0, 0.5, 0)
     assert compare(found(empty), found((9, 9, 5, 15, 0.75, 1, 0)), clipped=False)[2] == 2
+
+
+def test_the_last_bit_decides_about_few_peaks():
+    ours, theirs = torch.full((1, 200, 1), 0.5), torch.full((1, 200, 1), 0.25)
+    theirs[0, :2] = 0  # 2 of 200 are no peaks there
+    assert with_own_peaks(ours, theirs, 0.01).flatten().tolist() == [0.5] * 2 + [0.25] * 198
+    theirs[0, 2] = 0
+    assert torch.equal(with_own_peaks(ours, theirs, 0.01), theirs)
+    assert torch.equal(with_own_peaks(ours, theirs[:, :9], 0.01), theirs[:, :9])

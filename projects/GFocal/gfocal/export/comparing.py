@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-__all__ = ["among_candidates", "compare", "compare_ranked", "is_ranked", "largest"]
+__all__ = [
+    "among_candidates",
+    "compare",
+    "compare_ranked",
+    "is_ranked",
+    "largest",
+    "with_own_peaks",
+]
 
 
 def compare(
@@ -102,6 +109,17 @@ def among_candidates(
         if not lowers and fits[nearest]:
             score = max(score, largest(more[nearest]))
     return score, box
+
+
+def with_own_peaks(ours: Tensor, theirs: Tensor, share: float) -> Tensor:
+    """Their scores, with ours where only one of the two has a peak, if these are at most that share
+    of the peaks. (A score is 0 off the peaks. On flat parts of a heat map the last bit decides
+    where they are.)"""
+    if ours.shape != theirs.shape:
+        return theirs
+    other = (ours > 0) != (theirs > 0)
+    few = other.sum() <= share * (ours > 0).sum()
+    return torch.where(other, ours, theirs) if few else theirs
 
 
 def is_ranked(candidates: dict[str, Tensor]) -> bool:
