@@ -1,5 +1,3 @@
-from ..common.data import dataloader
-from ..common.models.centernet import model
-from ..common.optim import optimizer
-from ..common.schedule import lr_multiplier_1x as lr_multiplier
-from ..common.train import train
+"""CenterNet, objects as points (https://arxiv.org/abs/1904.07850), with plain convolutions."""
+
+from ..common.centernet import dataloader, lr_multiplier, model, optimizer, train

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from ..modeling.boxes import aligned_iou
 from ..modeling.cells import Centers, cell_anchors, cells_of, centers_of, valid_background
 from ..modeling.centers import BoxReading, CenterNetHead, CenterNetPredictions, HeatInputs
+from ..modeling.decoded import Decoded
 from ..modeling.detector import Detector, TrainingStep
 from ..modeling.ground_truth import check_ground_truth
 from ..modeling.heatmaps import corner_radius, heatmap_peaks, paint_gaussians
-from ..modeling.numerics import at_least_float32, to_device
-from ..modeling.observers import is_due
+from ..modeling.numerics import at_least_float32
 from ..modeling.postprocess import NMSPostProcess, postprocess_of
 from ..modeling.settings import FLAG, UNSET, ScoreThresh, check_setting, check_yacs
 from ..modeling.sides import check_distributions, in_unpadded_output
-from ..modeling.statistics import put_target_statistics
+from ..modeling.statistics import CenterStatistics
 from ..modeling.structures import DensePredictions, GroundTruth
 from ..modeling.suppression import Suppression
 from ..modeling.yacs_centernet import centernet_arguments
@@ -36,7 +36,7 @@ from ..modeling.yacs_keys import added_keys
 from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import sum_over_workers
 
-__all__ = ["CenterNet", "CenterStatistics"]
+__all__ = ["CenterNet"]
 
 # The published numbers of inference: the 100 best peaks, whatever they score.
 _PUBLISHED = {
@@ -181,15 +181,20 @@ class CenterNet(Detector):
         """Returns backbone and head, the parts that have weights."""
         return self.backbone, self.head
 
-    def raw(self, images: Tensor) -> dict[str, Tensor]:
+    def raw(self, images: Tensor, *, stds: bool = False) -> dict[str, Tensor]:
         """What the head's branches answer: "heatmap" (N, K, H, W), logits, and the outputs of the
         box reading.
 
         Args:
             images: (N, C, H, W), normalized and padded.
+            stds: also "stds" (N, H * W, 4), standard deviations of the sides, cells.
         """
         features = self.backbone(images.to(next(self.backbone.parameters()).dtype))
-        return self.head(features[self.in_feature])
+        outputs = self.head(features[self.in_feature])
+        if stds:
+            rows = outputs["sides"].flatten(2).transpose(1, 2)
+            outputs["stds"] = self.box_representation.std(self.box.logits(rows))
+        return outputs
 
     def predict(self, images: Tensor) -> tuple[CenterNetPredictions]:
         predictions = self._predictions(images)
@@ -209,14 +214,14 @@ class CenterNet(Detector):
         )
 
     @torch.no_grad()
-    def centers(self, truth: GroundTruth, map_size: Sequence[int]) -> Centers:
-        """The objects of a batch on maps of (H, W) cells.
+    def centers(self, truth: GroundTruth, predictions: CenterNetPredictions) -> Centers:
+        """The objects of a batch, by their cells in its predictions.
 
         Raises:
             ValueError: see :func:`gfocal.modeling.ground_truth.check_ground_truth`.
         """
-        check_ground_truth(truth, len(truth.boxes), self.num_classes)
-        return centers_of(truth, map_size, self.stride)
+        check_ground_truth(truth, len(predictions.heat_logits), self.num_classes)
+        return centers_of(truth, predictions.heat_logits.shape[-2:], self.stride)
 
     def losses(
         self,
@@ -232,7 +237,7 @@ class CenterNet(Detector):
             batched_inputs: for the observers.
         """
         logits, channels = predictions
-        centers = self.centers(truth, logits.shape[-2:])
+        centers = self.centers(truth, predictions)
         objects = centers.image_idxs, centers.classes, centers.cells
         radii = self.radius(*centers.sizes).long()
         heatmaps = paint_gaussians(logits.shape, *objects, radii, logits.dtype)
@@ -278,9 +283,8 @@ class CenterNet(Detector):
             _scores(predictions), [height * width], decode, image_sizes, clip=False
         )
         if self.box_representation is not None:
-            logits = [x.flatten(2).transpose(1, 2) for x in predictions]
-            box_logits = logits[1].unflatten(-1, (4, self.box_representation.num_channels))
-            dense = DensePredictions(logits[0], box_logits, None, self.box_representation)
+            heats, rows = (x.flatten(2).transpose(1, 2) for x in predictions)
+            dense = DensePredictions(heats, self.box.logits(rows), None, self.box_representation)
             anchors = cell_anchors((height, width), self.stride, channels.device)
             self.postprocess.set_sides(results, anchors, dense)
         return results
@@ -292,36 +296,31 @@ class CenterNet(Detector):
         Args:
             images: (N, C, H, W), normalized and padded.
         """
+        decoded = self.decode_levels(images)
+        return decoded.boxes, decoded.scores
+
+    def decode_levels(self, images: Tensor) -> Decoded:
         (predictions,) = self.predict(images)
         channels = predictions.channels
-        cells = cells_of(channels.shape[-2], channels.shape[-1], channels.device)
-        boxes = self.box.decode(channels.flatten(2).transpose(1, 2), cells) * self.stride
-        return boxes, _scores(predictions)
+        height, width = channels.shape[-2], channels.shape[-1]
+        cells, rows = cells_of(height, width, images.device), channels.flatten(2).transpose(1, 2)
+
+        def stds(*places: Tensor) -> Tensor:
+            logits = self.box.logits(rows[places] if places else rows)
+            return self.box_representation.std(logits) * self.stride
+
+        return Decoded(
+            self.box.decode(rows, cells) * self.stride,
+            _scores(predictions),
+            [height * width],
+            None if self.box_representation is None else stds,
+        )
 
     def in_output(
         self, result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]
     ) -> Instances:
         """See :func:`gfocal.modeling.sides.in_unpadded_output`."""
         return in_unpadded_output(result, inputs, image_size)
-
-
-class CenterStatistics:
-    """Looks at the targets of a batch, over all processes, once in ``period`` iterations; see
-    :class:`CenterNet`."""
-
-    def __init__(self, period: int):
-        self.period = period
-
-    @torch.no_grad()
-    def __call__(self, detector: CenterNet, step: TrainingStep) -> None:
-        if not is_due(self.period):
-            return
-        (predictions,) = step.outputs
-        centers = detector.centers(step.truth, predictions.heat_logits.shape[-2:])
-        owns = centers.owns_cell
-        ious = detector.picked(predictions.channels, centers)[1][owns]
-        counts = to_device([len(step.truth.boxes), sum(step.truth.counts)], ious).double()
-        put_target_statistics(torch.cat([counts, owns.sum().expand(2), ious.sum()[None]]))
 
 
 def _scores(predictions: CenterNetPredictions) -> Tensor:

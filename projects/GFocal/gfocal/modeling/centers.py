@@ -82,6 +82,9 @@ class BoxReading(Protocol):
         """(N, C, H, W) of the images and of their mirror images, both as seen in the image -> of
         both together."""
 
+    def logits(self, channels: Tensor) -> Tensor:
+        """(..., C) -> (..., 4, B) what the representation reads. Only where there is one."""
+
 
 class CenterSize(nn.Module):
     """Width and height of the box, and where in its cell the centre lies: CenterNet's own reading.
