@@ -7,9 +7,11 @@ import torch
 from detectron2.config import instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from gfocal.config import model_zoo
 from gfocal.detectors.gfl import GFL
+from gfocal.modeling.heatmaps import corner_radius
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions
 
@@ -18,6 +20,7 @@ __all__ = [
     "make_boxes",
     "make_inputs",
     "make_model",
+    "make_objects",
     "make_predictions",
 ]
 
@@ -67,6 +70,19 @@ def make_predictions(
         box[image, locations, :, 4] += 5
     quality = torch.randn(batch, num_locations, 1, device=device) + 2 if with_quality else None
     return DensePredictions(cls, box, quality, GeneralDistribution().to(device))
+
+
+def make_objects(
+    num_objects: int, device: torch.device
+) -> tuple[tuple[int, int, int, int], Tensor, Tensor, Tensor, Tensor]:
+    """What is painted on the heat maps of one image at stride 4: their shape; image, class, cell
+    (x, y) and radius of objects of the sizes of :func:`make_boxes`."""
+    boxes = make_boxes(num_objects, device)
+    widths, heights = (boxes.tensor[:, 2:] - boxes.tensor[:, :2]).unbind(dim=1)
+    classes = torch.arange(num_objects, device=device) % NUM_CLASSES
+    radii = corner_radius(widths / 4, heights / 4).long()
+    shape = (1, NUM_CLASSES, HEIGHT // 4, WIDTH // 4)
+    return shape, classes * 0, classes, (boxes.get_centers() / 4).long(), radii
 
 
 def make_model(name: str, device: torch.device) -> GFL:

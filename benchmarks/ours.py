@@ -1,12 +1,13 @@
 """The package's parts, called as :mod:`gfocal.benchmarks.straightforward` is."""
 
 from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.heatmaps import paint_gaussians as painted_heatmaps
 from gfocal.modeling.matchers import ATSSMatcher
 from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.structures import GroundTruth
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
-__all__ = ["atss", "detections", "losses"]
+__all__ = ["atss", "detections", "losses", "painted_heatmaps"]
 
 _matcher = ATSSMatcher()
 losses = GFLCriterion(

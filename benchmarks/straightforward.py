@@ -115,3 +115,21 @@ def detections(
             )
         )
     return results
+
+
+def painted_heatmaps(shape, image_idxs, classes, cells, radii, dtype=torch.float32):
+    """The Gaussian of each object in turn, cut at the border, max-merged (CornerNet, Sec. 3.2)."""
+    heatmaps = torch.zeros(shape, dtype=dtype, device=cells.device)
+    height, width = shape[-2:]
+    for image, label, (x, y), r in zip(
+        image_idxs.tolist(), classes.tolist(), cells.tolist(), radii.tolist()
+    ):
+        sigma = (2 * r + 1) / 6
+        offsets = torch.arange(-r, r + 1, dtype=dtype, device=cells.device)
+        squares = offsets[:, None].square() + offsets.square()
+        gaussian = torch.exp(-squares / (2 * sigma**2))
+        left, right = min(x, r), min(width - x, r + 1)
+        top, bottom = min(y, r), min(height - y, r + 1)
+        there = heatmaps[image, label, y - top : y + bottom, x - left : x + right]
+        torch.maximum(there, gaussian[r - top : r + bottom, r - left : r + right], out=there)
+    return heatmaps

@@ -73,6 +73,15 @@ def losses(bench: Benchmark, settings: Settings) -> None:
         )
 
 
+def heatmaps(bench: Benchmark, settings: Settings) -> None:
+    objects = make.make_objects(500, bench.device)
+    bench.compare(
+        "heat maps, 500 objects",
+        lambda: ours.painted_heatmaps(*objects),
+        lambda: straightforward.painted_heatmaps(*objects),
+    )
+
+
 def postprocess(bench: Benchmark, settings: Settings) -> None:
     anchors = make.make_anchors(bench.device)
     sizes = [(make.HEIGHT, make.WIDTH)]
@@ -226,6 +235,7 @@ _FILES = {
 TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "matcher": matcher,
     "losses": losses,
+    "heatmaps": heatmaps,
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,

@@ -64,3 +64,10 @@ def test_detections(anchors, with_quality, score_thresh, topk):
         assert torch.equal(found.pred_classes, expected.pred_classes)
         assert torch.equal(found.anchor_idxs, expected.anchor_idxs)
         torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+def test_heatmaps():
+    objects = inputs.make_objects(500, torch.device("cpu"))
+    found = ours.painted_heatmaps(*objects)
+    torch.testing.assert_close(found, straightforward.painted_heatmaps(*objects))
+    assert objects[-1].max() > 20 and found.count_nonzero() > 40_000

@@ -1,12 +1,18 @@
 """Backbones and necks that the released models need and Detectron2 does not have."""
 
-from .builders import build_gfl_res2net_fpn_backbone, build_gfl_resnet_fpn_backbone
+from .builders import (
+    build_gfl_res2net_fpn_backbone,
+    build_gfl_resnet_fpn_backbone,
+    build_resnet_deconvolution_backbone,
+)
+from .deconvolution import DeconvolutionNeck
 from .deformable import DeformBottleneckBlock, DeformConv2d
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages
 
 __all__ = [
+    "DeconvolutionNeck",
     "DeepStem",
     "DeformBottleneckBlock",
     "DeformConv2d",
@@ -15,6 +21,7 @@ __all__ = [
     "Res2NetBlock",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
+    "build_resnet_deconvolution_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
 ]

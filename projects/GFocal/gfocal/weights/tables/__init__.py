@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from ..names import DetectorTable
+from .centernet import CENTERNET
 from .gfl import GFL
 
-__all__ = ["GFL", "TABLES", "table_of"]
+__all__ = ["CENTERNET", "GFL", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL,)
+TABLES = (GFL, CENTERNET)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
