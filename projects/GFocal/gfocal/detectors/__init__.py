@@ -1,7 +1,8 @@
 """Architectures, one a file. None imports another."""
 
 from .augmented import AugmentedDetector
+from .cornernet import CornerNet
 from .gfl import GFL
 from .retinanet import QFLRetinaNet
 
-__all__ = ["GFL", "AugmentedDetector", "QFLRetinaNet"]
+__all__ = ["GFL", "AugmentedDetector", "CornerNet", "QFLRetinaNet"]

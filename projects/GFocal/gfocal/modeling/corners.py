@@ -1,4 +1,4 @@
-"""Objects as pairs of corners: pooling, targets, the embeddings' losses, pairing.
+"""Objects as pairs of corners: pooling, what the network says, pairing.
 
 Reference: CornerNet (https://arxiv.org/abs/1808.01244).
 
@@ -9,30 +9,25 @@ the rest, in cells.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from .heatmaps import corner_radius, heatmap_peaks, paint_gaussians
-from .numerics import at_least_float32, is_traced, to_device
-from .structures import GroundTruth
+from .heatmaps import heatmap_peaks
+from .numerics import at_least_float32, is_traced
 
 __all__ = [
     "STRIDE",
     "CornerMaps",
     "CornerPairs",
     "CornerPredictions",
-    "CornerTargets",
     "Corners",
     "best_corners",
     "corner_pool",
-    "corner_targets",
     "pair_corners",
-    "pull_and_push",
     "running_max",
 ]
 
@@ -56,10 +51,16 @@ class CornerMaps(NamedTuple):
 
 
 class CornerPredictions(NamedTuple):
-    """What the network says: of each stack the maps of the top left and of the bottom right corner,
-    last stack last."""
+    """What the network says of a batch.
+
+    Attributes:
+        stacks: of each stack the maps of the top left and of the bottom right corner; the last one
+            is that of the detections.
+        mirrored: those of the last stack for the mirrored images; None if nobody asked.
+    """
 
     stacks: tuple[tuple[CornerMaps, CornerMaps], ...]
+    mirrored: tuple[CornerMaps, CornerMaps] | None = None
 
     def detach(self) -> "CornerPredictions":
         return self._with(lambda x: x.detach())
@@ -68,36 +69,14 @@ class CornerPredictions(NamedTuple):
         """Those of the first image."""
         return self._with(lambda x: x[:1])
 
-    def _with(self, change) -> "CornerPredictions":
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "CornerPredictions":
+        def changed(maps: tuple[CornerMaps, CornerMaps]) -> tuple[CornerMaps, CornerMaps]:
+            return CornerMaps(*map(change, maps[0])), CornerMaps(*map(change, maps[1]))
+
         return CornerPredictions(
-            tuple(
-                (CornerMaps(*map(change, top_left)), CornerMaps(*map(change, bottom_right)))
-                for top_left, bottom_right in self.stacks
-            )
+            tuple(changed(x) for x in self.stacks),
+            None if self.mirrored is None else changed(self.mirrored),
         )
-
-
-class CornerTargets(NamedTuple):
-    """What the network should say of one corner.
-
-    Attributes:
-        heatmaps: (N, K, H, W), see :func:`gfocal.modeling.heatmaps.paint_gaussians`.
-        image_idxs: (G,)
-        cells: (G, 2) x, y of each object's corner.
-        offsets: (G, 2) x, y in cells.
-        has_offset: (G,) of objects whose corner shares a cell only one teaches the offset: the last
-            of the image's list.
-    """
-
-    heatmaps: Tensor
-    image_idxs: Tensor
-    cells: Tensor
-    offsets: Tensor
-    has_offset: Tensor
-
-    def at(self, maps: Tensor) -> Tensor:
-        """(G, C): the values of maps (N, C, H, W) at the objects' cells."""
-        return maps[self.image_idxs, :, self.cells[:, 1], self.cells[:, 0]]
 
 
 class Corners(NamedTuple):
@@ -163,72 +142,6 @@ def running_max(x: Tensor, dim: int, *, to_end: bool) -> Tensor:
         padded = F.pad(x, widths, value=-math.inf)
         x = torch.maximum(x, padded.narrow(dim, step if to_end else 0, size))
     return x
-
-
-@torch.no_grad()
-def corner_targets(truth: GroundTruth, like: Tensor) -> tuple[CornerTargets, CornerTargets]:
-    """The targets of the top left and of the bottom right corner.
-
-    The Gaussian's radius is :func:`gfocal.modeling.heatmaps.corner_radius` of the sides in cells,
-    rounded up, and is then rounded down.
-
-    Args:
-        truth: of the batch.
-        like: heat maps (N, K, H, W) of the network.
-    """
-    height, width = like.shape[-2:]
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    boxes = torch.cat([x.tensor.to(like.device, dtype) for x in truth.boxes]) / STRIDE
-    classes = torch.cat([*truth.classes])
-    counts = to_device(truth.counts, classes)
-    image_idxs = torch.arange(len(counts), device=like.device)
-    image_idxs = image_idxs.repeat_interleave(counts, output_size=sum(truth.counts))
-    sides = (boxes[:, 2:] - boxes[:, :2]).ceil().double()
-    radii = corner_radius(sides[:, 0], sides[:, 1]).long()
-    corners = []
-    for points in (boxes[:, :2], boxes[:, 2:]):
-        # A side at the image's end has no cell of its own, and belongs to the last one.
-        last = to_device([width - 1, height - 1], classes)
-        cells = points.long().clamp(min=0).minimum(last)
-        heatmaps = paint_gaussians(like.shape, image_idxs, classes, cells, radii, dtype)
-        places = (image_idxs * height + cells[:, 1]) * width + cells[:, 0]
-        order = torch.arange(len(places), device=like.device)
-        owners = order.new_full((len(like) * height * width,), -1)
-        owners.scatter_reduce_(0, places, order, "amax")
-        has_offset = owners[places] == order
-        corners.append(CornerTargets(heatmaps, image_idxs, cells, points - cells, has_offset))
-    return corners[0], corners[1]
-
-
-def pull_and_push(
-    top_left: Tensor, bottom_right: Tensor, counts: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Losses of embeddings (Eq. 4 and 5). With e the two embeddings of an object, m their mean, and
-    n objects in the image:
-
-        pull = sum_i [(e_tl,i - m_i)^2 + (e_br,i - m_i)^2] / n
-        push = sum_{i != j} max(0, 1 - |m_i - m_j|) / (n (n - 1))
-
-    Args:
-        top_left, bottom_right: (G,) embeddings at the corners, image after image.
-        counts: objects of each image.
-
-    Returns:
-        Two scalars, summed over the images.
-    """
-    means = (top_left + bottom_right) / 2
-    pulls = (top_left - means).square() + (bottom_right - means).square()
-    rows = pad_sequence(list(means.split(list(counts))), batch_first=True)  # (N, n)
-    numbers = to_device(counts, means)
-    order = torch.arange(rows.shape[1], device=means.device)
-    own = order < numbers[:, None]
-    pairs = own[:, :, None] & own[:, None, :] & (order[:, None] != order)
-    pushes = (1 - (rows[:, :, None] - rows[:, None, :]).abs()).clamp(min=0)
-    push = (pushes * pairs).sum(dim=(1, 2)) / (numbers * (numbers - 1)).clamp(min=1)
-    shares = (1 / numbers.clamp(min=1)).repeat_interleave(
-        to_device(counts, order), output_size=len(means)
-    )
-    return (pulls * shares).sum(), push.sum()
 
 
 def best_corners(maps: CornerMaps, topk: int) -> Corners:

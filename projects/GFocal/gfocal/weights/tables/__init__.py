@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from ..names import DetectorTable
+from .cornernet import CORNERNET
 from .gfl import GFL
 
-__all__ = ["GFL", "TABLES", "table_of"]
+__all__ = ["CORNERNET", "GFL", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL,)
+TABLES = (GFL, CORNERNET)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
