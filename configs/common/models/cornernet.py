@@ -35,7 +35,7 @@ model = L(CornerNet)(
     test_flip=False,  # the published AP is with it
     test_score_thresh=0.0,
     test_topk_candidates=1000,
-    suppression=L(GaussianSoftNMS)(sigma=0.5, min_score=1e-3),
+    suppression=L(GaussianSoftNMS)(sigma=0.5, min_score=1e-3, class_shift=True),
     max_detections_per_image=100,
     pixel_mean=_gfl.pixel_mean,
     pixel_std=_gfl.pixel_std,

@@ -121,7 +121,7 @@ class CornerNet(Detector):
             if test_score_thresh is UNSET:
                 test_score_thresh = 0.0
             if suppression is UNSET and test_nms_thresh is UNSET:
-                suppression = GaussianSoftNMS()
+                suppression = GaussianSoftNMS(class_shift=True)
         self.postprocess: Any = postprocess_of(
             postprocess,
             num_classes,

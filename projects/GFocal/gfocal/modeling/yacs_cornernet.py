@@ -50,7 +50,7 @@ def cornernet_arguments(cfg: CfgNode) -> dict[str, Any]:
         "test_flip": node.FLIP_TEST,
         "test_score_thresh": node.SCORE_THRESH_TEST if of_tools is None else of_tools,
         "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
-        "suppression": GaussianSoftNMS(node.NMS_SIGMA),
+        "suppression": GaussianSoftNMS(node.NMS_SIGMA, class_shift=True),
         "class_names": class_names_of(cfg),
         "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
