@@ -5,6 +5,7 @@ import torch
 from gfocal.backbones import Hourglass
 from gfocal.detectors.cornernet import CornerNet
 from gfocal.modeling.corner_head import CornerHead
+from gfocal.modeling.corner_losses import CornerCriterion
 
 
 def make_cornernet(num_classes=3, num_stacks=2, **kwargs):
@@ -24,6 +25,7 @@ def make_cornernet(num_classes=3, num_stacks=2, **kwargs):
             channels=[8, 8, 12], blocks=[1, 1, 1], num_stacks=num_stacks, out_channels=8
         ),
         "head": head,
+        "criterion": CornerCriterion(),
         "num_classes": num_classes,
         "pixel_mean": [123.675, 116.28, 103.53],
         "pixel_std": [58.395, 57.12, 57.375],

@@ -5,6 +5,7 @@ from detectron2.config import LazyCall as L
 from gfocal.backbones import Hourglass
 from gfocal.detectors.cornernet import CornerNet
 from gfocal.modeling.corner_head import CornerHead
+from gfocal.modeling.corner_losses import CornerCriterion
 from gfocal.modeling.suppression import GaussianSoftNMS
 
 from .gfl import model as _gfl
@@ -27,9 +28,7 @@ model = L(CornerNet)(
         norm="BN",
         prior_prob=0.1,
     ),
-    offset_weight=1.0,
-    pull_weight=0.1,
-    push_weight=0.1,
+    criterion=L(CornerCriterion)(offset_weight=1.0, pull_weight=0.1, push_weight=0.1),
     num_corners=100,
     max_distance=0.5,
     test_flip=False,  # the published AP is with it

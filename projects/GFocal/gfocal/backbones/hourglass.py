@@ -4,6 +4,7 @@ It halves the size by strides, not by pooling, and a skip has residual blocks of
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import Backbone
@@ -127,7 +128,7 @@ class _Residual(BasicBlock):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: str = "BN"):
         super().__init__(in_channels, out_channels, stride=stride, norm=norm)
-        if stride != 1 and self.shortcut is None:
+        if stride != 1 and in_channels == out_channels:
             self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
 
 
@@ -136,7 +137,7 @@ def _residuals(channels: Sequence[int], norm: str, stride: int = 1) -> nn.Sequen
     return nn.Sequential(
         *(
             _Residual(a, b, stride=stride if i == 0 else 1, norm=norm)
-            for i, (a, b) in enumerate(zip(channels, channels[1:]))
+            for i, (a, b) in enumerate(pairwise(channels))
         )
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..modeling.boxes import aligned_iou
 from ..modeling.corner_head import CornerHead
-from ..modeling.corner_losses import Objects, corner_losses, objects_of
+from ..modeling.corner_losses import CornerCriterion, Objects, objects_of
 from ..modeling.corners import (
     STRIDE,
     CornerMaps,
@@ -43,12 +43,12 @@ from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["CornerNet", "CornerStatistics"]
 
+
 @META_ARCH_REGISTRY.register()
 class CornerNet(Detector):
     """CornerNet.
 
-    The losses are ``loss_heatmap``, ``loss_offset``, ``loss_pull`` and ``loss_push``, see
-    :func:`gfocal.modeling.corner_losses.corner_losses`. Padding is background.
+    Padding is background.
 
     Detections are not clipped at the right and at the bottom, nor dropped if they are empty.
 
@@ -58,7 +58,7 @@ class CornerNet(Detector):
         head: a :class:`gfocal.modeling.corner_head.CornerHead`.
         in_features: names of the backbone's maps, a stack each, the last one last. By default all.
         num_classes: K.
-        offset_weight, pull_weight, push_weight: of these losses.
+        criterion: a :class:`gfocal.modeling.corner_losses.CornerCriterion`.
         num_corners: so many corners of each kind are paired.
         max_distance: of the embeddings of a pair.
         test_flip: also the mirror of each image; both answers go into one NMS.
@@ -86,9 +86,7 @@ class CornerNet(Detector):
         head: CornerHead,
         in_features: Sequence[str] | None = None,
         num_classes: int,
-        offset_weight: float = 1.0,
-        pull_weight: float = 0.1,
-        push_weight: float = 0.1,
+        criterion: CornerCriterion,
         num_corners: int = 100,
         max_distance: float = 0.5,
         test_flip: bool = False,
@@ -117,12 +115,7 @@ class CornerNet(Detector):
             draw_training=draw_training,
             observers=[CornerStatistics(statistics_period), *observers],
         )
-        if postprocess is None:  # what is published, where nothing else is said
-            if test_score_thresh is UNSET:
-                test_score_thresh = 0.0
-            if suppression is UNSET and test_nms_thresh is UNSET:
-                suppression = GaussianSoftNMS(class_shift=True)
-        self.postprocess: Any = postprocess_of(
+        self.postprocess: Any = _postprocess_of(
             postprocess,
             num_classes,
             test_score_thresh=test_score_thresh,
@@ -132,12 +125,9 @@ class CornerNet(Detector):
             suppression=suppression,
             class_names=class_names,
         )
-        self.head = head
-        self.in_features = list(backbone.output_shape() if in_features is None else in_features)
-        weights = {"offset": offset_weight, "pull": pull_weight, "push": push_weight}
-        self.loss_weights = {"heatmap": 1.0, **weights}
-        self.num_corners, self.max_distance = num_corners, max_distance
-        self.test_flip = test_flip
+        self.head, self.in_features = head, list(in_features or backbone.output_shape())
+        self.criterion = criterion
+        self.num_corners, self.max_distance, self.test_flip = num_corners, max_distance, test_flip
         self._check_parts()
 
     @classmethod
@@ -297,8 +287,7 @@ class CornerNet(Detector):
             truth: of the batch.
             batched_inputs: for the observers.
         """
-        found = corner_losses(predictions, self.objects(predictions, truth))
-        losses = {f"loss_{name}": x * self.loss_weights[name] for name, x in found.items()}
+        losses = self.criterion(predictions, self.objects(predictions, truth))
         self.observe(TrainingStep((predictions.detach(),), truth, batched_inputs))
         return losses
 
@@ -325,3 +314,14 @@ class CornerStatistics:
         counts = [len(step.truth.boxes), sum(step.truth.counts), number, number]
         sums = to_device(counts, ious).double()
         put_target_statistics(torch.cat([sums, ious.sum().double()[None]]))
+
+
+def _postprocess_of(given: NMSPostProcess | None, num_classes: int, **settings: Any) -> Any:
+    """See :func:`gfocal.modeling.postprocess.postprocess_of`; what is published, where nothing else
+    is said."""
+    if given is None:
+        if settings["test_score_thresh"] is UNSET:
+            settings["test_score_thresh"] = 0.0
+        if settings["suppression"] is UNSET and settings["test_nms_thresh"] is UNSET:
+            settings["suppression"] = GaussianSoftNMS(class_shift=True)
+    return postprocess_of(given, num_classes, **settings)

@@ -60,7 +60,9 @@ class CornerHead(nn.Module):
         """
         stacks = range(len(features))[-1:] if last_only else range(len(features))
         return CornerPredictions(
-            tuple((self.top_left[i](features[i]), self.bottom_right[i](features[i])) for i in stacks)
+            tuple(
+                (self.top_left[i](features[i]), self.bottom_right[i](features[i])) for i in stacks
+            )
         )
 
 

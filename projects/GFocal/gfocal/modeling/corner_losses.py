@@ -7,16 +7,17 @@ says how a corner lies in a cell.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..process.sums import sum_over_workers
 from .corners import STRIDE, CornerPredictions
 from .heatmaps import corner_radius, gaussian_focal_loss, paint_gaussians
+from .matchers import ignore_background_inside
 from .numerics import at_least_float32, to_device
-from .structures import GroundTruth
+from .structures import BACKGROUND, DenseAnchors, GroundTruth
 
-__all__ = ["CornerTargets", "Objects", "corner_losses", "objects_of", "pull_and_push"]
+__all__ = ["CornerCriterion", "CornerTargets", "Objects", "objects_of", "pull_and_push"]
 
 # Images over which the published losses of the embeddings are summed: those of one GPU.
 _PUBLISHED_IMAGES = 5
@@ -47,12 +48,14 @@ class Objects(NamedTuple):
         boxes: (G, 4) XYXY pixels.
         corners: targets of the top left and of the bottom right corner.
         max_count: an image has no more.
+        crowds: (N, 1, H, W) bool: cells in a region without background; None for none.
     """
 
     image_idxs: Tensor
     boxes: Tensor
     corners: tuple[CornerTargets, CornerTargets]
     max_count: int
+    crowds: Tensor | None = None
 
     def at_corners(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """(G, C) twice: values of (N, C, H, W) at the cells of the two corners, in at least
@@ -101,7 +104,23 @@ def objects_of(truth: GroundTruth, like: Tensor) -> Objects:
         return CornerTargets(heatmaps, cells, points - cells, owners[places] == order)
 
     corners = targets(boxes[:, :2]), targets(boxes[:, 2:])
-    return Objects(image_idxs, pixels[on_map], corners, max(truth.counts, default=0))
+    max_count = max(truth.counts, default=0)
+    return Objects(image_idxs, pixels[on_map], corners, max_count, _crowds(truth, like))
+
+
+def _crowds(truth: GroundTruth, like: Tensor) -> Tensor | None:
+    """Cells whose middle lies in one of the truth's ``ignore_regions``."""
+    if not any(x is not None and len(x) for x in truth.ignore_regions):
+        return None
+    num_images, (height, width) = len(like), like.shape[-2:]
+    rows, columns = (torch.arange(n, device=like.device) for n in (height, width))
+    places = torch.cartesian_prod(rows, columns).flip(1)  # x, y
+    middles = (places.to(torch.float32) + 0.5) * STRIDE
+    strides = torch.full_like(middles[:, 0], STRIDE)
+    anchors = DenseAnchors(middles.repeat(1, 2), strides, [(height, width)])
+    labels = places.new_full((num_images, len(places)), BACKGROUND)
+    labels = ignore_background_inside(labels, anchors, truth.ignore_regions)
+    return (labels != BACKGROUND).view(num_images, 1, height, width)
 
 
 def pull_and_push(
@@ -136,36 +155,62 @@ def pull_and_push(
     return pull, push.sum()
 
 
-def corner_losses(predictions: CornerPredictions, objects: Objects) -> dict[str, Tensor]:
+class CornerCriterion(nn.Module):
     """The losses of a batch, summed over the stacks.
 
-    Those of heat map and offset are averaged over the two corners. Their normalisers, the cells with
-    such a corner, are means over the processes, and at least 1 in all of them together.
-    Those of the embeddings are sums over the images of all processes. With more than 5 images they
-    are 5 times the mean, so that they weigh as published, whatever the number of processes.
+    ``loss_heatmap`` and ``loss_offset`` are averaged over the two corners. Their normalisers, the
+    cells with such a corner, are means over the processes, and at least 1 in all of them together.
 
-    Returns:
-        {"heatmap", "offset", "pull", "push"}: scalars.
+    ``loss_pull`` and ``loss_push`` are sums over the images of all processes. With more than 5
+    images they are 5 times the mean, so that they weigh as published, whatever the number of
+    processes.
+
+    Args:
+        offset_weight, pull_weight, push_weight: of these losses.
     """
-    num_images = len(predictions.stacks[0][0].heat_logits)
-    counts = [x for c in objects.corners for x in ((c.heatmaps == 1).sum(), c.has_offset.sum())]
-    counts.append(to_device([num_images], counts[0])[0])
-    sums, parts = sum_over_workers(torch.stack(counts).to(objects.boxes.dtype))
-    shares = parts / sums.clamp(min=1)
-    of_embeddings = parts * (_PUBLISHED_IMAGES / sums[4]).clamp(max=1)
-    terms = []
-    for stack in predictions.stacks:
-        heat = offset = sums.new_zeros(())
-        offsets = objects.at_corners((stack[0].offsets, stack[1].offsets))
-        for i, (maps, corner) in enumerate(zip(stack, objects.corners)):
-            found = gaussian_focal_loss(maps.heat_logits, corner.heatmaps, reduction="sum")
-            heat = heat + found * shares[2 * i] / 2
-            found = F.smooth_l1_loss(offsets[i], corner.offsets, reduction="none").sum(dim=1)
-            offset = offset + (found * corner.has_offset).sum() * shares[2 * i + 1] / 2
-        embeddings = objects.at_corners((stack[0].embeddings, stack[1].embeddings))
-        first, second = (x.squeeze(1) for x in embeddings)
-        of_images = objects.image_idxs, num_images, objects.max_count
-        pull, push = pull_and_push(first, second, *of_images)
-        terms.append(torch.stack([heat, offset, pull * of_embeddings, push * of_embeddings]))
-    heat, offset, pull, push = torch.stack(terms).sum(dim=0).unbind()
-    return {"heatmap": heat, "offset": offset, "pull": pull, "push": push}
+
+    def __init__(
+        self, *, offset_weight: float = 1.0, pull_weight: float = 0.1, push_weight: float = 0.1
+    ):
+        super().__init__()
+        weights = {"offset": offset_weight, "pull": pull_weight, "push": push_weight}
+        self.weights = {"heatmap": 1.0, **weights}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}_weight={x}" for name, x in self.weights.items())
+
+    def forward(self, predictions: CornerPredictions, objects: Objects) -> dict[str, Tensor]:
+        """
+        Args:
+            predictions: of the batch.
+            objects: of the batch, see :func:`objects_of`.
+
+        Returns:
+            {name: scalar}
+        """
+        num_images = len(predictions.stacks[0][0].heat_logits)
+        counts = [x for c in objects.corners for x in ((c.heatmaps == 1).sum(), c.has_offset.sum())]
+        counts.append(to_device([num_images], counts[0])[0])
+        sums, parts = sum_over_workers(torch.stack(counts).to(objects.boxes.dtype))
+        shares = parts / sums.clamp(min=1)
+        of_embeddings = parts * (_PUBLISHED_IMAGES / sums[4]).clamp(max=1)
+        terms: dict[str, list[Tensor]] = {name: [] for name in self.weights}
+        for stack in predictions.stacks:
+            offsets = objects.at_corners((stack[0].offsets, stack[1].offsets))
+            for i, (maps, corner) in enumerate(zip(stack, objects.corners)):
+                found = gaussian_focal_loss(maps.heat_logits, corner.heatmaps)
+                if objects.crowds is not None:
+                    found = found * (~objects.crowds | (corner.heatmaps == 1))
+                terms["heatmap"].append(found.sum() * shares[2 * i] / 2)
+                found = F.smooth_l1_loss(offsets[i], corner.offsets, reduction="none").sum(dim=1)
+                found = (found * corner.has_offset).sum()
+                terms["offset"].append(found * shares[2 * i + 1] / 2)
+            first, second = objects.at_corners((stack[0].embeddings, stack[1].embeddings))
+            of_images = objects.image_idxs, num_images, objects.max_count
+            pull, push = pull_and_push(first.squeeze(1), second.squeeze(1), *of_images)
+            terms["pull"].append(pull * of_embeddings)
+            terms["push"].append(push * of_embeddings)
+        return {
+            f"loss_{name}": torch.stack(values).sum() * self.weights[name]
+            for name, values in terms.items()
+        }

@@ -146,7 +146,7 @@ def running_max(x: Tensor, dim: int, *, to_end: bool) -> Tensor:
 
 def best_corners(maps: CornerMaps, topk: int) -> Corners:
     """The ``topk`` highest peaks of the heat maps, of all classes together."""
-    num_images, num_classes, height, width = maps.heat_logits.shape
+    num_classes, height, width = maps.heat_logits.shape[1:]
     scores = heatmap_peaks(at_least_float32(maps.heat_logits).sigmoid()).flatten(1)
     if not is_traced():  # a trace is made of maps that have as many
         topk = min(topk, num_classes * height * width)
@@ -183,7 +183,8 @@ def pair_corners(
     scores = (a.scores / 2)[:, :, None] + (b.scores / 2)[:, None, :]
     scores = torch.where(fits, scores, 0.0).flatten(1)
     num_corners = b.scores.shape[1]
-    scores, idxs = scores.topk(min(limit, scores.shape[1]), dim=1)
+    limit = min(limit, a.scores.shape[1] * num_corners)
+    scores, idxs = scores.topk(limit, dim=1)
     first, second = idxs.div(num_corners, rounding_mode="floor"), idxs % num_corners
     boxes = torch.cat(
         [

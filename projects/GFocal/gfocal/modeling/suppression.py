@@ -129,9 +129,9 @@ class GaussianSoftNMS(_SoftNMS):
         sigma: the larger, the softer.
         min_score: boxes whose score falls below it are dropped.
         class_agnostic: boxes of another class count too. By default only those of the same class.
-        class_shift: first the boxes of class c are moved by c * (largest coordinate + 1) and rounded
-            to float32, as MMDetection does it. Of boxes thinner than a pixel the scores differ in
-            the fifth digit.
+        class_shift: the boxes of class c are first moved by c * (largest coordinate + 1) and
+            rounded to float32, as MMDetection does it. The scores of boxes thinner than a pixel
+            then differ in the fifth digit.
 
     Raises:
         ValueError: a value out of its range; also when it is set later.

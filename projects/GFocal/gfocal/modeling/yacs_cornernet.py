@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from .corner_head import CornerHead
+from .corner_losses import CornerCriterion
 from .suppression import GaussianSoftNMS
 from .yacs_keys import class_names_of, threshold_of_tools
 
@@ -42,9 +43,11 @@ def cornernet_arguments(cfg: CfgNode) -> dict[str, Any]:
         ),
         "in_features": in_features,
         "num_classes": node.NUM_CLASSES,
-        "offset_weight": node.LOSS_OFFSET_WEIGHT,
-        "pull_weight": node.LOSS_PULL_WEIGHT,
-        "push_weight": node.LOSS_PUSH_WEIGHT,
+        "criterion": CornerCriterion(
+            offset_weight=node.LOSS_OFFSET_WEIGHT,
+            pull_weight=node.LOSS_PULL_WEIGHT,
+            push_weight=node.LOSS_PUSH_WEIGHT,
+        ),
         "num_corners": node.NUM_CORNERS_TEST,
         "max_distance": node.MAX_DISTANCE_TEST,
         "test_flip": node.FLIP_TEST,
