@@ -93,19 +93,26 @@ def objects_of(truth: GroundTruth, like: Tensor) -> Objects:
     sides = (boxes[:, 2:] - boxes[:, :2]).ceil().double()
     radii = corner_radius(sides[:, 0], sides[:, 1]).long()
 
-    def targets(points: Tensor) -> CornerTargets:
-        points = points.clamp(min=0).minimum(size)
-        cells = points.minimum(size - 1).long()  # what ends with the map belongs to the last cell
-        heatmaps = paint_gaussians(like.shape, image_idxs, classes, cells, radii, dtype)
-        places = (image_idxs * height + cells[:, 1]) * width + cells[:, 0]
-        order = torch.arange(len(places), device=like.device)
-        owners = order.new_full((len(like) * height * width,), -1)
-        owners.scatter_reduce_(0, places, order, "amax")
-        return CornerTargets(heatmaps, cells, points - cells, owners[places] == order)
-
-    corners = targets(boxes[:, :2]), targets(boxes[:, 2:])
+    # Both corners at once: those of the bottom right are on the maps after the others.
+    points = boxes.view(-1, 2, 2).transpose(0, 1).clamp(min=0).minimum(size)  # (2, G, 2)
+    cells = points.minimum(size - 1).long()  # what ends with the map belongs to the last cell
+    planes = image_idxs + len(like) * torch.arange(2, device=like.device)[:, None]  # (2, G)
+    heatmaps = paint_gaussians(
+        (2 * len(like), *like.shape[1:]),
+        planes.flatten(),
+        classes.repeat(2),
+        cells.flatten(0, 1),
+        radii.repeat(2),
+        dtype,
+    )
+    places = (planes * height + cells[..., 1]) * width + cells[..., 0]
+    order = torch.arange(len(boxes), device=like.device).expand(2, -1)
+    owners = order.new_full((2 * len(like) * height * width,), -1)
+    owners.scatter_reduce_(0, places.flatten(), order.flatten(), "amax")
+    of_corners = zip(heatmaps.chunk(2), cells, points - cells, owners[places] == order)
+    first, second = (CornerTargets(*x) for x in of_corners)
     max_count = max(truth.counts, default=0)
-    return Objects(image_idxs, pixels[on_map], corners, max_count, _crowds(truth, like))
+    return Objects(image_idxs, pixels[on_map], (first, second), max_count, _crowds(truth, like))
 
 
 def _crowds(truth: GroundTruth, like: Tensor) -> Tensor | None:
