@@ -4,7 +4,9 @@ from .builders import (
     build_gfl_res2net_fpn_backbone,
     build_gfl_resnet_fpn_backbone,
     build_hourglass_backbone,
+    build_resnet_deconvolution_backbone,
 )
+from .deconvolution import DeconvolutionNeck
 from .deformable import DeformBottleneckBlock, DeformConv2d
 from .hourglass import Hourglass
 from .necks import LinearP6P7
@@ -12,6 +14,7 @@ from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_st
 from .resnet import make_resnet_stages
 
 __all__ = [
+    "DeconvolutionNeck",
     "DeepStem",
     "DeformBottleneckBlock",
     "DeformConv2d",
@@ -22,6 +25,7 @@ __all__ = [
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
     "build_hourglass_backbone",
+    "build_resnet_deconvolution_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
 ]

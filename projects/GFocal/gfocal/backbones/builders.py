@@ -5,6 +5,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
+from .deconvolution import DeconvolutionNeck
 from .hourglass import Hourglass
 from .necks import LinearP6P7
 from .res2net import DeepStem, make_res2net_stages
@@ -14,6 +15,7 @@ __all__ = [
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
     "build_hourglass_backbone",
+    "build_resnet_deconvolution_backbone",
 ]
 
 
@@ -24,8 +26,30 @@ def build_gfl_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     Raises:
         ValueError: for a depth, width or dilation in MODEL.RESNETS that does not exist.
     """
+    return _fpn(cfg, BasicStem, _resnet_stages(cfg), input_shape)
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_deconvolution_backbone(cfg, input_shape: ShapeSpec) -> DeconvolutionNeck:
+    """ResNet(XT) + transposed convolutions: MODEL.RESNETS, MODEL.CENTERNET.NECK (yacs).
+
+    Raises:
+        ValueError: for a depth, width or dilation in MODEL.RESNETS that does not exist, or for
+            values in MODEL.CENTERNET.NECK that do not fit it.
+    """
+    neck = cfg.MODEL.CENTERNET.NECK
+    return DeconvolutionNeck(
+        bottom_up=_resnet(cfg, BasicStem, _resnet_stages(cfg), input_shape),
+        in_feature=neck.IN_FEATURE,
+        channels=neck.CHANNELS,
+        deformable=neck.DEFORMABLE,
+        norm=neck.NORM,
+    )
+
+
+def _resnet_stages(cfg) -> list[list[CNNBlockBase]]:
     resnets = cfg.MODEL.RESNETS
-    stages = make_resnet_stages(
+    return make_resnet_stages(
         depth=resnets.DEPTH,
         norm=resnets.NORM,
         num_groups=resnets.NUM_GROUPS,
@@ -35,7 +59,6 @@ def build_gfl_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
         deform_modulated=resnets.DEFORM_MODULATED,
         deform_num_groups=resnets.DEFORM_NUM_GROUPS,
     )
-    return _fpn(cfg, BasicStem, stages, input_shape)
 
 
 @BACKBONE_REGISTRY.register()
@@ -76,8 +99,8 @@ def build_hourglass_backbone(cfg, input_shape: ShapeSpec) -> Hourglass:
     )
 
 
-def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
-    resnets, fpn = cfg.MODEL.RESNETS, cfg.MODEL.FPN
+def _resnet(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> ResNet:
+    resnets = cfg.MODEL.RESNETS
     if resnets.RES5_DILATION != 1:
         raise ValueError(f"MODEL.RESNETS.RES5_DILATION is {resnets.RES5_DILATION}; expected 1")
     widths = {"STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": stages[0][-1].out_channels}
@@ -87,6 +110,17 @@ def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
                 f"MODEL.RESNETS.{key} is {resnets[key]}; expected {expected} for depth "
                 f"{resnets.DEPTH}"
             )
+    return ResNet(
+        stem(in_channels=input_shape.channels, norm=resnets.NORM),
+        stages,
+        out_features=resnets.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
+
+
+def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
+    resnets, fpn = cfg.MODEL.RESNETS, cfg.MODEL.FPN
+    bottom_up = _resnet(cfg, stem, stages, input_shape)
     if missing := [name for name in fpn.IN_FEATURES if name not in resnets.OUT_FEATURES]:
         raise ValueError(
             f"MODEL.FPN.IN_FEATURES has {missing}; expected some of MODEL.RESNETS.OUT_FEATURES, "
@@ -98,12 +132,6 @@ def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
             f"MODEL.FPN.IN_FEATURES is {fpn.IN_FEATURES}; expected stages one after the other, up "
             "to res5"
         )
-    bottom_up = ResNet(
-        stem(in_channels=input_shape.channels, norm=resnets.NORM),
-        stages,
-        out_features=resnets.OUT_FEATURES,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-    )
     return FPN(
         bottom_up=bottom_up,
         in_features=fpn.IN_FEATURES,

@@ -100,10 +100,16 @@ _CORNERNET: dict[str, Verdict] = {
     "MODEL.ANCHOR_GENERATOR": _refused("CornerNet has no anchors"),
     "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CORNERNET"),
 }
+_CENTERNET: dict[str, Verdict] = {
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.CENTERNET.NECK"),
+    "MODEL.ANCHOR_GENERATOR": _refused("CenterNet has no anchors"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CENTERNET"),
+}
 _ARCHITECTURES = {
     "GFL": VERDICTS,
     "QFLRetinaNet": VERDICTS | _RETINANET,
     "CornerNet": VERDICTS | _CORNERNET,
+    "CenterNet": VERDICTS | _CENTERNET,
 }
 
 # Tools that know Detectron2's detectors alone set one threshold in all these (its demo.py does, and

@@ -165,18 +165,26 @@ def without_empty_resize(
     return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
 
 
-def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, int] | None:
+def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, Any] | None:
     """The augmentations as numbers, for a file that carries them.
 
     Returns:
         {"short_edge", "max_size"} in pixels, of one ResizeShortestEdge of one length, which leaves
-        a side of at least one pixel; {} if nothing is resized; None if they are others.
+        a side of at least one pixel; {"height", "width"} of one Resize; {"center_pad": {"multiple",
+        "extra", "mean"}} of one CenterPad; {} if nothing is resized; None if they are others.
     """
     if not augmentations:
         return {}
     resize = augmentations[0]
     if isinstance(resize, _NonEmptyResize):
         resize = resize.resize
+    if len(augmentations) == 1 and type(resize) is CenterPad:
+        numbers = {"multiple": resize.multiple, "extra": resize.extra, "mean": list(resize.mean)}
+        return {"center_pad": numbers}
+    if len(augmentations) == 1 and type(resize) is T.Resize:
+        height, width = map(int, resize.shape)
+        bilinear = resize.interp == Image.Resampling.BILINEAR
+        return {"height": height, "width": width} if bilinear else None
     if len(augmentations) > 1 or type(resize) is not T.ResizeShortestEdge:
         return None
     edges = {*resize.short_edge_length}
