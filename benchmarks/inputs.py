@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gfocal.config import model_zoo
 from gfocal.detectors.gfl import GFL
+from gfocal.modeling.corners import Corners
 from gfocal.modeling.heatmaps import corner_radius
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions
@@ -18,6 +19,7 @@ from gfocal.modeling.structures import DenseAnchors, DensePredictions
 __all__ = [
     "make_anchors",
     "make_boxes",
+    "make_corners",
     "make_inputs",
     "make_model",
     "make_objects",
@@ -83,6 +85,27 @@ def make_objects(
     radii = corner_radius(widths / 4, heights / 4).long()
     shape = (1, NUM_CLASSES, HEIGHT // 4, WIDTH // 4)
     return shape, classes * 0, classes, (boxes.get_centers() / 4).long(), radii
+
+
+def make_corners(
+    batch: int, device: torch.device, num_objects: int = 20, count: int = 100
+) -> tuple[Corners, Corners]:
+    """The best corners of each kind of some images: those of objects, and others anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor([WIDTH, HEIGHT])
+    boxes = torch.stack([make_boxes(num_objects, device, seed).tensor for seed in range(batch)])
+    of_objects = torch.randint(NUM_CLASSES, (batch, num_objects), generator=generator)
+    corners = []
+    for points in boxes.split(2, dim=-1):
+        scores = torch.rand(batch, count, generator=generator).sort(descending=True).values
+        classes = torch.randint(NUM_CLASSES, (batch, count), generator=generator)
+        embeddings = torch.randn(batch, count, generator=generator)
+        places = torch.rand(batch, count, 2, generator=generator) * sides
+        classes[:, :num_objects] = of_objects
+        embeddings[:, :num_objects] = torch.arange(num_objects)
+        places[:, :num_objects] = points.cpu()
+        corners.append(Corners(*(x.to(device) for x in (scores, classes, embeddings, places))))
+    return corners[0], corners[1]
 
 
 def make_model(name: str, device: torch.device) -> GFL:

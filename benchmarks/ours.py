@@ -1,5 +1,6 @@
 """The package's parts, called as :mod:`gfocal.benchmarks.straightforward` is."""
 
+from gfocal.modeling.corners import pair_corners
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.heatmaps import paint_gaussians as painted_heatmaps
 from gfocal.modeling.matchers import ATSSMatcher
@@ -7,7 +8,7 @@ from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.structures import GroundTruth
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 
-__all__ = ["atss", "detections", "losses", "painted_heatmaps"]
+__all__ = ["atss", "detections", "losses", "painted_heatmaps", "pair_corners"]
 
 _matcher = ATSSMatcher()
 losses = GFLCriterion(

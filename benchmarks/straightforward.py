@@ -133,3 +133,29 @@ def painted_heatmaps(shape, image_idxs, classes, cells, radii, dtype=torch.float
         there = heatmaps[image, label, y - top : y + bottom, x - left : x + right]
         torch.maximum(there, gaussian[r - top : r + bottom, r - left : r + right], out=there)
     return heatmaps
+
+
+def pair_corners(top_left, bottom_right, limit, max_distance=0.5):
+    """Every top left with every bottom right corner: sides, box, distance, class and score of each
+    pair, as CornerNet's code has them; then the best."""
+    images, count = top_left.scores.shape
+
+    def first(x):
+        return x.unsqueeze(2).expand(images, count, count).contiguous()
+
+    def second(x):
+        return x.unsqueeze(1).expand(images, count, count).contiguous()
+
+    x0, y0 = (first(x) for x in top_left.points.unbind(-1))
+    x1, y1 = (second(x) for x in bottom_right.points.unbind(-1))
+    boxes = torch.stack([x0, y0, x1, y1], dim=-1)
+    distances = (first(top_left.embeddings) - second(bottom_right.embeddings)).abs()
+    scores = (first(top_left.scores) + second(bottom_right.scores)) / 2
+    classes = first(top_left.classes)
+    scores[classes != second(bottom_right.classes)] = 0
+    scores[distances > max_distance] = 0
+    scores[x1 <= x0] = 0
+    scores[y1 <= y0] = 0
+    scores, idxs = scores.view(images, -1).topk(limit, dim=1)
+    boxes = boxes.view(images, -1, 4).gather(1, idxs[..., None].expand(-1, -1, 4))
+    return boxes, scores, classes.view(images, -1).gather(1, idxs)

@@ -82,6 +82,17 @@ def heatmaps(bench: Benchmark, settings: Settings) -> None:
     )
 
 
+@torch.no_grad()
+def pairing(bench: Benchmark, settings: Settings) -> None:
+    for batch in (1, 8):
+        arguments = (*make.make_corners(batch, bench.device), 1000)
+        bench.compare(
+            f"pairs of 100 x 100 corners, batch {batch}",
+            lambda arguments=arguments: ours.pair_corners(*arguments),
+            lambda arguments=arguments: straightforward.pair_corners(*arguments),
+        )
+
+
 def postprocess(bench: Benchmark, settings: Settings) -> None:
     anchors = make.make_anchors(bench.device)
     sizes = [(make.HEIGHT, make.WIDTH)]
@@ -236,6 +247,7 @@ TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "matcher": matcher,
     "losses": losses,
     "heatmaps": heatmaps,
+    "pairing": pairing,
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,

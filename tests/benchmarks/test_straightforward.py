@@ -71,3 +71,14 @@ def test_heatmaps():
     found = ours.painted_heatmaps(*objects)
     torch.testing.assert_close(found, straightforward.painted_heatmaps(*objects))
     assert objects[-1].max() > 20 and found.count_nonzero() > 40_000
+
+
+def test_pairs_of_corners():
+    corners = inputs.make_corners(3, torch.device("cpu"))
+    found = ours.pair_corners(*corners, 1000)
+    expected = straightforward.pair_corners(*corners, 1000)
+    assert torch.equal(found.scores, expected[1])
+    pairs = found.scores > 0
+    assert pairs.sum() >= 60  # the objects
+    assert torch.equal(found.boxes[pairs], expected[0][pairs])
+    assert torch.equal(found.classes[pairs], expected[2][pairs])

@@ -32,7 +32,14 @@ def run(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("task", "num_rows"),
-    [("matcher", 8), ("losses", 4), ("heatmaps", 2), ("postprocess", 10), ("inference", None)],
+    [
+        ("matcher", 8),
+        ("losses", 4),
+        ("heatmaps", 2),
+        ("pairing", 4),
+        ("postprocess", 10),
+        ("inference", None),
+    ],
 )
 def test_comparisons(run, task, num_rows):
     rows, out = run(task)

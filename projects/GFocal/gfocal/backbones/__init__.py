@@ -3,10 +3,12 @@
 from .builders import (
     build_gfl_res2net_fpn_backbone,
     build_gfl_resnet_fpn_backbone,
+    build_hourglass_backbone,
     build_resnet_deconvolution_backbone,
 )
 from .deconvolution import DeconvolutionNeck
 from .deformable import DeformBottleneckBlock, DeformConv2d
+from .hourglass import Hourglass
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages
@@ -17,10 +19,12 @@ __all__ = [
     "DeformBottleneckBlock",
     "DeformConv2d",
     "DeformRes2NetBlock",
+    "Hourglass",
     "LinearP6P7",
     "Res2NetBlock",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
+    "build_hourglass_backbone",
     "build_resnet_deconvolution_backbone",
     "make_res2net_stages",
     "make_resnet_stages",

@@ -6,6 +6,7 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
 from .deconvolution import DeconvolutionNeck
+from .hourglass import Hourglass
 from .necks import LinearP6P7
 from .res2net import DeepStem, make_res2net_stages
 from .resnet import make_resnet_stages
@@ -13,6 +14,7 @@ from .resnet import make_resnet_stages
 __all__ = [
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
+    "build_hourglass_backbone",
     "build_resnet_deconvolution_backbone",
 ]
 
@@ -77,6 +79,24 @@ def build_gfl_res2net_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
         deform_num_groups=resnets.DEFORM_NUM_GROUPS,
     )
     return _fpn(cfg, DeepStem, stages, input_shape)
+
+
+@BACKBONE_REGISTRY.register()
+def build_hourglass_backbone(cfg, input_shape: ShapeSpec) -> Hourglass:
+    """Hourglasses one after the other: MODEL.CORNERNET.HOURGLASS (yacs).
+
+    Raises:
+        ValueError: see :class:`Hourglass`.
+    """
+    hourglass = cfg.MODEL.CORNERNET.HOURGLASS
+    return Hourglass(
+        in_channels=input_shape.channels,
+        channels=hourglass.CHANNELS,
+        blocks=hourglass.BLOCKS,
+        num_stacks=hourglass.NUM_STACKS,
+        out_channels=hourglass.OUT_CHANNELS,
+        norm=hourglass.NORM,
+    )
 
 
 def _resnet(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> ResNet:

@@ -94,6 +94,12 @@ _RETINANET: dict[str, Verdict] = {
     "MODEL.RETINANET.FOCAL_LOSS_ALPHA": _refused("QFL takes the place of the focal loss"),
     "MODEL.RETINANET.FOCAL_LOSS_GAMMA": _refused("QFL takes the place: MODEL.GFL.QFL_BETA"),
 }
+_CORNERNET: dict[str, Verdict] = {
+    "MODEL.RESNETS": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
+    "MODEL.ANCHOR_GENERATOR": _refused("CornerNet has no anchors"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CORNERNET"),
+}
 _CENTERNET: dict[str, Verdict] = {
     "MODEL.FPN": _refused("it is of another backbone: MODEL.CENTERNET.NECK"),
     "MODEL.ANCHOR_GENERATOR": _refused("CenterNet has no anchors"),
@@ -102,6 +108,7 @@ _CENTERNET: dict[str, Verdict] = {
 _ARCHITECTURES = {
     "GFL": VERDICTS,
     "QFLRetinaNet": VERDICTS | _RETINANET,
+    "CornerNet": VERDICTS | _CORNERNET,
     "CenterNet": VERDICTS | _CENTERNET,
 }
 

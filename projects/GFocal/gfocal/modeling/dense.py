@@ -17,6 +17,7 @@ from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .contracts import Head, Matcher, PostProcess
 from .ground_truth import check_ground_truth
 from .matchers import check_matches, ignore_background_inside
+from .numerics import is_traced
 from .postprocess import Candidates, NMSPostProcess
 from .sides import check_distributions
 from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
@@ -280,8 +281,7 @@ def refuse_to_be_traced() -> None:
     Raises:
         RuntimeError: in torch.jit.trace, torch.export or torch.onnx.export.
     """
-    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", bool)
-    if torch.jit.is_tracing() or exporting():
+    if is_traced():
         raise RuntimeError(
             "this detector cannot be traced or exported as it is: its post-processing depends on "
             "what is on an image. `gfocal export --weights W --output model.onnx` (or .ts, .pt2) "

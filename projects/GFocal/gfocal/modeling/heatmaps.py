@@ -44,12 +44,12 @@ def corner_radius(widths: Tensor, heights: Tensor, min_overlap: float = 0.3) -> 
         min_overlap: m, in (0, 1].
 
     Returns:
-        (G,) cells, not rounded.
+        (G,) float64 cells, not rounded. Of whole sides the radius may be a whole number (5 x 4: 1),
+        and callers round down. So the steps are those of the published code, to the last bit.
     """
-    s, wh = widths + heights, widths * heights
-    rest = (1 - min_overlap) * wh
-    # (s - root) / 4, without the difference of two numbers that are nearly the same.
-    return rest / (s + (s.square() - 4 * rest).sqrt())
+    widths, heights = widths.double(), heights.double()
+    s = widths + heights
+    return (s - (s.square() - 4 * ((1 - min_overlap) * widths * heights)).sqrt()) / 4
 
 
 def centernet_radius(widths: Tensor, heights: Tensor, min_overlap: float = 0.7) -> Tensor:

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 from ..names import DetectorTable
 from .centernet import CENTERNET
+from .cornernet import CORNERNET
 from .gfl import GFL
 
-__all__ = ["CENTERNET", "GFL", "TABLES", "table_of"]
+__all__ = ["CENTERNET", "CORNERNET", "GFL", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL, CENTERNET)
+TABLES = (GFL, CENTERNET, CORNERNET)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
