@@ -1,5 +1,6 @@
 """From dense predictions to detections."""
 
+import pytest
 import torch
 
 from gfocal.modeling.postprocess import NMSPostProcess
@@ -96,3 +97,28 @@ def test_quality_takes_part_in_the_score():
     predictions = predictions._replace(quality_logits=torch.logit(torch.full((1, 5, 1), 0.5)))
     result = run(predictions, nms_thresh=0.99)
     torch.testing.assert_close(result.scores.unique(), torch.tensor([0.2, 0.25]))
+
+
+def test_detections_of_scores():
+    """Two images, two levels of two and one locations, two classes. By hand: the best pair of each
+    level and image, then those above the threshold."""
+    scores = torch.tensor(
+        [[[0.9, 0.2], [0.8, 0.0], [0.3, 0.6]], [[0.0, 0.0], [0.0, 0.05], [0.7, 0.0]]]
+    )
+    boxes = torch.arange(6.0)[:, None] * 10 + torch.tensor([-5.0, 0.0, 25.0, 5.0])
+
+    def decode(image_idxs, location_idxs):
+        return boxes[3 * image_idxs + location_idxs]
+
+    part = NMSPostProcess(score_thresh=0.1, topk_candidates=1)
+    first, second = part.of_scores(scores, [2, 1], decode, [(100, 40), (100, 70)])
+    assert first.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert first.pred_classes.tolist() == [0, 1] and first.anchor_idxs.tolist() == [0, 2]
+    assert first.pred_boxes.tensor.tolist() == [[0, 0, 25, 5], [15, 20, 40, 25]]
+    assert second.scores.tolist() == pytest.approx([0.7])
+    assert second.pred_boxes.tensor.tolist() == [[45, 50, 70, 55]]
+    whole = part.of_scores(scores, [2, 1], decode, [(100, 40)], clip=False)
+    assert whole[0].pred_boxes.tensor.tolist() == [[-5, 0, 25, 5], [15, 20, 45, 25]]
+    by_class = NMSPostProcess(score_thresh=[0.95, 0.1], nms_thresh=1.0)
+    (found, _) = by_class.of_scores(scores, [3], decode, [(100, 100)] * 2)
+    assert found.scores.tolist() == pytest.approx([0.6, 0.2])

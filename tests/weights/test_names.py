@@ -9,12 +9,16 @@ from gfocal.weights import (
     convert_mmdet_checkpoint,
     convert_mmdet_state_dict,
     fit,
+    tables,
     to_mmdet_state_dict,
 )
-from gfocal.weights.names import GFL, rename
+from gfocal.weights.names import rename
+from gfocal.weights.tables import GFL
 
 TOY = DetectorTable(
     detector="Toy",
+    theirs="bbox_head.logits.",
+    ours="head.logits.",
     rows=(
         ("neck.convs.#.conv.*", "backbone.neck#.*"),
         ("bbox_head.logits.*", "head.logits.*"),
@@ -55,6 +59,16 @@ def test_a_table_does_not_take_another_detectors_names():
         convert_mmdet_state_dict({k: v for k, v in THEIRS.items() if "two" not in k})
     with pytest.raises(ValueError, match="keys are not of a Toy model that the official code has"):
         to_mmdet_state_dict({"head.cls_logits.bias": torch.zeros(1)}, TOY)
+
+
+def test_the_table_is_told_by_the_names(monkeypatch):
+    monkeypatch.setattr(tables, "TABLES", (GFL, TOY))
+    ours = convert_mmdet_state_dict(THEIRS)
+    assert ours.keys() == convert_mmdet_state_dict(THEIRS, table=TOY).keys()
+    assert to_mmdet_state_dict(ours).keys() == THEIRS.keys()
+    assert tables.table_of(THEIRS) is tables.table_of(ours) is TOY
+    assert TOY.classes_of(ours) == 6
+    assert tables.table_of(["neck.convs.3.conv.weight"]) is GFL  # nothing tells: GFL's messages
 
 
 def test_files_of_a_second_detector(tmp_path, monkeypatch):

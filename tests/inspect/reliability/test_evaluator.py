@@ -17,6 +17,7 @@ from gfocal.data.coco_evaluation import coco_truth, known_metrics
 from gfocal.inspect.reliability import DetectionReliabilityEvaluator
 from gfocal.inspect.reliability.measuring import metric_names
 from gfocal.modeling.representations import DiracDistance, GaussianDistance
+from gfocal.process.groups import leave_process_group
 from tests.helpers.coco_files import register, valid_document, write_dataset
 from tests.helpers.spread import make_spread_gfl
 from tests.helpers.tiny import make_head
@@ -315,7 +316,7 @@ def _worker(rank, folder):
     found = evaluated(DetectionReliabilityEvaluator(dataset), FOUND, ids=[(9, 7), (3,)][rank])
     with open(f"{folder}/found{rank}.json", "w") as file:
         json.dump(found, file)
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_processes_find_what_one_does(dataset, tmp_path):

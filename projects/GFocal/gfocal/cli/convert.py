@@ -17,6 +17,7 @@ from ..config import load_config, model_zoo
 from ..engine.classes import Classes, classes_of
 from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint, describe
 from ..weights.description import KEY
+from ..weights.tables import table_of
 from ..weights.writing import write_checkpoint
 from .common import exit_on_mistake, make_parser, parse_arguments
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         state_dict, names = convert_mmdet_checkpoint(args.checkpoint, args.num_classes, model)
         cfg = cfg or model_zoo.get_config(names[0])
-        classes = len(state_dict["head.cls_logits.bias"])
+        classes = table_of(state_dict).classes_of(state_dict)
         write_checkpoint({"model": state_dict, KEY: _description(cfg, classes)}, args.out)
     print(f"wrote {args.out}: {len(state_dict)} tensors")
     if names:
@@ -78,7 +79,7 @@ def _lazy_config(file: str) -> DictConfig:
     return cfg
 
 
-def _description(cfg: DictConfig, num_classes: int) -> dict[str, Any]:
+def _description(cfg: DictConfig, num_classes: int | None) -> dict[str, Any]:
     """What the converted weights say of themselves, with the class names of the config's dataset if
     there are as many."""
     classes = classes_of(cfg)

@@ -11,21 +11,12 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from ..modeling.contracts import Head, Matcher, PostProcess
-from ..modeling.dense import DenseCore, Observer, refuse_to_be_traced
-from ..modeling.ground_truth import ground_truth_of
-from ..modeling.observers import TrainingPictures
+from ..modeling.dense import DenseCore, Observer
+from ..modeling.detector import Detector
 from ..modeling.postprocess import Candidates, postprocess_of
-from ..modeling.settings import (
-    DETECTOR,
-    UNSET,
-    ScoreThresh,
-    check_setting,
-    check_yacs,
-    for_classes,
-)
-from ..modeling.sides import in_output
+from ..modeling.settings import UNSET, ScoreThresh, check_yacs
 from ..modeling.statistics import TargetStatistics
-from ..modeling.structures import DenseAnchors, DensePredictions, GroundTruth
+from ..modeling.structures import DenseAnchors, DensePredictions
 from ..modeling.suppression import Suppression
 from ..modeling.yacs_keys import added_keys, gfl_arguments
 from ..process.builders import warn_of_keys_for_trainers
@@ -33,27 +24,8 @@ from ..process.builders import warn_of_keys_for_trainers
 __all__ = ["GFL"]
 
 
-def _setting(place: str, name: str, key: str = "") -> property:
-    """A setting of a part, as an attribute of the detector; checked if it has a ``key``."""
-
-    def read(detector: "GFL"):
-        return getattr(getattr(detector, place), name)
-
-    def write(detector: "GFL", value) -> None:
-        part: Any = getattr(detector, place)
-        read(detector)  # what the part does not have it would not read
-        if key:
-            check_setting(key, value, DETECTOR[key])
-        if name == "score_thresh":
-            names = getattr(part, "class_names", None)
-            for_classes(value, detector.num_classes, names)
-        setattr(part, name, value)
-
-    return property(read, write)
-
-
 @META_ARCH_REGISTRY.register()
-class GFL(DenseCore):
+class GFL(Detector, DenseCore):
     """Generalized Focal Loss v1 (https://arxiv.org/abs/2006.04388) and v2
     (https://arxiv.org/abs/2011.12885): a one-stage dense detector.
 
@@ -99,10 +71,8 @@ class GFL(DenseCore):
             a ``postprocess``, which has its own.
     """
 
-    SETTINGS = DETECTOR  # arguments whose values are checked
-
-    pixel_mean: torch.Tensor
-    pixel_std: torch.Tensor
+    inference = DenseCore.inference
+    losses = DenseCore.losses
 
     @configurable
     def __init__(
@@ -130,8 +100,8 @@ class GFL(DenseCore):
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
     ):
-        pictures = TrainingPictures(vis_period, draw_training, input_format)
-        super().__init__(
+        DenseCore.__init__(
+            self,
             anchor_generator=anchor_generator,
             matcher=matcher,
             criterion=criterion,
@@ -146,14 +116,11 @@ class GFL(DenseCore):
                 class_names=class_names,
             ),
             num_classes=num_classes,
-            observers=[TargetStatistics(statistics_period, head_in_features), *observers, pictures],
+            observers=[TargetStatistics(statistics_period, head_in_features), *observers],
         )
-        self.pictures = pictures
-        self.backbone, self.head = backbone, head
+        self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
+        self.head = head
         self.head_in_features = list(head_in_features)
-        self.input_format = input_format
-        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
         self._check_head_and_levels()
 
     @classmethod
@@ -167,18 +134,6 @@ class GFL(DenseCore):
         check_yacs(cfg)
         with added_keys():
             return gfl_arguments(cfg)
-
-    # The numbers of the post-processing, by Detectron2's names.
-    test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")
-    test_topk_candidates = _setting("postprocess", "topk_candidates", "test_topk_candidates")
-    test_nms_thresh = _setting("postprocess", "nms_thresh", "test_nms_thresh")
-    max_detections_per_image = _setting("postprocess", "max_detections", "max_detections_per_image")
-
-    vis_period = _setting("pictures", "period")
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """Returns backbone and head, the parts that have weights."""
@@ -216,21 +171,11 @@ class GFL(DenseCore):
             RuntimeError: in inference, under a trace; see
                 :func:`gfocal.modeling.dense.refuse_to_be_traced`.
         """
-        if not self.training:
-            refuse_to_be_traced()
-        images, anchors, predictions = self.forward_dense(batched_inputs)
-        if self.training:
-            truth = self.ground_truth(batched_inputs, images.image_sizes)
-            return self.losses(anchors, predictions, truth, batched_inputs)
-        results = self.inference(anchors, predictions, images.image_sizes)
-        return [
-            {
-                "instances": in_output(
-                    result, inputs.get("height", size[0]), inputs.get("width", size[1])
-                )
-            }
-            for result, inputs, size in zip(results, batched_inputs, images.image_sizes)
-        ]
+        return super().forward(batched_inputs)
+
+    def predict(self, images: torch.Tensor) -> tuple[DenseAnchors, DensePredictions]:
+        features = self.features(images)
+        return self.anchors(features), self.predictions(features)
 
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
         """What is left to NMS, for each image, in pixels of the network's input; see
@@ -243,8 +188,7 @@ class GFL(DenseCore):
     ) -> tuple[ImageList, DenseAnchors, DensePredictions]:
         """The network's predictions at every location, before matching or post-processing."""
         images = self.preprocess_image(batched_inputs)
-        features = self.features(images.tensor)
-        return images, self.anchors(features), self.predictions(features)
+        return images, *self.predict(images.tensor)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The maps that the head sees, finest first. With :meth:`predictions`, which takes them,
@@ -265,41 +209,6 @@ class GFL(DenseCore):
         if predictions.box_representation is None:
             predictions = predictions._replace(box_representation=self.head.box_representation)
         return predictions
-
-    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalize, pad to one size and batch.
-
-        Raises:
-            ValueError: an image has other channels than ``pixel_mean``.
-        """
-        channels = len(self.pixel_mean)
-        for x in batched_inputs:
-            if len(x["image"]) != channels:
-                raise ValueError(
-                    f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
-                    f"pixel_mean has {channels} (model.pixel_mean and input_format, "
-                    "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
-                )
-        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
-        images = [(x - self.pixel_mean) / self.pixel_std for x in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
-
-    def ground_truth(
-        self, batched_inputs: list[dict[str, Any]], image_sizes: Sequence[tuple[int, int]]
-    ) -> GroundTruth:
-        """The objects of a batch, see :func:`gfocal.modeling.ground_truth.ground_truth_of`.
-
-        Args:
-            batched_inputs: see :meth:`forward`.
-            image_sizes: (height, width) of the images before padding, pixels.
-        """
-        return ground_truth_of(
-            batched_inputs,
-            image_sizes,
-            num_classes=self.num_classes,
-            size_divisibility=self.backbone.size_divisibility,
-            device=self.device,
-        )
 
     def _check_head_and_levels(self) -> None:
         self.check_head(self.head)

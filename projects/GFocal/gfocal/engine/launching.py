@@ -11,6 +11,8 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch import distributed as dist
 
+from ..process.groups import leave_process_group
+
 __all__ = ["launch"]
 
 
@@ -45,7 +47,7 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         comm.synchronize()
         main(args)
     finally:
-        dist.destroy_process_group()
+        leave_process_group()
 
 
 def _create_local_process_group(size: int) -> None:

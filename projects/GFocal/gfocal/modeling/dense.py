@@ -37,6 +37,10 @@ class DenseStep(NamedTuple):
     targets: DenseTargets
     batched_inputs: Sequence[Mapping[str, Any]] = ()
 
+    def first(self) -> tuple[DenseAnchors, DensePredictions]:
+        """What :meth:`DenseCore.inference` takes of the first image."""
+        return self.anchors, self.predictions.first()
+
 
 Observer = Callable[["DenseCore", DenseStep], None]
 

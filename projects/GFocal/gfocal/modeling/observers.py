@@ -1,9 +1,10 @@
 """Observers of training steps: they look at a step and write into the event storage.
 
 An observer is called as ``observer(core, step)`` after the losses of a step, with the
-:class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``. It changes nothing. A validation
-loss is computed by a copy of the model, so an observer must be copyable; it is called there too,
-with an event storage of its own that is thrown away.
+:class:`gfocal.modeling.dense.DenseCore` and its ``DenseStep``, or with another
+:class:`gfocal.modeling.detector.Detector` and its ``TrainingStep``. It changes nothing. A
+validation loss is computed by a copy of the model, so an observer must be copyable; it is called
+there too, with an event storage of its own that is thrown away.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,6 @@ import numpy as np
 import torch
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import locate
-
-from .dense import DenseCore, DenseStep
 
 __all__ = ["TrainingPictures", "is_due"]
 
@@ -44,12 +43,11 @@ class TrainingPictures:
         self.input_format = input_format
 
     @torch.no_grad()
-    def __call__(self, core: DenseCore, step: DenseStep) -> None:
+    def __call__(self, core: Any, step: Any) -> None:
         if not is_due(self.period) or not step.batched_inputs:
             return
         inputs = step.batched_inputs[0]
-        first = step.predictions.with_tensors([x[:1] for x in step.predictions.tensors])
-        (result,) = core.inference(step.anchors, first, [inputs["image"].shape[-2:]])
+        (result,) = core.inference(*step.first(), [inputs["image"].shape[-2:]])
         draw: Callable[..., Any] = locate(self.draw) if isinstance(self.draw, str) else self.draw
         picture = draw(inputs, result, self.input_format)
         get_event_storage().put_image(

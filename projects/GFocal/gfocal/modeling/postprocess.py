@@ -1,20 +1,18 @@
-"""From dense predictions to detections: threshold, per-level top-k, decode, NMS.
+"""From predictions or scores to detections: threshold, per-level top-k, decode, NMS.
 
 Only candidates that survive the top-k are decoded.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from .contracts import PostProcess
-from .numerics import at_least_float32, joint_logits
+from .ranking import Ranked, best_of_predictions, best_of_scores
 from .settings import (
     COUNT,
     DETECTOR,
@@ -185,7 +183,7 @@ class NMSPostProcess(Checked):
         for index, result in enumerate(results):
             detections = (anchors, predictions, index, result.anchor_idxs)
             if self.stds:
-                self._set_stds(result, side_stds(*detections))
+                self.set_stds(result, side_stds(*detections))
             if self.distributions:
                 found = side_distributions(*detections)
                 result.pred_box_distributions, result.bin_edges = found
@@ -201,22 +199,58 @@ class NMSPostProcess(Checked):
         """What is left to NMS, for each image. The arguments are those of a call; ``stds``: the
         candidates have them, where the box representation has."""
         thresholds = self.thresholds(predictions.cls_logits.shape[-1])
-        image_idxs, location_idxs, classes, scores, counts = _candidates(
+        best = best_of_predictions(
             predictions, anchors.level_sizes, thresholds, self.topk_candidates
         )
-        distances = predictions.distances_of(predictions.box_logits[image_idxs, location_idxs])
-        boxes = anchors.decode(distances, location_idxs)
-        columns = [boxes, scores, classes, location_idxs]
-        if (
-            stds
-            and (found := side_stds(anchors, predictions, image_idxs, location_idxs)) is not None
-        ):
-            columns.append(found)
-        per_image = (x.split(counts) for x in columns)
-        return [
-            Candidates(clip_boxes_to_image(image_boxes, image_size), *others)
-            for image_size, image_boxes, *others in zip(image_sizes, *per_image)
-        ]
+        places = best.image_idxs, best.location_idxs
+        distances = predictions.distances_of(predictions.box_logits[places])
+        boxes = anchors.decode(distances, best.location_idxs)
+        found = side_stds(anchors, predictions, *places) if stds else None
+        return _per_image(best, boxes, image_sizes, stds=found)
+
+    def of_scores(
+        self,
+        scores: Tensor,
+        level_sizes: Sequence[int],
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        *,
+        clip: bool = True,
+    ) -> list[Instances]:
+        """Detections of each image, best first, of a detector that has scores in place of
+        ``DensePredictions``.
+
+        Args:
+            scores, level_sizes, decode, image_sizes, clip: see :meth:`candidates_of_scores`.
+
+        Returns:
+            ``Instances`` as those of a call, without the fields of sides.py.
+        """
+        candidates = self.candidates_of_scores(scores, level_sizes, decode, image_sizes, clip=clip)
+        return [self.suppress(*x) for x in zip(image_sizes, candidates)]
+
+    def candidates_of_scores(
+        self,
+        scores: Tensor,
+        level_sizes: Sequence[int],
+        decode: Callable[[Tensor, Tensor], Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        *,
+        clip: bool = True,
+    ) -> list[Candidates]:
+        """What is left to NMS, for each image.
+
+        Args:
+            scores: (N, R, K) in [0, 1]; a score of 0 is no candidate.
+            level_sizes: number of locations of each level, R together. Each has its own top-k.
+            decode: from images (T,) and locations (T,) to their boxes (T, 4), XYXY pixels.
+            image_sizes: of the first images of the batch, (height, width) without padding, pixels.
+            clip: the boxes are clipped to their image.
+        """
+        thresholds = self.thresholds(scores.shape[-1])
+        best = best_of_scores(scores, [*level_sizes], thresholds, self.topk_candidates)
+        boxes = decode(best.image_idxs, best.location_idxs)
+        return _per_image(best, boxes, image_sizes, clip=clip)
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
         """The detections among the candidates of one image, see :meth:`__call__`."""
@@ -229,7 +263,7 @@ class NMSPostProcess(Checked):
             pred_classes=classes[keep],
             anchor_idxs=location_idxs[keep],
         )
-        self._set_stds(result, stds if stds is None else stds[keep])
+        self.set_stds(result, stds if stds is None else stds[keep])
         return result
 
     def calibrate(self, data: Any, path: str) -> None:
@@ -237,7 +271,8 @@ class NMSPostProcess(Checked):
         :meth:`gfocal.modeling.uncertainty.Calibration.from_plain`."""
         self.calibration = Calibration.from_plain(data, path)
 
-    def _set_stds(self, result: Instances, stds: Tensor | None) -> None:
+    def set_stds(self, result: Instances, stds: Tensor | None) -> None:
+        """Sets `pred_box_stds` of detections, calibrated; None for none."""
         if stds is not None:
             scale = 1.0 if self.calibration is None else self.calibration.std_scale
             result.pred_box_stds = stds if scale == 1 else stds * scale
@@ -270,50 +305,18 @@ def postprocess_of(given: PostProcess | None, num_classes: int, **settings: Any)
     return ret
 
 
-def _candidates(
-    predictions: DensePredictions,
-    level_sizes: list[int],
-    score_thresh: float | tuple[float, ...],
-    topk: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[int]]:
-    """Images, locations, classes and scores (T,) of the batch's candidates, image after image, and
-    the number of candidates of each image."""
-    cls_logits, quality_logits = at_least_float32(predictions.cls_logits), None
-    if predictions.quality_logits is not None:
-        quality_logits = at_least_float32(predictions.quality_logits)
-    num_locations = cls_logits.shape[1]
-    # sigmoid(cls) * sigmoid(quality) > t is cls > logit(t / sigmoid(quality)). So one comparison of
-    # the best class with a threshold, less a margin for rounding, finds the few locations that can
-    # pass, and no dense score is ever computed.
-    lowest = min(score_thresh) if isinstance(score_thresh, tuple) else score_thresh
-    thresh = torch.as_tensor(lowest, dtype=cls_logits.dtype)
-    if quality_logits is not None:
-        thresh = thresh / quality_logits.sigmoid()
-    passed = cls_logits.amax(dim=-1, keepdim=True) > thresh.clamp(0, 1).logit() - 1e-3
-    idxs = passed.flatten().nonzero().squeeze(1)
-    logits = cls_logits.flatten(0, 1)[idxs]
-    if quality_logits is not None:
-        logits = joint_logits(logits, quality_logits.flatten(0, 1)[idxs])
-    scores = logits.sigmoid()
-    if isinstance(score_thresh, tuple):
-        passed = scores > scores.new_tensor(score_thresh)
-    else:
-        passed = scores > score_thresh
-    rows, classes = passed.nonzero(as_tuple=True)
-    idxs, scores = idxs[rows], scores[rows, classes]
-
-    # Each level of each image is a run of idxs. The topk best of a run stay.
-    firsts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0)
-    firsts = firsts + num_locations * torch.arange(len(cls_logits))[:, None]
-    starts = torch.searchsorted(idxs, firsts.flatten().to(idxs.device, non_blocking=True))
-    runs = list(pairwise([*starts.tolist(), len(idxs)]))
-    lengths = [min(topk, end - start) for start, end in runs]
-    if sum(lengths) < len(idxs):
-        keep = torch.cat(
-            [start + scores[start:end].topk(n).indices for (start, end), n in zip(runs, lengths)]
-        )
-        idxs, classes, scores = idxs[keep], classes[keep], scores[keep]
-    levels = len(level_sizes)
-    counts = [sum(lengths[i : i + levels]) for i in range(0, len(lengths), levels)]
-    images, locations = idxs.div(num_locations, rounding_mode="floor"), idxs % num_locations
-    return images, locations, classes, scores, counts
+def _per_image(
+    best: Ranked,
+    boxes: Tensor,
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    stds: Tensor | None = None,
+    clip: bool = True,
+) -> list[Candidates]:
+    columns = [boxes, best.scores, best.classes, best.location_idxs]
+    columns += [] if stds is None else [stds]
+    per_image = (x.split(best.counts) for x in columns)
+    return [
+        Candidates(clip_boxes_to_image(image_boxes, size) if clip else image_boxes, *others)
+        for size, image_boxes, *others in zip(image_sizes, *per_image)
+    ]

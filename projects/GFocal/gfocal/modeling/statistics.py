@@ -15,7 +15,29 @@ from .numerics import to_device
 from .observers import is_due
 from .representations import BinnedRepresentation
 
-__all__ = ["TargetStatistics"]
+__all__ = ["TargetStatistics", "put_target_statistics"]
+
+
+def put_target_statistics(counts: Tensor) -> list[float]:
+    """Puts the statistics of :class:`TargetStatistics` that every detector has into the event
+    storage.
+
+    Args:
+        counts: float64 sums over this process: images, boxes, positives, boxes with a positive, the
+            positives' IoUs; others may follow.
+
+    Returns:
+        The others, summed over all processes.
+    """
+    sums, _ = sum_over_workers(counts)
+    images, boxes, positives, matched, ious, *others = sums.tolist()
+    storage = get_event_storage()
+    storage.put_scalar("positives_per_image", positives / images)
+    if boxes:
+        storage.put_scalar("boxes_without_positive", 1 - matched / boxes)
+    if positives:
+        storage.put_scalar("mean_iou_of_positives", ious / positives)
+    return others
 
 
 class TargetStatistics:
@@ -50,14 +72,8 @@ class TargetStatistics:
     def __call__(self, core: DenseCore, step: DenseStep) -> None:
         if not is_due(self.period):
             return
-        sums, _ = sum_over_workers(torch.stack([x.double() for x in _counts(step)]))
-        images, boxes, positives, matched, ious, *sides = sums.tolist()
+        sides = put_target_statistics(torch.stack([x.double() for x in _counts(step)]))
         storage = get_event_storage()
-        storage.put_scalar("positives_per_image", positives / images)
-        if boxes:
-            storage.put_scalar("boxes_without_positive", 1 - matched / boxes)
-        if positives:
-            storage.put_scalar("mean_iou_of_positives", ious / positives)
         if sides:
             levels = len(self.level_names)
             for name, clipped, total in zip(self.level_names, sides[:levels], sides[levels:]):

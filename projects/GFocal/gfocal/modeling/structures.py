@@ -217,6 +217,10 @@ class DensePredictions(NamedTuple):
         """The same numbers, without gradients."""
         return self.with_tensors([x.detach() for x in self.tensors])
 
+    def first(self) -> "DensePredictions":
+        """Those of the first image."""
+        return self.with_tensors([x[:1] for x in self.tensors])
+
     def joint_logits(self, idxs: tuple | None = None) -> Tensor:
         """Logits of the score. Training supervises this score, and inference ranks by it.
 

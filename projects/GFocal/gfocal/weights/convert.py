@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .fit import is_optional, problems_of, refuse_misfit
-from .names import GFL, OLD_BACKBONE_ROWS, DetectorTable, Row, backbone_rows, inverse, rename
+from .names import OLD_BACKBONE_ROWS, DetectorTable, Row, backbone_rows, inverse, rename
 from .reading import load_mmdet_checkpoint, load_weights_only, named_tensors
+from .tables import table_of
 
 __all__ = [
     "convert_checkpoint_to_mmdet",
@@ -26,29 +27,33 @@ __all__ = [
 
 
 def convert_mmdet_state_dict(
-    state_dict: Mapping[str, Tensor], num_classes: int | None = None, table: DetectorTable = GFL
+    state_dict: Mapping[str, Tensor],
+    num_classes: int | None = None,
+    table: DetectorTable | None = None,
 ) -> dict[str, Tensor]:
-    """Rename the weights of mmdetection's or the official GFL models; some are reshaped.
+    """Rename the weights of mmdetection's or the official models; some are reshaped. The detector
+    is told by its names.
 
-    This covers ResNet, ResNeXt and Res2Net v1d, with or without deformable stages, FPN, and the
-    heads of v1 and v2. Three things are dropped: ``num_batches_tracked``, ``integral.project``, and
-    the last class row of a v2 head. (The official v2 head has num_classes + 1 rows; the last one
-    never meant anything.)
+    Of GFL this covers ResNet, ResNeXt and Res2Net v1d, with or without deformable stages, FPN, and
+    the heads of v1 and v2. Three things are dropped: ``num_batches_tracked``,
+    ``integral.project``, and the last class row of a v2 head. (The official v2 head has
+    num_classes + 1 rows; the last one never meant anything.)
 
     Args:
         state_dict: name -> tensor.
         num_classes: number of class rows to keep. By default all of v1, and all but the last of v2
             (a head with ``reg_conf`` is v2).
-        table: of another detector than GFL.
+        table: of the detector; by default it is told by the names.
 
     Returns:
-        State dict of :class:`gfocal.detectors.gfl.GFL` with the backbones of the zoo's configs. The
-        tensors share storage with the input's.
+        State dict of the detector with the backbones of the zoo's configs. The tensors share
+        storage with the input's.
 
     Raises:
         ValueError: if keys have no counterpart here or share one (all are listed), or the number of
             class rows is not ``num_classes`` (for v2 also one more).
     """
+    table = table or table_of(state_dict)
     converted, unmapped = _convert(state_dict, num_classes, table)
     _refuse(unmapped, f"not of a {table.detector} model of mmdetection")
     return converted
@@ -58,7 +63,7 @@ def convert_mmdet_checkpoint(
     path: str | os.PathLike,
     num_classes: int | None = None,
     model_cfg: Any = None,
-    table: DetectorTable = GFL,
+    table: DetectorTable | None = None,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read and convert a checkpoint of mmdetection or the official code, and check it for holes.
 
@@ -67,7 +72,7 @@ def convert_mmdet_checkpoint(
         num_classes: see :func:`convert_mmdet_state_dict`.
         model_cfg: ``model`` of the LazyConfig that the weights are for. By default one of the
             published models'.
-        table: of another detector than GFL.
+        table: of the detector; by default it is told by the names.
 
     Returns:
         The converted state dict, and the names of the published configs it is for ([] with a
@@ -78,7 +83,9 @@ def convert_mmdet_checkpoint(
             missing, or has another shape than in the (nearest published) model; the message lists
             all of them.
     """
-    converted, unmapped = _convert(load_mmdet_checkpoint(path), num_classes, table)
+    state_dict = load_mmdet_checkpoint(path)
+    table = table or table_of(state_dict)
+    converted, unmapped = _convert(state_dict, num_classes, table)
     names, problems = problems_of(converted, model_cfg, table)
     problems.update({name: "has no counterpart here" for name in unmapped})
     theirs, _ = rename(problems, inverse(_rows_of(converted, table)))
@@ -87,7 +94,7 @@ def convert_mmdet_checkpoint(
 
 
 def convert_checkpoint_to_mmdet(
-    path: str | os.PathLike, model_cfg: Any = None, table: DetectorTable = GFL
+    path: str | os.PathLike, model_cfg: Any = None, table: DetectorTable | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read a checkpoint of ours, check it for holes, and rename its weights to mmdetection's names.
 
@@ -103,27 +110,29 @@ def convert_checkpoint_to_mmdet(
         FileNotFoundError, ValueError: as :func:`convert_mmdet_checkpoint`.
     """
     state_dict = named_tensors(path, load_weights_only(path), "model")
+    table = table or table_of(state_dict)
     names, problems = problems_of(state_dict, model_cfg, table)
     refuse_misfit(path, problems, names)
     return to_mmdet_state_dict(state_dict, table), names
 
 
 def to_mmdet_state_dict(
-    state_dict: Mapping[str, Tensor], table: DetectorTable = GFL
+    state_dict: Mapping[str, Tensor], table: DetectorTable | None = None
 ) -> dict[str, Tensor]:
     """The inverse of :func:`convert_mmdet_state_dict`: our names to the official code's.
 
-    The official model has more than ours, and this is added: the constant ``integral.project``, and
+    The official GFL has more than ours, and this is added: the constant ``integral.project``, and
     for v2 the extra class row, with weights of 0 and the bias of a class score of 0.01. (The
     official inference takes that row for a class. With 0.01 it stays below the score threshold.)
 
     Args:
-        state_dict: of a GFL model.
-        table: of another detector than GFL.
+        state_dict: of a detector of ours.
+        table: of the detector; by default it is told by the names.
 
     Raises:
         ValueError: if keys have no counterpart there (all are listed).
     """
+    table = table or table_of(state_dict)
     names = [name for name in state_dict if not is_optional(name)]
     renamed, unmapped = rename(names, inverse(_rows_of(state_dict, table)))
     _refuse(unmapped, f"not of a {table.detector} model that the official code has")
@@ -162,7 +171,7 @@ def _convert(
     state_dict: Mapping[str, Tensor], num_classes: int | None, table: DetectorTable
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The converted state dict, and the keys that no row maps."""
-    backbone = backbone_rows(state_dict, res2net="backbone.stem.")
+    backbone = table.backbone_rows(state_dict, res2net="backbone.stem.")
     names = [n for n in state_dict if n not in table.constants and not _is_counter(n)]
     renamed, unmapped = rename(names, [*backbone, *table.rows, *OLD_BACKBONE_ROWS])
     converted = {ours: torch.as_tensor(state_dict[theirs]) for theirs, ours in renamed.items()}
@@ -178,7 +187,8 @@ def _convert(
 
 def _rows_of(ours: Mapping[str, Tensor], table: DetectorTable) -> list[Row]:
     """Rows for the names of a state dict of ours."""
-    return [*backbone_rows(ours, res2net="backbone.bottom_up.stem.conv2."), *table.rows]
+    backbone = table.backbone_rows(ours, res2net="backbone.bottom_up.stem.conv2.")
+    return [*backbone, *table.rows]
 
 
 def _is_counter(name: str) -> bool:

@@ -10,7 +10,8 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from ..config import model_zoo
-from .names import GFL, TABLES, DetectorTable
+from .names import DetectorTable
+from .tables import TABLES, table_of
 
 __all__ = [
     "check_state_dict",
@@ -66,25 +67,24 @@ def expected_state_dict(model_cfg: Any) -> dict[str, Tensor]:
 
 
 def find_configs(
-    state_dict: Mapping[str, Tensor], table: DetectorTable = GFL
+    state_dict: Mapping[str, Tensor], table: DetectorTable | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The published models (LazyConfigs of the zoo) that a state dict of ours belongs to.
 
     Args:
         state_dict: name -> tensor.
-        table: of its detector.
+        table: of its detector; by default it is told by the names.
 
     Returns:
         The names of the nearest configs, and the problems with respect to them, in the form of
         :func:`check_state_dict`: {} if it is complete.
     """
-    _, class_bias = table.class_rows
-    bias = state_dict.get(class_bias)
+    num_classes = (table or table_of(state_dict)).classes_of(state_dict)
     fits: dict[str, dict[str, str]] = {}
     for name in model_zoo.list_configs():
         if name.endswith(".py"):
             cfg = model_zoo.get_config(name).model
-            cfg.num_classes = 80 if bias is None else len(bias)
+            cfg.num_classes = num_classes or 80
             fits[name] = check_state_dict(state_dict, expected_state_dict(cfg))
     fewest = min(map(len, fits.values()))
     nearest = [name for name, problems in fits.items() if len(problems) == fewest]
@@ -92,7 +92,7 @@ def find_configs(
 
 
 def problems_of(
-    state_dict: Mapping[str, Tensor], model_cfg: Any, table: DetectorTable
+    state_dict: Mapping[str, Tensor], model_cfg: Any, table: DetectorTable | None
 ) -> tuple[list[str], dict[str, str]]:
     """:func:`find_configs`, or the same for one model: [], and the problems."""
     if model_cfg is None:

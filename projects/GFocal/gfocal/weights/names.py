@@ -1,23 +1,20 @@
 """The names of weights in mmdetection and here, as tables: one table a detector.
 
 A row is (mmdetection's name, ours) and is read in both directions. "#" is a number and "*" the last
-part of a name (weight, bias, running_mean, ...), the same on both sides. The rows of the backbones
-are common to all detectors.
+part of a name (weight, bias, running_mean, ...), the same on both sides. The rows of a ResNet are
+common to all detectors that have one.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 __all__ = [
-    "GFL",
     "OLD_BACKBONE_ROWS",
-    "TABLES",
     "DetectorTable",
     "Row",
     "backbone_rows",
@@ -33,8 +30,13 @@ class DetectorTable(NamedTuple):
 
     Attributes:
         detector: its name, for messages.
+        theirs, ours: a part of a name in mmdetection, and of one here, that only this detector's
+            weights have.
         rows: of its neck and head.
         class_layer: our name of the layer with one row of weights a class.
+        num_classes: K of a state dict of ours; None if it does not tell. By default the rows of
+            ``class_layer``.
+        backbone: rows of its backbone; None for a ResNet or Res2Net.
         extra_class_row: a prefix of our names. A head with such a name has one class row more in
             mmdetection; that row never meant anything. None: there is no such head.
         linear: our names of weights of linear layers that are 1x1 convolutions in mmdetection.
@@ -43,8 +45,12 @@ class DetectorTable(NamedTuple):
     """
 
     detector: str
+    theirs: str
+    ours: str
     rows: tuple[Row, ...]
     class_layer: str
+    num_classes: Callable[[Mapping[str, Tensor]], int | None] | None = None
+    backbone: tuple[Row, ...] | None = None
     extra_class_row: str | None = None
     linear: tuple[str, ...] = ()
     constants: Mapping[str, Callable[[Mapping[str, Tensor]], Tensor | None]] = MappingProxyType({})
@@ -54,43 +60,22 @@ class DetectorTable(NamedTuple):
         """Our names of the weights with one row a class: weight, bias."""
         return f"{self.class_layer}.weight", f"{self.class_layer}.bias"
 
+    def classes_of(self, state_dict: Mapping[str, Tensor]) -> int | None:
+        """K of a state dict of ours; None if it does not tell."""
+        if self.num_classes is not None:
+            return self.num_classes(state_dict)
+        bias = state_dict.get(self.class_rows[1])
+        return None if bias is None else len(bias)
+
     def has_extra_class_row(self, names: Iterable[str]) -> bool:
         """Whether a head with these names of ours has one class row more in mmdetection."""
         start = self.extra_class_row
         return start is not None and any(name.startswith(start) for name in names)
 
+    def backbone_rows(self, names: Iterable[str], *, res2net: str) -> Sequence[Row]:
+        """Rows of the backbone, see :func:`backbone_rows`."""
+        return backbone_rows(names, res2net=res2net) if self.backbone is None else self.backbone
 
-def _bins(state_dict: Mapping[str, Tensor]) -> Tensor | None:
-    """The bins 0..n of GFL's distributions."""
-    box_logits = state_dict.get("bbox_head.gfl_reg.weight")
-    if box_logits is None:
-        return None
-    return torch.arange(len(box_logits) // 4, dtype=box_logits.dtype)
-
-
-GFL = DetectorTable(
-    detector="GFL",
-    rows=(
-        *((f"neck.lateral_convs.{i}.conv.*", f"backbone.fpn_lateral{i + 3}.*") for i in range(3)),
-        *((f"neck.fpn_convs.{i}.conv.*", f"backbone.fpn_output{i + 3}.*") for i in range(3)),
-        ("neck.fpn_convs.3.conv.*", "backbone.top_block.p6.*"),
-        ("neck.fpn_convs.4.conv.*", "backbone.top_block.p7.*"),
-        ("bbox_head.cls_convs.#.conv.*", "head.cls_tower.#.*"),
-        ("bbox_head.cls_convs.#.gn.*", "head.cls_tower.#.norm.*"),
-        ("bbox_head.reg_convs.#.conv.*", "head.box_tower.#.*"),
-        ("bbox_head.reg_convs.#.gn.*", "head.box_tower.#.norm.*"),
-        ("bbox_head.gfl_cls.*", "head.cls_logits.*"),
-        ("bbox_head.gfl_reg.*", "head.box_logits.*"),
-        ("bbox_head.scales.#.scale", "head.scales.#"),
-        ("bbox_head.reg_conf.0.*", "head.quality_predictor.fc1.*"),
-        ("bbox_head.reg_conf.2.*", "head.quality_predictor.fc2.*"),
-    ),
-    class_layer="head.cls_logits",
-    extra_class_row="head.quality_predictor.",
-    linear=("head.quality_predictor.fc1.weight", "head.quality_predictor.fc2.weight"),
-    constants={"bbox_head.integral.project": _bins},
-)
-TABLES = (GFL,)
 
 # The shortcut of a ResNet is (convolution, norm), that of a Res2Net (pooling, convolution, norm).
 _RESNET_ROWS = [

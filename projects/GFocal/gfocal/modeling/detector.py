@@ -1,0 +1,247 @@
+"""What all detectors have in common: from the data loader's dicts to losses or detections.
+
+A detector is a network, targets and losses for it, and a way to read its predictions. The rest is
+here: images are normalized, padded and batched, the ground truth is checked, and detections get
+into the pixels of the wanted output.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.modeling import Backbone
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from ..process.sums import each_micro_batch_on_its_own, is_counting
+from .dense import refuse_to_be_traced
+from .ground_truth import ground_truth_of
+from .observers import TrainingPictures
+from .settings import DETECTOR, check_setting, for_classes
+from .sides import in_output
+from .structures import GroundTruth
+
+__all__ = ["Detector", "TrainingStep"]
+
+
+class TrainingStep(NamedTuple):
+    """A training step, as an observer sees it.
+
+    Attributes:
+        outputs: what the detector's ``predict`` answered, detached.
+        truth: of the batch.
+        batched_inputs: the data loader's dicts.
+    """
+
+    outputs: tuple[Any, ...]
+    truth: GroundTruth
+    batched_inputs: Sequence[Mapping[str, Any]] = ()
+
+    def first(self) -> tuple[Any, ...]:
+        """What the detector's ``inference`` takes of the first image."""
+        return tuple(x.first() if hasattr(x, "first") else x for x in self.outputs)
+
+
+def _setting(place: str, name: str, key: str = "") -> property:
+    """A setting of a part, as an attribute of the detector; checked if it has a ``key``."""
+
+    def read(detector: "Detector"):
+        return getattr(getattr(detector, place), name)
+
+    def write(detector: "Detector", value) -> None:
+        part: Any = getattr(detector, place)
+        read(detector)  # what the part does not have it would not read
+        if key:
+            check_setting(key, value, DETECTOR[key])
+        if name == "score_thresh":
+            names = getattr(part, "class_names", None)
+            for_classes(value, detector.num_classes, names)
+        setattr(part, name, value)
+
+    return property(read, write)
+
+
+class Detector(nn.Module):
+    """The base of the detectors. A subclass has ``predict``, ``losses`` and ``inference``.
+
+    - ``predict(images)``: from normalized and padded images (N, C, H, W) to a tuple of outputs.
+    - ``losses(*outputs, truth, batched_inputs)``: {name: scalar}.
+    - ``inference(*outputs, image_sizes)``: ``Instances`` of each image, in pixels of the network's
+      input; ``image_sizes`` are (height, width) without padding.
+    - ``raw(images)``: the network's outputs, {name: tensor}; for exports and FLOPs.
+    - ``decode(images)``: boxes (N, R, 4) XYXY pixels and scores (N, R, K) of all candidates,
+      without a number that depends on what is on the images; for exports.
+
+    ``outputs`` are NamedTuples with ``detach()`` and, if they have a row an image, ``first()``.
+
+    Args:
+        backbone: a Detectron2 backbone.
+        num_classes: K.
+        pixel_mean, pixel_std: per channel, in the order of ``input_format``.
+        input_format: order of the data loader's channels, "RGB" or "BGR". The configs' data loaders
+            and the Predictor read it here; the model itself only draws with it.
+        vis_period: iterations between training pictures in the event storage; 0 for none.
+        draw_training: the function that draws them, see
+            :class:`gfocal.modeling.observers.TrainingPictures`.
+        observers: called after the losses of each step; see observers.py.
+    """
+
+    SETTINGS = DETECTOR  # arguments whose values are checked
+
+    backbone: Backbone
+    num_classes: int
+    observers: list[Callable[[Any, Any], None]]
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str = "BGR",
+        vis_period: int = 0,
+        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
+        observers: Sequence[Callable[[Any, Any], None]] = (),
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.observers = list(observers)
+        self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
+
+    def _set_up(
+        self,
+        backbone: Backbone,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str,
+        vis_period: int,
+        draw_training: Callable[..., np.ndarray] | str,
+    ) -> None:
+        self.backbone = backbone
+        self.input_format = input_format
+        self.pictures = TrainingPictures(vis_period, draw_training, input_format)
+        self.observers.append(self.pictures)
+        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
+
+    # The numbers of the post-processing, by Detectron2's names.
+    test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")
+    test_topk_candidates = _setting("postprocess", "topk_candidates", "test_topk_candidates")
+    test_nms_thresh = _setting("postprocess", "nms_thresh", "test_nms_thresh")
+    max_detections_per_image = _setting("postprocess", "max_detections", "max_detections_per_image")
+
+    vis_period = _setting("pictures", "period")
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Returns the parts that have weights."""
+        with_weights = (x for x in self.children() if any(True for _ in x.parameters()))
+        return tuple(with_weights)
+
+    def cast_networks(self, dtype: torch.dtype) -> None:
+        """Lets the networks compute in another precision; boxes and scores stay in float32."""
+        for network in self.networks():
+            network.to(dtype)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """
+        Args:
+            batched_inputs: one dict an image, as Detectron2's ``DatasetMapper`` makes them:
+                "image" (C, H, W), "instances" with gt_boxes and gt_classes (in training),
+                "height" and "width" of the wanted output (in inference).
+
+        Returns:
+            In training the dict of losses; in inference one ``{"instances": Instances}`` an image,
+            in pixels of its "height" x "width".
+
+        Raises:
+            ValueError: in training, if an image has no "instances", or its boxes or classes are
+                not usable; the message names the image.
+            RuntimeError: in inference, under a trace; see
+                :func:`gfocal.modeling.dense.refuse_to_be_traced`.
+        """
+        if not self.training:
+            refuse_to_be_traced()
+        images = self.preprocess_image(batched_inputs)
+        outputs = self.predict(images.tensor)
+        with torch.autocast(images.tensor.device.type, enabled=False):
+            if self.training:
+                truth = self.ground_truth(batched_inputs, images.image_sizes)
+                return self.losses(*outputs, truth, batched_inputs)
+            results = self.inference(*outputs, images.image_sizes)
+        return [
+            {"instances": self.in_output(result, inputs, size)}
+            for result, inputs, size in zip(results, batched_inputs, images.image_sizes)
+        ]
+
+    def predict(self, images: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def losses(self, *outputs_truth_and_inputs: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def inference(self, *outputs_and_sizes: Any) -> list[Instances]:
+        raise NotImplementedError
+
+    def in_output(
+        self, result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]
+    ) -> Instances:
+        """Detections in pixels of the wanted output.
+
+        Args:
+            result: of :meth:`inference`.
+            inputs: the image's dict.
+            image_size: (height, width) of the network's input without padding.
+        """
+        height, width = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
+        return in_output(result, height, width)
+
+    def observe(self, step: Any) -> None:
+        """Calls the observers with a step of detached outputs."""
+        if is_counting():
+            return
+        with each_micro_batch_on_its_own():
+            for observer in self.observers:
+                observer(self, step)
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalize, pad to one size and batch.
+
+        Raises:
+            ValueError: an image has other channels than ``pixel_mean``.
+        """
+        channels = len(self.pixel_mean)
+        for x in batched_inputs:
+            if len(x["image"]) != channels:
+                raise ValueError(
+                    f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
+                    f"pixel_mean has {channels} (model.pixel_mean and input_format, "
+                    "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
+                )
+        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [(x - self.pixel_mean) / self.pixel_std for x in images]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+    def ground_truth(
+        self, batched_inputs: list[dict[str, Any]], image_sizes: Sequence[tuple[int, int]]
+    ) -> GroundTruth:
+        """The objects of a batch, see :func:`gfocal.modeling.ground_truth.ground_truth_of`.
+
+        Args:
+            batched_inputs: see :meth:`forward`.
+            image_sizes: (height, width) of the images before padding, pixels.
+        """
+        return ground_truth_of(
+            batched_inputs,
+            image_sizes,
+            num_classes=self.num_classes,
+            size_divisibility=self.backbone.size_divisibility,
+            device=self.device,
+        )

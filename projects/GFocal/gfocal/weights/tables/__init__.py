@@ -1,0 +1,21 @@
+"""The tables of names, a file a detector."""
+
+from collections.abc import Iterable
+
+from ..names import DetectorTable
+from .gfl import GFL
+
+__all__ = ["GFL", "TABLES", "table_of"]
+
+# The first that knows a name counts.
+TABLES = (GFL,)
+
+
+def table_of(names: Iterable[str]) -> DetectorTable:
+    """The detector whose weights have these names, mmdetection's or ours; GFL if none is known by
+    them."""
+    names = list(names)
+    for table in TABLES:
+        if any(part in name for part in (table.theirs, table.ours) for name in names):
+            return table
+    return GFL
