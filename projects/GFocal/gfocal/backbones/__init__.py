@@ -5,6 +5,7 @@ from .deformable import DeformBottleneckBlock, DeformConv2d
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages
+from .vgg import VGG16, SSDPyramid, build_ssd_backbone
 
 __all__ = [
     "DeepStem",
@@ -13,8 +14,11 @@ __all__ = [
     "DeformRes2NetBlock",
     "LinearP6P7",
     "Res2NetBlock",
+    "SSDPyramid",
+    "VGG16",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
+    "build_ssd_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
 ]

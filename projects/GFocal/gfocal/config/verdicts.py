@@ -94,7 +94,17 @@ _RETINANET: dict[str, Verdict] = {
     "MODEL.RETINANET.FOCAL_LOSS_ALPHA": _refused("QFL takes the place of the focal loss"),
     "MODEL.RETINANET.FOCAL_LOSS_GAMMA": _refused("QFL takes the place: MODEL.GFL.QFL_BETA"),
 }
-_ARCHITECTURES = {"GFL": VERDICTS, "QFLRetinaNet": VERDICTS | _RETINANET}
+_SSD: dict[str, Verdict] = {
+    "MODEL.RESNETS": _refused("it is of another backbone: MODEL.VGG"),
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.SSD.INPUT_SIZE"),
+    "MODEL.ANCHOR_GENERATOR": _refused("the priors are those of MODEL.SSD.INPUT_SIZE"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.SSD"),
+}
+_ARCHITECTURES = {
+    "GFL": VERDICTS,
+    "QFLRetinaNet": VERDICTS | _RETINANET,
+    "SSD": VERDICTS | _SSD,
+}
 
 # Tools that know Detectron2's detectors alone set one threshold in all these (its demo.py does, and
 # SAHI). GFL reads it there if they are equal.

@@ -1,4 +1,4 @@
-"""The yacs side: ``add_gfocal_config`` adds MODEL.GFL, which ``GFL.from_config`` reads."""
+"""The yacs side: ``add_gfocal_config`` adds the keys that the detectors' ``from_config`` read."""
 
 import copy
 from typing import Any
@@ -9,11 +9,12 @@ from detectron2.config import CfgNode as CN
 from .. import backbones, detectors  # noqa: F401
 from ..modeling.recipes import DEFAULTS
 from .options import OPTIONS
+from .yacs_ssd import ssd_node, vgg_node
 
 __all__ = ["NORMS", "add_gfocal_config"]
 
 # Keys that Detectron2's get_norm reads, if a config has them.
-NORMS = ("MODEL.GFL.NORM",)
+NORMS = ("MODEL.GFL.NORM", "MODEL.VGG.NORM")
 
 
 def add_gfocal_config(cfg: CN) -> None:
@@ -33,6 +34,7 @@ def add_gfocal_config(cfg: CN) -> None:
     cfg.DATASETS.CHECK = True
 
     cfg.MODEL.GFL = _gfl()
+    cfg.MODEL.SSD, cfg.MODEL.VGG = ssd_node(), vgg_node()
 
     # Keys of build_gfl_res2net_fpn_backbone that MODEL.RESNETS lacks. The 3x3 convolutions have
     # SCALES parts, each BASE_WIDTH channels wide in res2 ("26w 4s").

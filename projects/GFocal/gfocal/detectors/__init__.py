@@ -3,5 +3,6 @@
 from .augmented import AugmentedDetector
 from .gfl import GFL
 from .retinanet import QFLRetinaNet
+from .ssd import SSD
 
-__all__ = ["GFL", "AugmentedDetector", "QFLRetinaNet"]
+__all__ = ["GFL", "SSD", "AugmentedDetector", "QFLRetinaNet"]

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from .numerics import to_device
 
-__all__ = ["PriorBoxes", "PriorGenerator", "prior_sizes"]
+__all__ = ["PERCENTS", "PriorBoxes", "PriorGenerator", "prior_sizes"]
+
+# The percents of prior_sizes on COCO, by the side of the input.
+PERCENTS = {300: (7, 15, 90), 512: (4, 10, 90)}
 
 
 def prior_sizes(
@@ -30,7 +33,7 @@ def prior_sizes(
         input_size: side of the square input, pixels.
         num_levels: at least 3.
         percents: where the first and the second level begin, and where the last one may begin at
-            most, in percent of the side: (4, 10, 90) for SSD512 on COCO and (7, 15, 90) for SSD300.
+            most, in percent of the side. ``PERCENTS`` has those of SSD300 and SSD512 on COCO.
 
     Raises:
         ValueError: if the percents do not increase, or there are too many levels for them.
