@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from ..names import DetectorTable
 from .gfl import GFL
+from .ssd import SSD
 
-__all__ = ["GFL", "TABLES", "table_of"]
+__all__ = ["GFL", "SSD", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL,)
+TABLES = (GFL, SSD)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
