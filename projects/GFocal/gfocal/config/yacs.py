@@ -30,6 +30,11 @@ def add_gfocal_config(cfg: CN) -> None:
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
     cfg.INPUT.CROWDS = "drop"
 
+    # "default" are Detectron2's: MIN_SIZE_TRAIN and so on. Or "ssd", "centernet", "cornernet", see
+    # gfocal/data/pipelines.py, with square training images of SIZE pixels; 0: 512, 512, 511.
+    cfg.INPUT.AUGMENTATIONS = "default"
+    cfg.INPUT.SIZE = 0
+
     # Look at the header of each image file first, and whether the boxes have another format.
     cfg.DATASETS.CHECK = True
 
