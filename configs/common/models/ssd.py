@@ -30,7 +30,7 @@ model = L(SSD)(
     ),
     matcher=L(MaxIoUMatcher)(iou_thresh=0.5),
     box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
-    cls_loss=L(SoftmaxHardNegativeLoss)(negative_ratio=3.0),
+    cls_loss=L(SoftmaxHardNegativeLoss)(),  # three negatives a positive
     test_score_thresh=0.02,
     test_topk_candidates=1000,
     test_nms_thresh=0.45,

@@ -192,7 +192,7 @@ class SSD(Detector):
         """Boxes (N, R, 4), XYXY pixels, not clipped, and scores (N, R, K) of all priors."""
         priors, predictions = self.predict(images)
         deltas = at_least_float32(predictions.deltas)
-        of_images = priors.boxes.expand(len(deltas), -1, -1).flatten(0, 1)
+        of_images = priors.boxes.expand(deltas.shape[0], -1, -1).flatten(0, 1)
         boxes = self.box2box_transform.apply_deltas(deltas.flatten(0, 1), of_images)
         return boxes.view_as(deltas), self.cls_loss.scores(predictions.cls_logits)
 

@@ -80,4 +80,4 @@ class SSDHead(nn.Module):
 
 def _flatten(x: Tensor, size: int) -> Tensor:
     """(N, A * size, H, W) -> (N, H * W * A, size)."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, size)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)
