@@ -57,7 +57,9 @@ def test_l2_norm_by_hand():
     torch.testing.assert_close(norm(x).flatten(), torch.tensor([12.0, 16.0]))  # 20 * (3, 4) / 5
     assert norm(x.half()).dtype == torch.float16
     large = torch.full((1, 2, 1, 1), 300.0, dtype=torch.float16)  # its square is inf in float16
-    torch.testing.assert_close(norm(large).flatten().float(), torch.full((2,), 200**0.5), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        norm(large).flatten().float(), torch.full((2,), 200**0.5), atol=0.01, rtol=0
+    )
 
 
 def test_l2_norm_of_nothing_has_a_gradient():

@@ -84,7 +84,7 @@ def test_many_small_boxes_go_in_pieces(monkeypatch):
 
 
 def test_detectron2s_matcher_where_the_two_agree():
-    """Where every box's best prior overlaps it by the threshold and is its own, and nothing ties."""
+    """Where each box's best prior overlaps it by the threshold, and nothing ties."""
     priors = ssd512(torch.float64)
     gt = boxes([100, 100, 153, 148], [300, 40, 391, 149], [15, 290, 222, 497], dtype=torch.float64)
     found = MaxIoUMatcher()(priors, truth_of([gt])).idxs[0]

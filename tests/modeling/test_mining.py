@@ -1,6 +1,6 @@
 import torch
 
-from gfocal.modeling.mining import hard_negatives
+from gfocal.modeling.mining import contenders, hard_negatives
 
 
 def chosen(losses, negatives, num_positives, ratio=3.0):
@@ -43,3 +43,26 @@ def test_nothing_at_all():
         torch.zeros(2, 0), torch.zeros(2, 0).bool(), torch.zeros(2, dtype=torch.int64), 3.0
     )
     assert len(images) == len(idxs) == 0
+
+
+def test_contenders_are_all_that_can_be_chosen():
+    """Losses anywhere between their bounds, and shares from nothing to more than there are."""
+    torch.manual_seed(0)
+    bounds = 4 * torch.randn(6, 200)
+    losses = bounds + 3 * torch.rand(6, 200)
+    negatives = torch.rand(6, 200) > 0.1
+    num_positives = torch.tensor([0, 1, 5, 20, 65, 100])
+    found = contenders(bounds, 3.0, negatives, num_positives, 3.0)
+    images, idxs = hard_negatives(losses, negatives, num_positives, 3.0)
+    assert found[images, idxs].all()
+    assert not (found & ~negatives).any()
+    counts = found.sum(dim=1).tolist()
+    assert counts[0] == 0 and counts[1] < 100 and counts[5] == negatives[5].sum()
+    assert torch.equal(torch.bincount(images, minlength=6)[:3], torch.tensor([0, 3, 15]))
+
+
+def test_contenders_by_hand():
+    bounds = torch.tensor([[9.0, 8.0, 7.0, 5.9, 6.0, 10.0]])
+    negatives = torch.tensor([[1, 1, 1, 1, 1, 0]]).bool()
+    found = contenders(bounds, 1.0, negatives, torch.tensor([1]), 3.0)
+    assert found.tolist() == [[True, True, True, False, True, False]]  # 7 - 1 is the limit

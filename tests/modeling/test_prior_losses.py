@@ -40,7 +40,9 @@ def random_case():
 def test_softmax_by_hand():
     """One class. Logits (a, 0) have the cross entropies log(1 + e^-a) as the class and
     log(1 + e^a) as background."""
-    logits = torch.tensor([[[math.log(3), 0], [0, 0], [math.log(7), 0], [-9.0, 0], [math.log(2), 0]]])
+    logits = torch.tensor(
+        [[[math.log(3), 0], [0, 0], [math.log(7), 0], [-9.0, 0], [math.log(2), 0]]]
+    )
     inputs = make_inputs(logits, [[0, -1, -1, -1, -1]], divisor=2.0)
     # positive log(4/3); the three hardest negatives log(8), log(3), log(2)
     loss = SoftmaxHardNegativeLoss(weight=10.0)(inputs)
@@ -53,9 +55,9 @@ def test_softmax_as_it_is_published():
     expected = 0
     for image_logits, image_labels in zip(logits, labels):
         positive = image_labels >= 0
-        background = F.cross_entropy(
-            image_logits, torch.full((40,), 3), reduction="none"
-        )[image_labels == -1]
+        background = F.cross_entropy(image_logits, torch.full((40,), 3), reduction="none")[
+            image_labels == -1
+        ]
         hardest = background.sort(descending=True).values[: 3 * int(positive.sum())]
         expected = expected + hardest.sum()
         expected = expected + F.cross_entropy(

@@ -54,9 +54,7 @@ def test_number_of_published_priors(size, count):
 def test_shapes_and_places_by_hand():
     """A level of 1 x 2 cells of stride 10 with the sizes 8 and 18, whose mean is sqrt(8 * 18) = 12,
     and one of a single cell."""
-    generator = PriorGenerator(
-        sizes=[(8, 18), (16, 16)], aspect_ratios=[[4], []], strides=[10, 20]
-    )
+    generator = PriorGenerator(sizes=[(8, 18), (16, 16)], aspect_ratios=[[4], []], strides=[10, 20])
     assert generator.num_anchors == [4, 2]
     priors = generator(maps((1, 2), (1, 1)))
     first = [[1, 1, 9, 9], [-1, -1, 11, 11], [-3, 3, 13, 7], [3, -3, 7, 13]]
@@ -74,7 +72,9 @@ def test_rows_come_before_columns():
 
 
 def test_aspect_ratio_keeps_the_area():
-    boxes = PriorGenerator(sizes=[(30, 60)], aspect_ratios=[[2, 3]], strides=[8])(maps((1, 1))).boxes
+    boxes = PriorGenerator(sizes=[(30, 60)], aspect_ratios=[[2, 3]], strides=[8])(
+        maps((1, 1))
+    ).boxes
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).unbind(dim=1)
     expected = [1, 1, 2, 1 / 2, 3, 1 / 3]
     torch.testing.assert_close(widths / heights, torch.tensor(expected))

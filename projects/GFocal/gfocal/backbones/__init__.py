@@ -8,6 +8,7 @@ from .resnet import make_resnet_stages
 from .vgg import VGG16, SSDPyramid, build_ssd_backbone
 
 __all__ = [
+    "VGG16",
     "DeepStem",
     "DeformBottleneckBlock",
     "DeformConv2d",
@@ -15,7 +16,6 @@ __all__ = [
     "LinearP6P7",
     "Res2NetBlock",
     "SSDPyramid",
-    "VGG16",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
     "build_ssd_backbone",

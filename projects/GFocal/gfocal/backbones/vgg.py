@@ -6,7 +6,7 @@ Sources: SSD (https://arxiv.org/abs/1512.02325), Sec. 2.1 and 3; VGG
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -205,9 +205,10 @@ class SSDPyramid(Backbone):
         fine, coarse = (below[name] for name in _FROM_BELOW)
         maps = [self.l2_norm(fine), coarse]
         for level in self.extra_levels:
-            reduced = level["reduce"](maps[-1])
+            reduce, conv = cast("nn.ModuleDict", level).values()
+            reduced = reduce(maps[-1])
             try:
-                maps.append(level["conv"](reduced))
+                maps.append(conv(reduced))
             except RuntimeError as error:
                 if "Kernel size" not in str(error):
                     raise

@@ -74,7 +74,6 @@ class SSD(Detector):
             scores are read; see :mod:`gfocal.modeling.prior_losses`.
         num_classes: K.
         smooth_l1_beta: below it, the loss of a delta is a parabola.
-        box_weight: multiplies the loss of the boxes.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image: see
             :class:`gfocal.detectors.gfl.GFL`.
         suppression, class_names, postprocess: see there; the last is an :class:`NMSPostProcess`.
@@ -100,7 +99,6 @@ class SSD(Detector):
         cls_loss: ClassLoss,
         num_classes: int,
         smooth_l1_beta: float = 1.0,
-        box_weight: float = 1.0,
         test_score_thresh: ScoreThresh = UNSET,  # those of NMSPostProcess
         test_topk_candidates: int = UNSET,
         test_nms_thresh: float = UNSET,
@@ -139,16 +137,11 @@ class SSD(Detector):
         self.anchor_generator = anchor_generator
         self.matcher, self.box2box_transform = matcher, box2box_transform
         self.cls_loss = cls_loss
-        self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
-        self._check_parts()
-        self.head = SSDHead(
-            in_channels=[x.channels for x in backbone.output_shape().values()],
-            num_priors=anchor_generator.num_anchors,
-            num_channels=cls_loss.num_channels(num_classes),
-            prior_logit=cls_loss.prior_logit,
-        )
+        self.smooth_l1_beta = smooth_l1_beta
+        self.head = self._head()
 
-    def _check_parts(self) -> None:
+    def _head(self) -> SSDHead:
+        """The head that the parts need, after a check of the parts."""
         shapes = self.backbone.output_shape()
         strides = [x.stride for x in shapes.values()]
         if self.anchor_generator.strides != strides:
@@ -165,6 +158,12 @@ class SSD(Detector):
             raise ValueError(f"num_classes is {self.num_classes}; expected at least 1")
         if not self.smooth_l1_beta >= 0:
             raise ValueError(f"smooth_l1_beta is {self.smooth_l1_beta}; expected at least 0")
+        return SSDHead(
+            in_channels=[x.channels for x in shapes.values()],
+            num_priors=self.anchor_generator.num_anchors,
+            num_channels=self.cls_loss.num_channels(self.num_classes),
+            prior_logit=self.cls_loss.prior_logit,
+        )
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -256,7 +255,7 @@ class SSD(Detector):
         box_loss = smooth_l1_loss(deltas, wanted, self.smooth_l1_beta, reduction="sum")
         losses = {
             "loss_cls": self.cls_loss(inputs),
-            "loss_box_reg": self.box_weight * box_loss / divisor,
+            "loss_box_reg": box_loss / divisor,
         }
         self.observe(TrainingStep((priors, predictions.detach()), truth, batched_inputs))
         return losses
@@ -285,14 +284,15 @@ class SSD(Detector):
     ) -> list[Instances]:
         """Detections in pixels of the network's input, see the post-processing; ``image_sizes`` are
         (height, width) without padding."""
-        return self._postprocess().of_scores(*self._scored(priors, predictions), image_sizes)
+        arguments = self._scored(priors, predictions, image_sizes)
+        return self._postprocess().of_scores(*arguments)
 
     @torch.no_grad()
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
         """What is left to NMS, for each image, in pixels of the network's input."""
         images = self.preprocess_image(batched_inputs)
-        scored = self._scored(*self.predict(images.tensor))
-        return self._postprocess().candidates_of_scores(*scored, images.image_sizes)
+        arguments = self._scored(*self.predict(images.tensor), images.image_sizes)
+        return self._postprocess().candidates_of_scores(*arguments)
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
         """The detections among the candidates of one image, in pixels of ``image_size``."""
@@ -301,10 +301,15 @@ class SSD(Detector):
     def _postprocess(self) -> NMSPostProcess:
         return cast("NMSPostProcess", self.postprocess)
 
-    def _scored(self, priors: PriorBoxes, predictions: PriorPredictions):
-        """The first arguments of the post-processing's methods."""
+    def _scored(
+        self,
+        priors: PriorBoxes,
+        predictions: PriorPredictions,
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, list[int], Callable[[Tensor, Tensor], Tensor], Sequence[tuple[int, int]]]:
+        """The arguments of the post-processing's methods."""
         scores = self.cls_loss.scores(predictions.cls_logits)
-        return scores, priors.level_sizes, self._decoder(priors, predictions)
+        return scores, priors.level_sizes, self._decoder(priors, predictions), image_sizes
 
 
 class PriorStatistics:

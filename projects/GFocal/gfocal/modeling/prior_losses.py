@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .losses import check_beta, sparse_quality_focal_loss
-from .mining import hard_negatives
+from .mining import contenders, hard_negatives
 from .numerics import at_least_float32
 
 __all__ = ["ClassLoss", "PriorLossInputs", "SigmoidQualityFocalLoss", "SoftmaxHardNegativeLoss"]
@@ -89,12 +89,7 @@ class SoftmaxHardNegativeLoss(nn.Module):
         logits = inputs.cls_logits
         num_priors, background = logits.shape[1], logits.shape[2] - 1
         # Only the losses of what is chosen need a gradient.
-        images, priors = hard_negatives(
-            self._as_background(logits.detach()),
-            inputs.negatives,
-            inputs.num_positives,
-            self.negative_ratio,
-        )
+        images, priors = self._hard_negatives(logits.detach(), inputs)
         fg_images, fg_priors = inputs.fg_idxs
         rows = torch.cat([fg_images, images]) * num_priors + torch.cat([fg_priors, priors])
         labels = torch.cat([inputs.fg_labels, torch.full_like(images, background)])
@@ -102,14 +97,23 @@ class SoftmaxHardNegativeLoss(nn.Module):
         loss = F.cross_entropy(chosen, labels, reduction="sum")
         return self.weight * loss / inputs.divisor
 
-    @classmethod
-    def _as_background(cls, logits: Tensor) -> Tensor:
-        """(N, R) cross entropy of each prior as background."""
-        rows = logits.flatten(0, 1)
+    def _hard_negatives(self, logits: Tensor, inputs: PriorLossInputs) -> tuple[Tensor, Tensor]:
+        """Images (S,) and priors (S,)."""
+        # With m by how much the best of K classes exceeds the background, the cross entropy is
+        # between log(1 + e^m) and log(1 + K e^m), which is the former at m + log K. So most priors
+        # need no exponential. (The margin is for rounding.)
+        bounds = at_least_float32(logits[..., :-1].amax(dim=-1)) - logits[..., -1]
+        slack = math.log(logits.shape[-1] - 1) + 0.01
+        share = (inputs.num_positives, self.negative_ratio)
+        candidates = contenders(bounds, slack, inputs.negatives, *share)
+        rows = candidates.flatten().nonzero().squeeze(1)
         # Pieces do not help on a GPU, and a launch for each would cost time.
-        step = len(rows) if rows.device.type != "cpu" else max(1, cls.PIECE // rows.shape[1])
-        pieces = (at_least_float32(piece) for piece in rows.split(max(step, 1)))
-        return torch.cat([x.logsumexp(dim=1) - x[:, -1] for x in pieces]).view(logits.shape[:2])
+        step = max(1, self.PIECE // logits.shape[-1] if logits.device.type == "cpu" else len(rows))
+        pieces = (logits.flatten(0, 1).index_select(0, piece) for piece in rows.split(step))
+        pieces = (at_least_float32(piece) for piece in pieces)
+        losses = torch.cat([x.logsumexp(dim=1) - x[:, -1] for x in pieces])
+        dense = bounds.new_zeros(bounds.numel()).index_copy(0, rows, losses.to(bounds.dtype))
+        return hard_negatives(dense.view_as(bounds), candidates, *share)
 
 
 class SigmoidQualityFocalLoss(nn.Module):

@@ -8,6 +8,7 @@ Source: SSD (https://arxiv.org/abs/1512.02325), Sec. 2.2, and the sizes that its
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ def prior_sizes(
         )
     shares = [first, *(low + step * level for level in range(num_levels))]
     sides = [int(input_size * share / 100) for share in shares]
-    return list(zip(sides, sides[1:]))
+    return list(pairwise(sides))
 
 
 class PriorBoxes(NamedTuple):

@@ -109,8 +109,8 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
     """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
 
     It reads checkpoints, Detectron2's pickles, and the files of torchvision's ResNet, ResNeXt and
-    VGG-16 and of the models that mmdetection starts from; it knows these by the names of their weights.
-    Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
+    VGG-16 and of the models that mmdetection starts from; it knows these by the names of their
+    weights. Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
     deformable offsets, which start at 0. No block of a stage may be left over. From a detector's
     file, the weights that fit are loaded, as for fine-tuning with other classes.
 
@@ -160,10 +160,14 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
     def _refuse_another_backbone(self, incompatible: Any) -> None:
         # The rest is not expected in the file, and neither are deformable offsets, nor a VGG-16's
         # two layers that a classifier does not have.
-        missing = {key for key in incompatible.missing_keys if key.startswith(_BACKBONE)}
-        if _NOT_IN_CLASSIFIER <= missing:
-            missing -= _NOT_IN_CLASSIFIER
-        missing = [key for key in sorted(missing) if ".conv2_offset." not in key]
+        untrained = _NOT_IN_CLASSIFIER & set(incompatible.missing_keys)
+        missing = [
+            key
+            for key in incompatible.missing_keys
+            if key.startswith(_BACKBONE)
+            and ".conv2_offset." not in key
+            and not (untrained == _NOT_IN_CLASSIFIER and key in untrained)
+        ]
         # A deeper network's file would fill this one. Stages that this network lacks do not count.
         own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(f"{_BACKBONE}res")}
         unexpected = [

@@ -159,10 +159,10 @@ def convert_imagenet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, T
 
     Args:
         state_dict: of torchvision's ResNet or ResNeXt, or of the ImageNet models that mmdetection
-            starts from (ResNeXt, Res2Net v1d), whose names are the same; or of VGG-16, torchvision's
-            or mmdetection's. The classifiers ``fc`` and ``classifier`` and ``num_batches_tracked``
-            are dropped. SSD's conv6 and conv7 are in none of torchvision's files: a warning says
-            so.
+            starts from (ResNeXt, Res2Net v1d), whose names are the same; or of VGG-16, that of
+            torchvision or mmdetection. The classifiers ``fc`` and ``classifier`` and
+            ``num_batches_tracked`` are dropped. A VGG-16 without SSD's conv6 and conv7, such as
+            torchvision's, is taken with a warning.
 
     Raises:
         ValueError: if keys have no counterpart here (all are listed).

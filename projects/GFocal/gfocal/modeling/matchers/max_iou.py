@@ -78,36 +78,21 @@ class MaxIoUMatcher:
         images = torch.arange(len(counts), device=idxs.device).repeat_interleave(
             counts, output_size=sum(truth.counts)
         )
-        # Of each box: its index in its image, and the place of the image's first prior.
         firsts = (counts.cumsum(0) - counts)[images]
-        box_idxs, offsets = torch.arange(len(images), device=idxs.device) - firsts, images * shape[1]
-        boxes = torch.cat([x.tensor for x in truth.boxes]).to(priors.boxes.dtype)
-        levels = _levels(priors, truth.image_sizes)
-        close, best = self._pairs(levels, boxes, images)
-        # Each prior takes the best of the boxes that are close to it, the first of equals.
-        places = offsets[close.boxes] + close.priors
-        largest = close.ious.new_zeros(idxs.numel()).scatter_reduce(0, places, close.ious, "amax")
-        is_best = close.ious == largest[places]
-        places, taken = places[is_best], box_idxs[close.boxes[is_best]]
-        flat = idxs.view(-1)
-        flat.scatter_reduce_(0, places, taken, "amin", include_self=False)
-        # Each box takes its best prior, the first of equals; of several boxes the last has it.
-        top = best.ious.new_zeros(len(boxes)).scatter_reduce(0, best.boxes, best.ious, "amax")
-        is_best = (best.ious == top[best.boxes]) & (best.ious > 0)
-        first = torch.full_like(images, shape[1]).scatter_reduce(
-            0, best.boxes[is_best], best.priors[is_best], "amin"
+        boxes = _Boxes(
+            sides=torch.cat([x.tensor for x in truth.boxes]).to(priors.boxes.dtype),
+            images=images,
+            idxs=torch.arange(len(images), device=idxs.device) - firsts,
         )
-        has_one = first < shape[1]
-        places, taken = (offsets + first)[has_one], box_idxs[has_one]
-        flat.scatter_reduce_(0, places, taken, "amax", include_self=False)
+        close, candidates = self._pairs(_levels(priors, truth.image_sizes), boxes)
+        _take_best_box(idxs, boxes, close)
+        _take_best_prior(idxs, boxes, candidates)
         return Matches(idxs)
 
-    def _pairs(
-        self, levels: Sequence["_Level"], boxes: Tensor, images: Tensor
-    ) -> tuple["_Pairs", "_Pairs"]:
+    def _pairs(self, levels: Sequence["_Level"], boxes: "_Boxes") -> tuple["_Pairs", "_Pairs"]:
         """The pairs that overlap by at least the threshold; and candidates for the best prior of
         each box."""
-        bounds = [level.bounds(boxes, images) for level in levels]  # (G, A) each
+        bounds = [level.bounds(boxes.sides, boxes.images) for level in levels]  # (G, A) each
         best = torch.cat(bounds, dim=1).amax(dim=1, keepdim=True)
         worth = best.clamp(max=self.iou_thresh) - self.MARGIN
         close, tops = [], []
@@ -115,13 +100,43 @@ class MaxIoUMatcher:
             box_idxs, shape_idxs = (bound >= worth).nonzero(as_tuple=True)
             step = max(1, self.PIECE // level.num_cells)
             for b, a in zip(box_idxs.split(step), shape_idxs.split(step)):
-                ious = level.ious(boxes[b], images[b], a)  # (P, cells)
+                ious = level.ious(boxes.sides[b], boxes.images[b], a)  # (P, cells)
                 rows, cells = (ious >= self.iou_thresh).nonzero(as_tuple=True)
                 close.append(_Pairs(b[rows], level.priors(cells, a[rows]), ious[rows, cells]))
                 top, cells = ious.max(dim=1)
                 tops.append(_Pairs(b, level.priors(cells, a), top))
-        close, tops = (_Pairs(*map(torch.cat, zip(*x))) for x in (close, tops))
-        return close, tops
+        return _Pairs(*map(torch.cat, zip(*close))), _Pairs(*map(torch.cat, zip(*tops)))
+
+
+def _take_best_box(idxs: Tensor, boxes: "_Boxes", close: "_Pairs") -> None:
+    """Each prior takes the best of the boxes that are close to it, the first of equals."""
+    places = boxes.images[close.boxes] * idxs.shape[1] + close.priors
+    largest = close.ious.new_zeros(idxs.numel()).scatter_reduce(0, places, close.ious, "amax")
+    is_best = close.ious == largest[places]
+    taken = boxes.idxs[close.boxes[is_best]]
+    idxs.view(-1).scatter_reduce_(0, places[is_best], taken, "amin", include_self=False)
+
+
+def _take_best_prior(idxs: Tensor, boxes: "_Boxes", candidates: "_Pairs") -> None:
+    """Each box takes its best prior, the first of equals; of several boxes the last has it."""
+    num_priors = idxs.shape[1]
+    top = candidates.ious.new_zeros(len(boxes.images))
+    top = top.scatter_reduce(0, candidates.boxes, candidates.ious, "amax")
+    is_best = (candidates.ious == top[candidates.boxes]) & (candidates.ious > 0)
+    first = torch.full_like(boxes.images, num_priors).scatter_reduce(
+        0, candidates.boxes[is_best], candidates.priors[is_best], "amin"
+    )
+    has_one = first < num_priors
+    places = (boxes.images * num_priors + first)[has_one]
+    idxs.view(-1).scatter_reduce_(0, places, boxes.idxs[has_one], "amax", include_self=False)
+
+
+class _Boxes(NamedTuple):
+    """The G boxes of the batch: sides (G, 4), images (G,), and idxs (G,) among those of theirs."""
+
+    sides: Tensor
+    images: Tensor
+    idxs: Tensor
 
 
 class _Pairs(NamedTuple):
@@ -186,9 +201,7 @@ class _Level(NamedTuple):
         return ret.mul_(on if ret.dim() == 2 else on[:, None])
 
 
-def _levels(
-    priors: PriorBoxes, image_sizes: Sequence[tuple[int, int]] | None
-) -> list[_Level]:
+def _levels(priors: PriorBoxes, image_sizes: Sequence[tuple[int, int]] | None) -> list[_Level]:
     """The grids of the levels, and which part of each lies on which image."""
     levels, first = [], 0
     for boxes, (rows, columns), count, stride in zip(
