@@ -163,6 +163,26 @@ def test_an_augmentation_gets_the_boxes_of_a_training(tmp_path):
     assert spy.seen == [[[45, 0, 50, 10]], None, None]
 
 
+class InPlace(T.Transform):
+    """Changes the boxes that it is given, as a transform may."""
+
+    def apply_image(self, img):
+        return img
+
+    def apply_coords(self, coords):
+        return coords
+
+    def apply_box(self, box):
+        box += 1
+        return box
+
+
+def test_boxes_are_transformed_once(tmp_path):
+    dataset_dict = write_image(tmp_path, annotations=[annotation(1, 2, 3, 4)])
+    instances = make_mapper(InPlace())(dataset_dict)["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[2, 3, 5, 7]]
+
+
 def test_padding_tells_where_the_image_is(tmp_path):
     dataset_dict = write_image(tmp_path, 40, 60, [annotation(0, 0, 60, 40)])
     mapper = make_mapper(T.ResizeShortestEdge(20), CenterPad(0), is_train=False)
