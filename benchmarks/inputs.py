@@ -13,8 +13,9 @@ from gfocal.config import model_zoo
 from gfocal.detectors.gfl import GFL
 from gfocal.modeling.corners import Corners
 from gfocal.modeling.heatmaps import corner_radius
+from gfocal.modeling.priors import PriorBoxes
 from gfocal.modeling.representations import GeneralDistribution
-from gfocal.modeling.structures import DenseAnchors, DensePredictions
+from gfocal.modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 
 __all__ = [
     "make_anchors",
@@ -24,6 +25,7 @@ __all__ = [
     "make_model",
     "make_objects",
     "make_predictions",
+    "make_ssd_batch",
 ]
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80
@@ -106,6 +108,25 @@ def make_corners(
         places[:, :num_objects] = points.cpu()
         corners.append(Corners(*(x.to(device) for x in (scores, classes, embeddings, places))))
     return corners[0], corners[1]
+
+
+def make_ssd_batch(
+    batch: int, num_boxes: int, device: torch.device
+) -> tuple[PriorBoxes, GroundTruth, torch.Tensor]:
+    """The priors of SSD512, objects of the sizes of :func:`make_boxes` on 512 x 512 px, and class
+    logits (N, R, K + 1) that are spread like those of a trained SSD: the background, the last,
+    exceeds the best class by 12 on average, with a standard deviation of 4."""
+    cfg = model_zoo.get_config("COCO-Detection/ssd512_VGG_16.py").model
+    generator = instantiate(cfg.anchor_generator).to(device)
+    priors = generator([torch.zeros(1, 1, n, n, device=device) for n in (64, 32, 16, 8, 4, 2, 1)])
+    boxes = [make_boxes(num_boxes, device, seed) for seed in range(batch)]
+    for of_image in boxes:
+        of_image.scale(512 / WIDTH, 512 / HEIGHT)
+    classes = [torch.arange(num_boxes, device=device) % NUM_CLASSES for _ in boxes]
+    torch.manual_seed(0)
+    logits = 2.75 * torch.randn(batch, len(priors.boxes), NUM_CLASSES + 1, device=device)
+    logits[..., -1] = 18.5 + 4 * torch.randn(batch, len(priors.boxes), device=device)
+    return priors, GroundTruth(boxes, classes), logits
 
 
 def make_model(name: str, device: torch.device) -> GFL:

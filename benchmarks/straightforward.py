@@ -5,7 +5,8 @@ time and memory in tools/benchmark.py.
 """
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch.nn.functional import cross_entropy
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
 
 from gfocal.modeling.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
@@ -159,3 +160,31 @@ def pair_corners(top_left, bottom_right, limit, max_distance=0.5):
     scores, idxs = scores.view(images, -1).topk(limit, dim=1)
     boxes = boxes.view(images, -1, 4).gather(1, idxs[..., None].expand(-1, -1, 4))
     return boxes, scores, classes.view(images, -1).gather(1, idxs)
+
+
+def ssd_labels(priors, truth, num_classes=80):
+    """Image after image the IoU of every box with every prior; then each box takes its best."""
+    rows = []
+    for boxes, classes in zip(truth.boxes, truth.classes):
+        labels = torch.full((len(priors.boxes),), num_classes, device=priors.boxes.device)
+        if len(boxes):
+            ious = pairwise_iou(boxes, Boxes(priors.boxes))
+            best, box = ious.max(dim=0)
+            labels[best >= 0.5] = classes[box[best >= 0.5]]
+            for index, prior in enumerate(ious.max(dim=1).indices):
+                labels[prior] = classes[index]
+        rows.append(labels)
+    return torch.stack(rows)
+
+
+def ssd_loss(logits, labels):
+    """Image after image the cross entropy of every prior; the negatives are sorted by it."""
+    total, divisor = logits.new_zeros(()), 0
+    for image_logits, image_labels in zip(logits, labels):
+        losses = cross_entropy(image_logits, image_labels, reduction="none")
+        positives = image_labels < logits.shape[2] - 1
+        count = int(positives.sum())
+        negatives = losses[~positives].sort(descending=True).values
+        total = total + losses[positives].sum() + negatives[: 3 * count].sum()
+        divisor += max(count, 1)
+    return total / divisor

@@ -31,7 +31,8 @@ TEST = {
 class Settings(NamedTuple):
     """
     Args:
-        batch: images; None: 1 for inference, 2 for train-step. Other tasks have their own.
+        batch: images; None: 1 for inference, 2 for train-step, 8 for ssd. Other tasks have their
+            own.
         amp: train-step in mixed precision.
         compile: inference with torch.compile too.
     """
@@ -90,6 +91,30 @@ def pairing(bench: Benchmark, settings: Settings) -> None:
             f"pairs of 100 x 100 corners, batch {batch}",
             lambda arguments=arguments: ours.pair_corners(*arguments),
             lambda arguments=arguments: straightforward.pair_corners(*arguments),
+        )
+
+
+def ssd(bench: Benchmark, settings: Settings) -> None:
+    """SSD512's targets and the loss of its classes, with backward."""
+    batch = settings.batch or 8
+    priors, truth, logits = make.make_ssd_batch(batch, 30, bench.device)
+    logits.requires_grad_()
+
+    def loss(formulation):
+        return formulation.ssd_loss(logits, formulation.ssd_labels(priors, truth))
+
+    def grad(formulation):
+        return torch.autograd.grad(loss(formulation), logits)
+
+    for what, function in (
+        ("SSD matching", lambda formulation: formulation.ssd_labels(priors, truth)),
+        ("SSD matching and hard negatives", torch.no_grad()(loss)),
+        ("the same and backward", grad),
+    ):
+        bench.compare(
+            f"{what}, batch {batch} x 30 boxes",
+            functools.partial(function, ours),
+            functools.partial(function, straightforward),
         )
 
 
@@ -248,6 +273,7 @@ TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "losses": losses,
     "heatmaps": heatmaps,
     "pairing": pairing,
+    "ssd": ssd,
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,

@@ -82,3 +82,18 @@ def test_pairs_of_corners():
     assert pairs.sum() >= 60  # the objects
     assert torch.equal(found.boxes[pairs], expected[0][pairs])
     assert torch.equal(found.classes[pairs], expected[2][pairs])
+
+
+def test_ssd():
+    priors, truth, logits = inputs.make_ssd_batch(2, 30, torch.device("cpu"))
+    truth.boxes[1].tensor, truth.classes[1] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    logits.requires_grad_()
+    results = []
+    for formulation in (ours, straightforward):
+        labels = formulation.ssd_labels(priors, truth)
+        loss = formulation.ssd_loss(logits, labels)
+        results.append((labels, loss, torch.autograd.grad(loss, logits)[0]))
+    (labels, loss, grad), (expected_labels, expected, expected_grad) = results
+    assert torch.equal(labels, expected_labels) and (labels[0] < 80).sum() > 100
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(grad, expected_grad)

@@ -1,4 +1,4 @@
-"""The twelve published models: what their configs say, a training step and an inference of each."""
+"""GFL's twelve published models: their configs, a training step and an inference of each."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def config(name):
 
 
 def test_the_list_is_the_published_models():
-    names = model_zoo.list_configs()
+    names = [name for name in model_zoo.list_configs() if "/gfl" in name]
     assert sorted(n for n in names if n.endswith(".py")) == sorted(
         f"COCO-Detection/{name}.py" for name in PUBLISHED
     )

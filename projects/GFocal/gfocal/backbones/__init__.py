@@ -12,8 +12,10 @@ from .hourglass import Hourglass
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages
+from .vgg import VGG16, SSDPyramid, build_ssd_backbone
 
 __all__ = [
+    "VGG16",
     "DeconvolutionNeck",
     "DeepStem",
     "DeformBottleneckBlock",
@@ -22,10 +24,12 @@ __all__ = [
     "Hourglass",
     "LinearP6P7",
     "Res2NetBlock",
+    "SSDPyramid",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
     "build_hourglass_backbone",
     "build_resnet_deconvolution_backbone",
+    "build_ssd_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
 ]

@@ -105,11 +105,18 @@ _CENTERNET: dict[str, Verdict] = {
     "MODEL.ANCHOR_GENERATOR": _refused("CenterNet has no anchors"),
     "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CENTERNET"),
 }
+_SSD: dict[str, Verdict] = {
+    "MODEL.RESNETS": _refused("it is of another backbone: MODEL.VGG"),
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.SSD.INPUT_SIZE"),
+    "MODEL.ANCHOR_GENERATOR": _refused("the priors are those of MODEL.SSD.INPUT_SIZE"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.SSD"),
+}
 _ARCHITECTURES = {
     "GFL": VERDICTS,
     "QFLRetinaNet": VERDICTS | _RETINANET,
     "CornerNet": VERDICTS | _CORNERNET,
     "CenterNet": VERDICTS | _CENTERNET,
+    "SSD": VERDICTS | _SSD,
 }
 
 # Tools that know Detectron2's detectors alone set one threshold in all these (its demo.py does, and

@@ -11,12 +11,14 @@ from ..modeling.recipes import DEFAULTS
 from .options import OPTIONS
 from .yacs_centernet import centernet_node
 from .yacs_cornernet import cornernet_node
+from .yacs_ssd import ssd_node, vgg_node
 
 __all__ = ["NORMS", "add_gfocal_config"]
 
 # Keys that Detectron2's get_norm reads, if a config has them.
 NORMS = (
     "MODEL.GFL.NORM",
+    "MODEL.VGG.NORM",
     "MODEL.CENTERNET.NECK.NORM",
     "MODEL.CORNERNET.NORM",
     "MODEL.CORNERNET.HOURGLASS.NORM",
@@ -47,6 +49,7 @@ def add_gfocal_config(cfg: CN) -> None:
     cfg.MODEL.GFL = _gfl()
     cfg.MODEL.CENTERNET = centernet_node()
     cfg.MODEL.CORNERNET = cornernet_node()
+    cfg.MODEL.SSD, cfg.MODEL.VGG = ssd_node(), vgg_node()
 
     # Keys of build_gfl_res2net_fpn_backbone that MODEL.RESNETS lacks. The 3x3 convolutions have
     # SCALES parts, each BASE_WIDTH channels wide in res2 ("26w 4s").

@@ -5,5 +5,6 @@ from .centernet import CenterNet
 from .cornernet import CornerNet
 from .gfl import GFL
 from .retinanet import QFLRetinaNet
+from .ssd import SSD
 
-__all__ = ["GFL", "AugmentedDetector", "CenterNet", "CornerNet", "QFLRetinaNet"]
+__all__ = ["GFL", "SSD", "AugmentedDetector", "CenterNet", "CornerNet", "QFLRetinaNet"]

@@ -12,12 +12,14 @@ from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
+from .max_iou import MaxIoUMatcher
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
     "ATSSMatcher",
     "FCOSMatcher",
+    "MaxIoUMatcher",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",

@@ -6,11 +6,12 @@ from ..names import DetectorTable
 from .centernet import CENTERNET
 from .cornernet import CORNERNET
 from .gfl import GFL
+from .ssd import SSD
 
-__all__ = ["CENTERNET", "CORNERNET", "GFL", "TABLES", "table_of"]
+__all__ = ["CENTERNET", "CORNERNET", "GFL", "SSD", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL, CENTERNET, CORNERNET)
+TABLES = (GFL, SSD, CENTERNET, CORNERNET)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
