@@ -11,7 +11,7 @@ from .deformable import DeformBottleneckBlock, DeformConv2d
 from .hourglass import Hourglass
 from .necks import LinearP6P7
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
-from .resnet import make_resnet_stages
+from .resnet import make_resnet_stages, res5_channels
 from .vgg import VGG16, SSDPyramid, build_ssd_backbone
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "build_ssd_backbone",
     "make_res2net_stages",
     "make_resnet_stages",
+    "res5_channels",
 ]

@@ -132,11 +132,18 @@ def _fpn(cfg, stem: type[CNNBlockBase], stages, input_shape: ShapeSpec) -> FPN:
             f"MODEL.FPN.IN_FEATURES is {fpn.IN_FEATURES}; expected stages one after the other, up "
             "to res5"
         )
+    top = fpn.get("TOP_IN_FEATURE", "p5")  # of add_gfocal_config
+    if top not in ("p5", "res5"):
+        raise ValueError(f"MODEL.FPN.TOP_IN_FEATURE is {top!r}; expected 'p5' or 'res5'")
     return FPN(
         bottom_up=bottom_up,
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,
-        top_block=LinearP6P7(fpn.OUT_CHANNELS, fpn.OUT_CHANNELS),
+        top_block=LinearP6P7(
+            stages[-1][-1].out_channels if top == "res5" else fpn.OUT_CHANNELS,
+            fpn.OUT_CHANNELS,
+            in_feature=top,
+        ),
         fuse_type=fpn.FUSE_TYPE,
     )

@@ -7,10 +7,10 @@ __all__ = ["LinearP6P7"]
 
 
 class LinearP6P7(nn.Module):
-    """P6 and P7 as strided 3x3 convolutions of P5, with no ReLU between them.
+    """P6 and P7 as strided 3x3 convolutions of P5 (or of C5), with no ReLU between them.
 
-    The released GFL weights were trained with it. Detectron2's ``LastLevelP6P7`` puts a ReLU before
-    P7.
+    The released GFL weights were trained with it; FoveaBox's P6 is made of C5. Detectron2's
+    ``LastLevelP6P7`` puts a ReLU before P7.
 
     Args:
         in_channels: channels of ``in_feature``.

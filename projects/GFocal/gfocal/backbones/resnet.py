@@ -8,9 +8,18 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock, ResNet
 
 from .deformable import DeformBottleneckBlock
 
-__all__ = ["bottleneck_stages", "make_resnet_stages"]
+__all__ = ["bottleneck_stages", "make_resnet_stages", "res5_channels"]
 
 _NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def res5_channels(depth: int) -> int:
+    """The number of channels of res5, for a top block that reads it.
+
+    Args:
+        depth: of :func:`make_resnet_stages`.
+    """
+    return 512 if depth in (18, 34) else 2048
 
 
 def make_resnet_stages(

@@ -51,6 +51,9 @@ def add_gfocal_config(cfg: CN) -> None:
     cfg.MODEL.CORNERNET = cornernet_node()
     cfg.MODEL.SSD, cfg.MODEL.VGG = ssd_node(), vgg_node()
 
+    # The map that P6 is made of: "p5", or "res5" for FoveaBox and RetinaNet.
+    cfg.MODEL.FPN.TOP_IN_FEATURE = "p5"
+
     # Keys of build_gfl_res2net_fpn_backbone that MODEL.RESNETS lacks. The 3x3 convolutions have
     # SCALES parts, each BASE_WIDTH channels wide in res2 ("26w 4s").
     cfg.MODEL.RES2NET = CN()
@@ -74,6 +77,8 @@ def _gfl() -> CN:
     gfl.NUM_CONVS = 4
     gfl.CONV_DIM = 256
     gfl.NORM = "GN"
+    # A trained factor of the box channels of each level.
+    gfl.LEVEL_SCALES = True
     # Class score of an untrained head.
     gfl.PRIOR_PROB = 0.01
 

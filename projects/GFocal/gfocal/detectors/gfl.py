@@ -50,6 +50,8 @@ class GFL(Detector, DenseCore):
         test_topk_candidates: at most so many candidates a level.
         test_nms_thresh: IoU above which NMS drops the lower-scored box of a class.
         max_detections_per_image: at most so many detections.
+        test_clip_margin: boxes end so many pixels before the right and the lower margin of the
+            image: 1 in FoveaBox, 0 by default.
         suppression: another NMS than the hard one, with its own numbers; see suppression.py.
         class_names: of the K classes, for thresholds by name.
         postprocess: called as ``postprocess(anchors, predictions, image_sizes)``. By default
@@ -64,6 +66,7 @@ class GFL(Detector, DenseCore):
             and the Predictor read it here; the model itself only draws with it.
         observers: further observers of training steps, beside those of the two periods; see
             observers.py.
+        ignore_padding: see :class:`DenseCore`.
 
     Raises:
         TypeError: if the head lacks an attribute that is read.
@@ -91,6 +94,7 @@ class GFL(Detector, DenseCore):
         test_topk_candidates: int = UNSET,
         test_nms_thresh: float = UNSET,
         max_detections_per_image: int = UNSET,
+        test_clip_margin: float = UNSET,
         suppression: Suppression = UNSET,
         class_names: Sequence[str] = UNSET,
         postprocess: PostProcess | None = None,
@@ -101,6 +105,7 @@ class GFL(Detector, DenseCore):
         statistics_period: int = 20,
         input_format: str = "BGR",
         observers: Sequence[Observer] = (),
+        ignore_padding: bool = True,
     ):
         DenseCore.__init__(
             self,
@@ -114,11 +119,13 @@ class GFL(Detector, DenseCore):
                 test_topk_candidates=test_topk_candidates,
                 test_nms_thresh=test_nms_thresh,
                 max_detections_per_image=max_detections_per_image,
+                test_clip_margin=test_clip_margin,
                 suppression=suppression,
                 class_names=class_names,
             ),
             num_classes=num_classes,
             observers=[TargetStatistics(statistics_period, head_in_features), *observers],
+            ignore_padding=ignore_padding,
         )
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
         self.head = head

@@ -89,6 +89,7 @@ class TensorNetwork(nn.Module):
                     module.float()
         self.level, self.preprocessing, self.stds = level, preprocessing, stds
         self.image_size = image_size
+        self.clip_margin = 0.0  # of "full" alone, whose boxes are those of the detector
         self.kept_by_nms: KeptByNMS = kept_by_nms
         self._raw_names = self._try_networks()
         if level == "full":
@@ -102,6 +103,7 @@ class TensorNetwork(nn.Module):
         # (K,) In the files it has this name, and can be changed there.
         self.register_buffer("score_thresh", torch.tensor(thresholds))
         self.topk, self.max_detections = part.topk_candidates, part.max_detections
+        self.clip_margin = float(part.clip_margin)
         self.nms_thresh = float(part.nms_thresh)
         self.class_agnostic = cast("HardNMS", part.suppression).class_agnostic
         self.calibration = part.calibration
@@ -144,7 +146,9 @@ class TensorNetwork(nn.Module):
             return tuple(self._raw(padded).values())
         decoded = self.detector.decode_levels(padded)
         if self.detector.clips_boxes:
-            decoded = decoded._replace(boxes=_clipped(decoded.boxes, images, image_sizes))
+            decoded = decoded._replace(
+                boxes=_clipped(decoded.boxes, images, image_sizes, self.clip_margin)
+            )
         if self.level == "decoded":
             found = (decoded.boxes, decoded.scores)
             return (*found, self._stds(decoded)) if self.stds else found
@@ -282,15 +286,18 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> Detector:
     return detector
 
 
-def _clipped(boxes: Tensor, images: Tensor, image_sizes: Tensor | None) -> Tensor:
-    """Boxes (N, R, 4) clipped to the images: those of the tensor, or of (N, 2) sizes."""
+def _clipped(
+    boxes: Tensor, images: Tensor, image_sizes: Tensor | None, margin: float = 0.0
+) -> Tensor:
+    """Boxes (N, R, 4) clipped to the images: those of the tensor, or of (N, 2) sizes. They end
+    ``margin`` pixels before the right and the lower margin."""
     x0, y0, x1, y1 = boxes.clamp(min=0).unbind(dim=-1)
     if image_sizes is None:
-        height, width = images.shape[-2], images.shape[-1]
+        height, width = images.shape[-2] - margin, images.shape[-1] - margin
         sides = [x0.clamp(max=width), y0.clamp(max=height)]
         sides += [x1.clamp(max=width), y1.clamp(max=height)]
     else:
-        limits = image_sizes.to(boxes.dtype)[:, [1, 0, 1, 0]].unbind(dim=1)  # (N,) each
+        limits = (image_sizes.to(boxes.dtype)[:, [1, 0, 1, 0]] - margin).unbind(dim=1)  # (N,) each
         sides = [torch.minimum(x, y[:, None]) for x, y in zip((x0, y0, x1, y1), limits)]
     return torch.stack(sides, dim=-1)
 

@@ -12,6 +12,7 @@ The parts and what flows between them, from the pixels of a batch to its losses 
 from .boxes import aligned_iou, boxes_to_distances, distances_to_boxes
 from .criterion import GFLCriterion
 from .dense import DenseCore, DenseStep
+from .feature_align import FeatureAlign
 from .ground_truth import ground_truth_of
 from .head import GFLHead
 from .losses import (
@@ -21,7 +22,7 @@ from .losses import (
     quality_focal_loss,
     sparse_quality_focal_loss,
 )
-from .matchers import ATSSMatcher, FCOSMatcher
+from .matchers import ATSSMatcher, FCOSMatcher, FoveaMatcher
 from .numerics import joint_logits
 from .observers import TrainingPictures
 from .postprocess import NMSPostProcess
@@ -35,7 +36,7 @@ from .quality import (
     max_class_score,
     uniform,
 )
-from .representations import DiracDistance, GaussianDistance, GeneralDistribution
+from .representations import DiracDistance, GaussianDistance, GeneralDistribution, LogDistance
 from .statistics import TargetStatistics
 from .structures import (
     BACKGROUND,
@@ -52,6 +53,7 @@ from .terms import (
     FocalLoss,
     GaussianNLLLoss,
     GIoULoss,
+    LogSmoothL1Loss,
     QualityBranchLoss,
     QualityFocalLoss,
 )
@@ -69,7 +71,9 @@ __all__ = [
     "DistributionFocalLoss",
     "DistributionGuidedQualityPredictor",
     "FCOSMatcher",
+    "FeatureAlign",
     "FocalLoss",
+    "FoveaMatcher",
     "GFLCriterion",
     "GFLHead",
     "GIoULoss",
@@ -77,6 +81,8 @@ __all__ = [
     "GaussianNLLLoss",
     "GeneralDistribution",
     "GroundTruth",
+    "LogDistance",
+    "LogSmoothL1Loss",
     "LossInputs",
     "Matches",
     "NMSPostProcess",

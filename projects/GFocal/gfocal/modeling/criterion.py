@@ -8,6 +8,7 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq
 
 import copy
 import logging
+from collections.abc import Callable
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -20,16 +21,26 @@ from .numerics import at_least_float32
 from .quality import NoQuality, max_class_score, measured
 from .structures import BACKGROUND, DenseAnchors, DensePredictions, DenseTargets, LossInputs
 
-__all__ = ["GFLCriterion"]
+__all__ = ["GFLCriterion", "at_least_one_an_image", "one_more_an_image"]
+
+
+def at_least_one_an_image(counts: Tensor) -> Tensor:
+    """(N,) foreground locations of each image -> their sum. An image without any counts as one."""
+    return counts.clamp(min=1).sum()
+
+
+def one_more_an_image(counts: Tensor) -> Tensor:
+    """(N,) foreground locations of each image -> their sum and the number of images: FoveaBox."""
+    return (counts + 1).sum()
 
 
 class GFLCriterion(nn.Module):
     """The losses of a batch, each normalised over all processes.
 
-    ``loss_cls`` is divided by the number of foreground locations; an image without any counts as
-    one. The losses of boxes are divided by the summed ``box_weight`` of the foreground. Both
-    divisors are means over processes. So n processes with b images each give the gradients of one
-    process with n * b images.
+    ``loss_cls`` is divided by the number of foreground locations, as ``cls_divisor`` counts them;
+    by default an image without any counts as one. The losses of boxes are divided by the summed
+    ``box_weight`` of the foreground. Both divisors are means over processes. So n processes with b
+    images each give the gradients of one process with n * b images.
 
     Args:
         cls_loss: term of ``loss_cls``.
@@ -38,6 +49,8 @@ class GFLCriterion(nn.Module):
         quality_loss: term of ``loss_quality``, or None.
         box_weight: LossInputs -> (M,) weights of the boxes, detached. (When it is called,
             ``LossInputs`` has no weights and normalisers yet.)
+        cls_divisor: numbers of foreground locations of the images (N,) -> the divisor of
+            ``loss_cls`` and ``loss_quality``.
     """
 
     def __init__(
@@ -48,6 +61,7 @@ class GFLCriterion(nn.Module):
         dist_loss: nn.Module | None = None,
         quality_loss: nn.Module | None = None,
         box_weight: Measure = max_class_score,
+        cls_divisor: Callable[[Tensor], Tensor] = at_least_one_an_image,
     ):
         super().__init__()
         self.cls_loss = cls_loss
@@ -55,6 +69,7 @@ class GFLCriterion(nn.Module):
         self.dist_loss = dist_loss
         self.quality_loss = quality_loss
         self.box_weight = box_weight
+        self.cls_divisor = cls_divisor
 
     @property
     def terms(self) -> dict[str, nn.Module]:
@@ -152,7 +167,7 @@ class GFLCriterion(nn.Module):
             total_box_weight=distances.new_empty(0),
         )
         box_weights = measured(self.box_weight, inputs)
-        num_foreground = foreground.sum(dim=1).clamp(min=1).sum()
+        num_foreground = self.cls_divisor(foreground.sum(dim=1))
         sums, world_size = sum_over_workers(
             torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
         )

@@ -59,6 +59,8 @@ class DenseCore(nn.Module):
         num_classes: K.
         observers: called after the losses of each step, those of a validation loss too, with this
             module and the :class:`DenseStep`; see observers.py. They change nothing.
+        ignore_padding: locations on the padding of the batch take no part in training. False: they
+            are background like others, as in FoveaBox.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class DenseCore(nn.Module):
         postprocess: PostProcess,
         num_classes: int,
         observers: Sequence[Observer] = (),
+        ignore_padding: bool = True,
     ):
         super().__init__()
         self.anchor_generator = anchor_generator
@@ -83,6 +86,7 @@ class DenseCore(nn.Module):
         self.postprocess = postprocess
         self.num_classes = num_classes
         self.observers = list(observers)
+        self.ignore_padding = ignore_padding
 
     def anchors(self, features: Sequence[Tensor]) -> DenseAnchors:
         """The anchors of feature maps (N, F, H, W), finest first.
@@ -145,14 +149,17 @@ class DenseCore(nn.Module):
     ) -> DenseTargets:
         """The labels of all locations.
 
-        Two kinds of locations are ignored: those beyond ``truth.image_sizes``, and those in
-        ``truth.ignore_regions`` that are positive for no box.
+        Two kinds of locations are ignored: those beyond ``truth.image_sizes``, unless
+        ``ignore_padding`` is False, and those in ``truth.ignore_regions`` that are positive for no
+        box.
 
         Raises:
             TypeError, ValueError: if the matcher's answer is not valid, see :func:`check_matches`,
                 or the ground truth, see :func:`check_ground_truth`.
         """
         check_ground_truth(truth, len(predictions.cls_logits), self.num_classes)
+        if not self.ignore_padding:
+            truth = truth._replace(image_sizes=None)
         matches = self.matcher(anchors, truth, predictions.detach())
         check_matches(matches, anchors, truth, self.matcher)
         idxs = matches.idxs

@@ -140,6 +140,7 @@ class Detector(nn.Module):
     test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")
     test_topk_candidates = _setting("postprocess", "topk_candidates", "test_topk_candidates")
     test_nms_thresh = _setting("postprocess", "nms_thresh", "test_nms_thresh")
+    test_clip_margin = _setting("postprocess", "clip_margin", "test_clip_margin")
     max_detections_per_image = _setting("postprocess", "max_detections", "max_detections_per_image")
 
     vis_period = _setting("pictures", "period")

@@ -25,7 +25,7 @@ class GFLHead(nn.Module):
 
     Args:
         in_channels: channels of every input level.
-        num_levels: number of levels; each has its own trained scale of the box channels.
+        num_levels: number of levels.
         num_classes: K.
         conv_dims: channels of the 3x3 convolutions of each tower, e.g. ``[256] * 4``.
         box_representation: reads the box channels, e.g. ``GeneralDistribution(reg_max=16)``.
@@ -34,11 +34,17 @@ class GFLHead(nn.Module):
             its statistics between levels; prefer "GN". ("GN" has 32 groups. With 32 channels, each
             group is one channel, and on a map of 1 x 1 it becomes 0.)
         prior_prob: class score that an untrained head gives to everything.
+        level_scales: each level has its own trained scale of the box channels.
+        cls_convs: (channels, kernel size) of each convolution of the class tower, if they are not
+            those of ``conv_dims``.
+        feature_align: moves the features of the class tower to the boxes, e.g.
+            :class:`gfocal.modeling.feature_align.FeatureAlign`; called as ``feature_align(features
+            (N, F, H, W), box channels (N, 4 * C, H, W))``. None: there is none.
 
     Raises:
         ValueError: if ``num_classes`` or ``num_levels`` is less than 1, ``conv_dims`` is empty,
             ``prior_prob`` is not strictly between 0 and 1, or the box representation has too few
-            channels for the quality predictor.
+            channels for the quality predictor, or another number than ``feature_align`` reads.
     """
 
     def __init__(
@@ -52,37 +58,35 @@ class GFLHead(nn.Module):
         quality_predictor: QualityPredictor,
         norm: str = "GN",
         prior_prob: float = 0.01,
+        level_scales: bool = True,
+        cls_convs: Sequence[tuple[int, int]] | None = None,
+        feature_align: nn.Module | None = None,
     ):
         super().__init__()
-        if num_classes < 1 or num_levels < 1:
-            raise ValueError(
-                f"num_classes is {num_classes} and num_levels {num_levels}; expected at least 1"
-            )
-        if len(conv_dims) == 0:
-            raise ValueError("conv_dims is empty; expected the width of at least one convolution")
-        if not 0.0 < prior_prob < 1.0:
-            raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
-        check_num_channels = getattr(quality_predictor, "check_num_channels", None)
-        if check_num_channels is not None:
-            check_num_channels(box_representation.num_channels)
+        _check(num_classes, num_levels, conv_dims, prior_prob)
+        for part in (quality_predictor, feature_align):
+            check_num_channels = getattr(part, "check_num_channels", None)
+            if check_num_channels is not None:
+                check_num_channels(box_representation.num_channels)
         self.num_levels = num_levels
         self.num_classes = num_classes
         self.box_representation = box_representation
         self.quality_predictor = quality_predictor
+        self.feature_align = feature_align
 
-        self.cls_tower = _tower(in_channels, conv_dims, norm)
-        self.box_tower = _tower(in_channels, conv_dims, norm)
-        self.cls_logits = nn.Conv2d(conv_dims[-1], num_classes, 3, padding=1)
+        box_convs = [(width, 3) for width in conv_dims]
+        cls_convs = cls_convs or box_convs
+        self.cls_tower = _tower(in_channels, cls_convs, norm)
+        self.box_tower = _tower(in_channels, box_convs, norm)
+        self.cls_logits = nn.Conv2d(cls_convs[-1][0], num_classes, 3, padding=1)
         self.box_logits = nn.Conv2d(
             conv_dims[-1], 4 * box_representation.num_channels, 3, padding=1
         )
-        self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(num_levels))
+        self.scales = nn.ParameterList(
+            nn.Parameter(torch.ones(())) for _ in range(num_levels if level_scales else 0)
+        )
         for part in (self.cls_tower, self.box_tower, self.cls_logits, self.box_logits):
-            for layer in part.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.normal_(layer.weight, std=0.01)
-                    if layer.bias is not None:
-                        nn.init.zeros_(layer.bias)
+            _initialise(part)
         prior = math.log(prior_prob / (1 - prior_prob))
         nn.init.constant_(self.cls_logits.get_parameter("bias"), prior)
 
@@ -101,9 +105,14 @@ class GFLHead(nn.Module):
         cls_logits: list[Tensor] = []
         box_logits: list[Tensor] = []
         quality_logits: list[Tensor] = []
-        for feature, scale in zip(features, self.scales):
+        for level, feature in enumerate(features):
             box_features = self.box_tower(feature)
-            boxes = _flatten(scale * self.box_logits(box_features)).unflatten(-1, (4, -1))
+            box_map = self.box_logits(box_features)
+            if len(self.scales):
+                box_map = self.scales[level] * box_map
+            boxes = _flatten(box_map).unflatten(-1, (4, -1))
+            if self.feature_align is not None:
+                feature = self.feature_align(feature, box_map)
             cls_logits.append(_flatten(self.cls_logits(self.cls_tower(feature))))
             box_logits.append(boxes)
             quality = self.quality_predictor(box_features, boxes)
@@ -117,15 +126,34 @@ class GFLHead(nn.Module):
         )
 
 
-def _tower(in_channels: int, conv_dims: Sequence[int], norm: str) -> nn.Sequential:
+def _check(num_classes: int, num_levels: int, conv_dims: Sequence[int], prior_prob: float) -> None:
+    if num_classes < 1 or num_levels < 1:
+        raise ValueError(
+            f"num_classes is {num_classes} and num_levels {num_levels}; expected at least 1"
+        )
+    if len(conv_dims) == 0:
+        raise ValueError("conv_dims is empty; expected the width of at least one convolution")
+    if not 0.0 < prior_prob < 1.0:
+        raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+
+
+def _initialise(part: nn.Module) -> None:
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _tower(in_channels: int, convs: Sequence[tuple[int, int]], norm: str) -> nn.Sequential:
     layers = []
-    for out_channels in conv_dims:
+    for out_channels, kernel_size in convs:
         layers.append(
             Conv2d(
                 in_channels,
                 out_channels,
-                kernel_size=3,
-                padding=1,
+                kernel_size=kernel_size,
+                padding=kernel_size // 2,
                 bias=not norm,
                 norm=get_norm(norm, out_channels),
                 activation=F.relu_,

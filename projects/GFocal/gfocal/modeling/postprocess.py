@@ -18,6 +18,7 @@ from .settings import (
     DETECTOR,
     FLAG,
     IOU,
+    PIXELS,
     SCORES,
     UNSET,
     Checked,
@@ -36,6 +37,7 @@ __all__ = ["Candidates", "NMSPostProcess", "postprocess_of"]
 _OF_PART = {
     "test_score_thresh": "score_thresh",
     "test_topk_candidates": "topk_candidates",
+    "test_clip_margin": "clip_margin",
     "test_nms_thresh": "nms_thresh",
     "max_detections_per_image": "max_detections",
 }
@@ -75,6 +77,7 @@ class NMSPostProcess(Checked):
         stds: the detections have `pred_box_stds`, where the box representation has a standard
             deviation; see sides.py.
         distributions: they also have `pred_box_distributions` and `bin_edges`.
+        clip_margin: boxes end so many pixels before the right and the lower margin of the image.
         calibration: of scores and standard deviations, see
             :class:`gfocal.modeling.uncertainty.Calibration`. The thresholds are compared with the
             scores before.
@@ -89,6 +92,7 @@ class NMSPostProcess(Checked):
             "score_thresh": SCORES,
             "topk_candidates": COUNT,
             "max_detections": COUNT,
+            "clip_margin": PIXELS,
             "stds": FLAG,
             "distributions": FLAG,
         }
@@ -107,6 +111,7 @@ class NMSPostProcess(Checked):
         class_names: Sequence[str] | None = None,
         stds: bool = True,
         distributions: bool = False,
+        clip_margin: float = 0.0,
         calibration: Calibration | None = None,
     ):
         if suppression is UNSET:
@@ -125,6 +130,7 @@ class NMSPostProcess(Checked):
         self.max_detections = max_detections
         self.suppression = suppression
         self.stds, self.distributions = stds, distributions
+        self.clip_margin = clip_margin
         self.calibration = calibration
 
     @property
@@ -206,7 +212,7 @@ class NMSPostProcess(Checked):
         distances = predictions.distances_of(predictions.box_logits[places])
         boxes = anchors.decode(distances, best.location_idxs)
         found = side_stds(anchors, predictions, *places) if stds else None
-        return _per_image(best, boxes, image_sizes, stds=found)
+        return self._per_image(best, boxes, image_sizes, stds=found)
 
     def of_scores(
         self,
@@ -250,7 +256,27 @@ class NMSPostProcess(Checked):
         thresholds = self.thresholds(scores.shape[-1])
         best = best_of_scores(scores, [*level_sizes], thresholds, self.topk_candidates)
         boxes = decode(best.image_idxs, best.location_idxs)
-        return _per_image(best, boxes, image_sizes, clip=clip)
+        return self._per_image(best, boxes, image_sizes, clip=clip)
+
+    def _per_image(
+        self,
+        best: Ranked,
+        boxes: Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+        *,
+        stds: Tensor | None = None,
+        clip: bool = True,
+    ) -> list[Candidates]:
+        columns = [boxes, best.scores, best.classes, best.location_idxs]
+        columns += [] if stds is None else [stds]
+        per_image = (x.split(best.counts) for x in columns)
+        ret = []
+        for (height, width), image_boxes, *others in zip(image_sizes, *per_image):
+            if clip:
+                limits: Any = (height - self.clip_margin, width - self.clip_margin)
+                image_boxes = clip_boxes_to_image(image_boxes, limits)
+            ret.append(Candidates(image_boxes, *others))
+        return ret
 
     def suppress(self, image_size: tuple[int, int], candidates: Candidates) -> Instances:
         """The detections among the candidates of one image, see :meth:`__call__`."""
@@ -303,20 +329,3 @@ def postprocess_of(given: PostProcess | None, num_classes: int, **settings: Any)
     if isinstance(ret, NMSPostProcess):
         ret.thresholds(num_classes)  # refuses those of other classes
     return ret
-
-
-def _per_image(
-    best: Ranked,
-    boxes: Tensor,
-    image_sizes: Sequence[tuple[int, int]],
-    *,
-    stds: Tensor | None = None,
-    clip: bool = True,
-) -> list[Candidates]:
-    columns = [boxes, best.scores, best.classes, best.location_idxs]
-    columns += [] if stds is None else [stds]
-    per_image = (x.split(best.counts) for x in columns)
-    return [
-        Candidates(clip_boxes_to_image(image_boxes, size) if clip else image_boxes, *others)
-        for size, image_boxes, *others in zip(image_sizes, *per_image)
-    ]

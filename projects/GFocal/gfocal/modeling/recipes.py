@@ -9,14 +9,14 @@ import inspect
 import numbers
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
-from .criterion import GFLCriterion
-from .matchers import ATSSMatcher, FCOSMatcher
+from .criterion import GFLCriterion, one_more_an_image
+from .matchers import ATSSMatcher, FCOSMatcher, FoveaMatcher
 from .quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
@@ -26,7 +26,7 @@ from .quality import (
     max_class_score,
     uniform,
 )
-from .representations import DiracDistance, GaussianDistance, GeneralDistribution
+from .representations import DiracDistance, GaussianDistance, GeneralDistribution, LogDistance
 from .settings import ScoreThresh
 from .suppression import GaussianSoftNMS, HardNMS, LinearSoftNMS
 from .terms import (
@@ -34,9 +34,11 @@ from .terms import (
     FocalLoss,
     GaussianNLLLoss,
     GIoULoss,
+    LogSmoothL1Loss,
     QualityBranchLoss,
     QualityFocalLoss,
 )
+from .yacs_numbers import DEFAULTS, NUMBERS, Number
 
 __all__ = [
     "BOX",
@@ -115,10 +117,16 @@ QUALITY: dict[str, dict[str, Any]] = {
         "quality_loss": L(QualityBranchLoss)(measure=localization_iou),
         "box_weight": localization_iou,
     },
+    "qfl_uniform": {  # on other detectors, whose boxes keep their weights (Table 1b)
+        "quality_predictor": L(NoQuality)(),
+        "cls_loss": L(QualityFocalLoss)(),
+        "box_weight": uniform,
+    },
 }
 
 # MODEL.GFL.BOX_REPRESENTATION: how a box is represented and trained (v1, Table 2a). A Gaussian is
-# trained by its likelihood alone, as in the paper (App. A, Table 5): sides, not boxes.
+# trained by its likelihood alone, as in the paper (App. A, Table 5): sides, not boxes. So is a
+# logarithm: FoveaBox's smooth L1.
 BOX: dict[str, dict[str, Any]] = {
     "dirac": {
         "box_representation": L(DiracDistance)(),
@@ -128,6 +136,11 @@ BOX: dict[str, dict[str, Any]] = {
     "gaussian": {
         "box_representation": L(GaussianDistance)(),
         "box_loss": L(GaussianNLLLoss)(weight=2.0),
+        "dist_loss": None,
+    },
+    "log": {
+        "box_representation": L(LogDistance)(),
+        "box_loss": L(LogSmoothL1Loss)(),
         "dist_loss": None,
     },
     "general": {
@@ -142,11 +155,19 @@ BOX: dict[str, dict[str, Any]] = {
     },
 }
 
-# MODEL.GFL.MATCHER: which locations are positive for which box, and where a location lies in its
-# cell of stride x stride, in strides. FCOS has it in the centre, the released models at the corner.
+# MODEL.GFL.MATCHER: which locations are positive for which box, and what belongs to it. Where a
+# location lies in its cell of stride x stride, in strides: FCOS has it in the centre, the released
+# models at the corner. FoveaBox takes locations on the padding for background, and has a divisor
+# of its own for the loss of the classes.
 MATCHER: dict[str, dict[str, Any]] = {
     "atss": {"matcher": L(ATSSMatcher)(), "anchor_offset": 0.0},
     "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
+    "fovea": {
+        "matcher": L(FoveaMatcher)(),
+        "anchor_offset": 0.5,
+        "ignore_padding": False,
+        "cls_divisor": one_more_an_image,
+    },
 }
 
 # MODEL.GFL.NMS_TYPE: what happens to boxes that overlap a better one.
@@ -162,59 +183,6 @@ _TABLES = {
     "BOX_REPRESENTATION": BOX,
     "MATCHER": MATCHER,
     "NMS_TYPE": SUPPRESSION,
-}
-
-
-class Number(NamedTuple):
-    """A yacs key. Its value is an argument of those chosen parts that have this argument.
-
-    Attributes:
-        key: below MODEL.GFL.
-        default: its value if a config does not set it.
-        choice: the key of MODEL.GFL that chooses the part.
-        slot: the part's slot in the recipe.
-        argument: name of the part's argument.
-    """
-
-    key: str
-    default: Any
-    choice: str
-    slot: str
-    argument: str
-
-
-NUMBERS = (
-    # n and delta of the paper: bins 0..REG_MAX, each BIN_WIDTH strides wide.
-    Number("REG_MAX", 16, "BOX_REPRESENTATION", "box_representation", "reg_max"),
-    Number("BIN_WIDTH", 1.0, "BOX_REPRESENTATION", "box_representation", "bin_width"),
-    # Distribution-Guided Quality Predictor (GFLV2 Sec. 3.2).
-    Number("DGQP.TOPK", 4, "QUALITY", "quality_predictor", "topk"),
-    Number("DGQP.ADD_MEAN", True, "QUALITY", "quality_predictor", "add_mean"),
-    Number("DGQP.HIDDEN_DIM", 64, "QUALITY", "quality_predictor", "hidden_dim"),
-    # Number of candidates of a box on each level: the nearest anchors.
-    Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
-    # Give a box without any positive its best candidate (not in the paper).
-    Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
-    # Losses.
-    Number("QFL_BETA", 2.0, "QUALITY", "cls_loss", "beta"),
-    Number("LOSS_CLS_WEIGHT", 1.0, "QUALITY", "cls_loss", "weight"),
-    Number("LOSS_BOX_REG_WEIGHT", 2.0, "BOX_REPRESENTATION", "box_loss", "weight"),
-    Number("LOSS_DFL_WEIGHT", 0.25, "BOX_REPRESENTATION", "dist_loss", "weight"),
-    # Inference.
-    Number("NMS_THRESH_TEST", 0.6, "NMS_TYPE", "suppression", "iou_thresh"),
-    Number("NMS_SIGMA", 0.5, "NMS_TYPE", "suppression", "sigma"),
-    Number("NMS_CLASS_AGNOSTIC", False, "NMS_TYPE", "suppression", "class_agnostic"),
-)
-
-# Keys of MODEL.GFL with their defaults: those of NUMBERS and of the inference.
-DEFAULTS = {
-    **{number.key: number.default for number in NUMBERS},
-    "NMS_TYPE": "hard",
-    "SCORE_THRESH_TEST": 0.05,
-    # Thresholds of classes: K numbers, or pairs such as [["car", 0.3], [5, 0.4]], where
-    # SCORE_THRESH_TEST is that of the others.
-    "SCORE_THRESH_PER_CLASS": [],
-    "TOPK_CANDIDATES_TEST": 1000,
 }
 
 
@@ -246,7 +214,8 @@ def use(
         quality: entry of QUALITY: sets the head's quality predictor, the criterion's losses of
             class and quality, and its weight of boxes. None leaves them, here and below.
         box: entry of BOX: sets the head's box representation and the criterion's losses of boxes.
-        matcher: entry of MATCHER: sets the matcher and the anchor generator's offset.
+        matcher: entry of MATCHER: sets the matcher, the anchor generator's offset, the detector's
+            ``ignore_padding`` and the criterion's ``cls_divisor``.
 
     Raises:
         ValueError: if there is no such entry.
@@ -265,6 +234,10 @@ def use(
         parts = pick(MATCHER, matcher, "matcher")
         model.matcher = parts["matcher"]
         model.anchor_generator.offset = parts["anchor_offset"]
+        for node, name in ((model, "ignore_padding"), (model.criterion, "cls_divisor")):
+            node.pop(name, None)
+            if name in parts:
+                node[name] = parts[name]
 
 
 def from_yacs(gfl) -> dict[str, Any]:
@@ -272,7 +245,7 @@ def from_yacs(gfl) -> dict[str, Any]:
 
     Returns:
         "box_representation", "quality_predictor", "matcher", "anchor_offset" (in strides),
-        "suppression" and "criterion".
+        "ignore_padding", "suppression" and "criterion".
 
     Raises:
         ValueError: a name that is in no table, an offset that is none, or a number that is not the
@@ -294,8 +267,10 @@ def from_yacs(gfl) -> dict[str, Any]:
         "anchor_offset",
         "suppression",
     )
+    ignore_padding = parts.pop("ignore_padding", True)
     ret = {name: instantiate(parts.pop(name)) for name in names}
-    return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
+    criterion = instantiate(L(GFLCriterion)(**parts))
+    return {**ret, "ignore_padding": ignore_padding, "criterion": criterion}
 
 
 def score_thresh(gfl) -> ScoreThresh:

@@ -24,6 +24,7 @@ __all__ = [
     "GaussianDistance",
     "GeneralDistribution",
     "GeometricDistribution",
+    "LogDistance",
 ]
 
 # No side is further than this many strides. It keeps exp finite for every output of a network.
@@ -72,6 +73,38 @@ class DiracDistance(nn.Module):
     def forward(self, box_logits: Tensor) -> Tensor:
         """(..., 4, 1) -> (..., 4) positive distances, strides, in at least float32."""
         return _exp(box_logits[..., 0])
+
+
+class LogDistance(nn.Module):
+    """One number a side: the logarithm of its distance in units, as in FoveaBox
+    (https://arxiv.org/abs/1904.03797, Sec. 3.4). Trained by
+    :class:`gfocal.modeling.terms.LogSmoothL1Loss`.
+
+    Args:
+        unit: in strides. FoveaBox's anchors have sides of 4 * stride, and its unit is half of that.
+
+    Raises:
+        ValueError: if ``unit`` is not positive.
+    """
+
+    num_channels = 1
+
+    def __init__(self, unit: float = 2.0):
+        super().__init__()
+        if not unit > 0:
+            raise ValueError(f"unit is {unit!r}; expected a positive number of strides")
+        self.unit = float(unit)
+
+    def forward(self, box_logits: Tensor) -> Tensor:
+        """(..., 4, 1) -> (..., 4) positive distances, strides, in at least float32."""
+        return self.unit * _exp(box_logits[..., 0])
+
+    def to_logits(self, distances: Tensor) -> Tensor:
+        """(...) strides, positive -> (...) channels. The inverse of :meth:`forward`."""
+        return (at_least_float32(distances) / self.unit).log()
+
+    def extra_repr(self) -> str:
+        return f"unit={self.unit}"
 
 
 class GaussianDistance(nn.Module):

@@ -91,6 +91,7 @@ SCORES = Setting(
     'indices (and "default")',
     _is_score_thresh,
 )
+PIXELS = Setting("a number of pixels of at least 0", lambda x: _is_number(x) and x >= 0)
 IOU = Setting("a number in [0, 1]", lambda x: _is_number(x) and 0 <= x <= 1)
 COUNT = Setting("an integer, at least 1", _is_count)
 POSITIVE = Setting("a number above 0", lambda x: _is_number(x) and x > 0)
@@ -123,13 +124,14 @@ RETINANET = {
     "test_nms_thresh": IOU,
     "max_detections_per_image": COUNT,
 }
-DETECTOR = {**RETINANET, "test_score_thresh": SCORES}
+DETECTOR = {**RETINANET, "test_score_thresh": SCORES, "test_clip_margin": PIXELS}
 
 # Keys of a yacs config, where it has them.
 YACS = {
     "MODEL.GFL.SCORE_THRESH_TEST": SCORE,
     "MODEL.GFL.SCORE_THRESH_PER_CLASS": PAIRS,
     "MODEL.GFL.TOPK_CANDIDATES_TEST": COUNT,
+    "MODEL.GFL.CLIP_MARGIN_TEST": PIXELS,
     "MODEL.GFL.NMS_THRESH_TEST": IOU,
     "MODEL.GFL.NMS_CLASS_AGNOSTIC": FLAG,
     "MODEL.GFL.NMS_SIGMA": POSITIVE,

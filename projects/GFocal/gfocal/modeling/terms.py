@@ -12,7 +12,11 @@ from typing import Any, cast
 import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, gaussian_nll_loss
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    gaussian_nll_loss,
+    smooth_l1_loss,
+)
 
 from .contracts import Head, Measure
 from .losses import (
@@ -30,6 +34,7 @@ __all__ = [
     "FocalLoss",
     "GIoULoss",
     "GaussianNLLLoss",
+    "LogSmoothL1Loss",
     "QualityBranchLoss",
     "QualityFocalLoss",
 ]
@@ -221,6 +226,47 @@ class GaussianNLLLoss(nn.Module):
             inputs.fg_distances, inputs.fg_target_distances, std.square(), reduction="none"
         )
         return self.weight * inputs.weighted_mean(loss.mean(dim=1))
+
+
+class LogSmoothL1Loss(nn.Module):
+    """Smooth L1 of the logarithms of the foreground's four sides, summed over them: FoveaBox
+    (https://arxiv.org/abs/1904.03797, Sec. 3.4).
+
+    Targets are clipped to 1 / 16 and 16 units of :class:`LogDistance`, as in the published code.
+
+    Args:
+        beta: errors below it are squared.
+        weight: multiplies the loss.
+
+    Raises:
+        ValueError: if ``beta`` is negative.
+    """
+
+    _LIMIT = 16.0
+
+    def __init__(self, *, beta: float = 0.11, weight: float = 1.0):
+        super().__init__()
+        if not beta >= 0:
+            raise ValueError(f"beta is {beta!r}; expected a number of at least 0")
+        self.beta = beta
+        self.weight = weight
+
+    def check_head(self, head: Head) -> None:
+        """Raises ValueError if the head's boxes are not read from logarithms of distances."""
+        for method in ("to_logits", "unit"):
+            _check_can(head, method, self, "LogDistance")
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        representation = cast("Any", inputs.predictions.box_representation)
+        unit = representation.unit
+        targets = inputs.fg_target_distances.clamp(min=unit / self._LIMIT, max=unit * self._LIMIT)
+        loss = smooth_l1_loss(
+            inputs.fg_box_logits[..., 0],
+            representation.to_logits(targets),
+            reduction="none",
+            beta=self.beta,
+        )
+        return self.weight * inputs.weighted_mean(loss.sum(dim=1))
 
 
 def _check_can(head: Head, method: str, term: nn.Module, example: str) -> None:

@@ -12,6 +12,7 @@ from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
+from .fovea import FoveaMatcher
 from .max_iou import MaxIoUMatcher
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "IGNORED",
     "ATSSMatcher",
     "FCOSMatcher",
+    "FoveaMatcher",
     "MaxIoUMatcher",
     "check_matches",
     "ignore_background_inside",
