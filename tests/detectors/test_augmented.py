@@ -10,9 +10,9 @@ from torchvision.ops import batched_nms
 
 from gfocal.detectors import AugmentedDetector
 from gfocal.modeling.suppression import GaussianSoftNMS
-from tests.detectors.test_retinanet import make_retinanet
 from tests.helpers.contract import Blocks, Points, make_spread
 from tests.helpers.tiny import make_gfl, make_input
+from tests.helpers.tiny_retinanet import make_retinanet
 from tests.helpers.toy import ToyDetector
 
 
@@ -24,7 +24,7 @@ def gfl(**kwargs):
 
 
 def retinanet(**kwargs):
-    return make_retinanet(RetinaNet, test_score_thresh=0.1, **kwargs).eval()
+    return make_retinanet(cls=RetinaNet, test_score_thresh=0.1, **kwargs).eval()
 
 
 @pytest.fixture(params=[gfl, retinanet])

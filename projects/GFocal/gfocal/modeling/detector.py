@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .decoded import Decoded
 from .dense import refuse_to_be_traced
-from .ground_truth import ground_truth_of
+from .ground_truth import check_channels, ground_truth_of
 from .observers import TrainingPictures
 from .settings import DETECTOR, check_setting, for_classes
 from .sides import in_output
@@ -250,14 +250,7 @@ class Detector(nn.Module):
         Raises:
             ValueError: an image has other channels than ``pixel_mean``.
         """
-        channels = len(self.pixel_mean)
-        for x in batched_inputs:
-            if len(x["image"]) != channels:
-                raise ValueError(
-                    f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
-                    f"pixel_mean has {channels} (model.pixel_mean and input_format, "
-                    "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
-                )
+        check_channels(batched_inputs, len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
