@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, pairwise_iou
 from detectron2.utils.events import EventStorage
 
@@ -22,6 +18,7 @@ from gfocal.detectors.retinanet import QFLRetinaNet
 from gfocal.engine import LazyTrainer
 from gfocal.modeling.losses import quality_focal_loss
 from tests.helpers.tiny import TinyBackbone, make_input
+from tests.helpers.tiny_retinanet import make_retinanet
 
 NUM_CLASSES = 3
 TABLE_1B = [f"ablations/table1b/retinanet_R_50_FPN_1x_{loss}.py" for loss in ("focal", "qfl")]
@@ -31,33 +28,6 @@ TABLE_1B = [f"ablations/table1b/retinanet_R_50_FPN_1x_{loss}.py" for loss in ("f
 def _storage():
     with EventStorage():
         yield
-
-
-def make_retinanet(cls=QFLRetinaNet, **kwargs):
-    """Two levels, three anchors a location; its weights and scores are not all alike."""
-    head = RetinaNetHead(
-        input_shape=[ShapeSpec(channels=8)] * 2,
-        num_classes=NUM_CLASSES,
-        num_anchors=3,
-        conv_dims=[8],
-        prior_prob=0.2,
-    )
-    for conv in (head.cls_subnet[0], head.bbox_subnet[0], head.cls_score, head.bbox_pred):
-        torch.nn.init.normal_(conv.weight, std=0.1)
-    defaults = {
-        "backbone": TinyBackbone(),
-        "head": head,
-        "head_in_features": ["p3", "p4"],
-        "anchor_generator": DefaultAnchorGenerator(
-            sizes=[[32], [64]], aspect_ratios=[0.5, 1.0, 2.0], strides=[8, 16], offset=0.0
-        ),
-        "box2box_transform": Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
-        "anchor_matcher": Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
-        "num_classes": NUM_CLASSES,
-        "pixel_mean": [123.675, 116.28, 103.53],
-        "pixel_std": [58.395, 57.12, 57.375],
-    }
-    return cls(**{**defaults, **kwargs})
 
 
 def make_batch():
@@ -128,7 +98,7 @@ def test_the_dense_definition(beta):
     assert len(labels[labels > 0].unique()) > 5  # labels are soft
     expected = expected / (0.9 * 100 + 0.1 * kinds["positive"])
 
-    reference = make_retinanet(RetinaNet)
+    reference = make_retinanet(cls=RetinaNet)
     with torch.no_grad():
         baseline = reference.losses(*args)
     losses = model.losses(*args)
@@ -140,7 +110,7 @@ def test_the_dense_definition(beta):
 
 
 def test_the_normaliser_is_retinanets():
-    model, baseline = make_retinanet(), make_retinanet(RetinaNet)
+    model, baseline = make_retinanet(), make_retinanet(cls=RetinaNet)
     for batch in (make_batch(), make_batch()[:1], make_batch()[2:]):
         model(batch)
         baseline(batch)
@@ -188,7 +158,7 @@ def test_autocast():
 def test_inference_is_retinanets():
     """The class score alone is the score, and the boxes come from the same deltas."""
     model = make_retinanet(test_score_thresh=0.0).eval()
-    baseline = make_retinanet(RetinaNet, test_score_thresh=0.0).eval()
+    baseline = make_retinanet(cls=RetinaNet, test_score_thresh=0.0).eval()
     baseline.load_state_dict(model.state_dict())
     batch = make_batch()
     with torch.no_grad():

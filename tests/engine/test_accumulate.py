@@ -17,9 +17,9 @@ from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher
 from gfocal.modeling.terms import FocalLoss
-from tests.detectors.test_retinanet import make_retinanet
 from tests.extending.task_aligned import TaskAlignedMatcher
 from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
+from tests.helpers.tiny_retinanet import make_retinanet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -163,7 +163,7 @@ def test_the_sums_of_micro_batches_must_be_alike():
 
 def test_losses_without_a_common_sum_are_averaged(caplog):
     """Detectron2's own RetinaNet: said once, and its running normaliser has seen each once."""
-    model = make_retinanet(RetinaNet).double()
+    model = make_retinanet(cls=RetinaNet).double()
     batches = [images()[:2], images()[2:]]
     with caplog.at_level(logging.WARNING):
         parts, _ = stepped(model, batches, 2, steps=2)

@@ -16,6 +16,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 
 from gfocal.backbones.deformable import deformable_twin
+from gfocal.detectors import GFL
 from gfocal.export import OnnxPredictor
 from gfocal.export.card import KEY, ModelCard
 from gfocal.export.exporting import ParityError, export_model
@@ -355,16 +356,14 @@ def test_torchscript_has_no_python(default_file):
 
 @by_format
 def test_a_graph_that_froze_a_number_is_refused(format, tmp_path, monkeypatch):
-    from gfocal.export import network
-
     def frozen(self, shapes, like):  # the sizes of the traced batch
         return original(self, [(24, 32), (12, 16)], like)
 
-    original = network.TensorNetwork._locations
+    original = GFL.locations
     path = tmp_path / f"model{FORMATS[format].suffix}"
     path.write_bytes(b"before")
-    monkeypatch.setattr(network.TensorNetwork, "_check_locations", lambda self: None)
-    monkeypatch.setattr(network.TensorNetwork, "_locations", frozen)
+    monkeypatch.setattr(GFL, "check_decode", lambda self: None)
+    monkeypatch.setattr(GFL, "locations", frozen)
     with pytest.raises(Exception):  # noqa: B017 (each runtime has its own)
         export_model(make_spread_gfl(), path, format=format)
     assert path.read_bytes() == b"before"

@@ -19,6 +19,7 @@ from torch import nn
 
 from gfocal.data import build_train_loader
 from gfocal.solver import SGD
+from tests.helpers.detectors import DETECTORS
 from tests.helpers.tiny import TinyBackbone, make_gfl
 
 
@@ -36,6 +37,11 @@ class NoisyBackbone(TinyBackbone):
 
 def noisy_gfl(num_classes):
     return make_gfl(num_classes, backbone=NoisyBackbone(), test_score_thresh=0.0)
+
+
+def detector(name, num_classes):
+    """A tiny one of each; what its own weights and random numbers leave in a checkpoint."""
+    return DETECTORS[name](num_classes, test_score_thresh=0.0)
 
 
 def images(folder: str, count: int, empty_every: int = 0) -> list[dict]:

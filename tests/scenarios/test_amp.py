@@ -30,6 +30,7 @@ from gfocal.modeling.terms import (
     QualityBranchLoss,
     QualityFocalLoss,
 )
+from tests.helpers.detectors import DETECTORS, DETECTRON2S, each_detector, losses_of
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -277,26 +278,48 @@ def test_inference_under_autocast(quality, dtype):
         assert result.pred_boxes.tensor.isfinite().all() and (result.scores <= 1).all()
 
 
-@QUALITIES
-def test_steps_in_float16_with_a_gradient_scaler(quality):
+@HALF
+@each_detector
+def test_every_detector_under_autocast(name, dtype):
+    model = DETECTORS[name](test_score_thresh=0.0)
+    batch = [make_input(*SIZE, BOXES, [0, 2, 1]), make_input(*SIZE)]
+    expected = losses_of(copy.deepcopy(model), batch)
+    with torch.autocast("cpu", dtype):
+        losses = losses_of(model, batch)
+        with torch.no_grad():
+            results = [x["instances"] for x in model.eval()(batch)]
+    for key, loss in losses.items():
+        assert loss.dtype == torch.float32, key
+        torch.testing.assert_close(loss, expected[key], rtol=0.05, atol=1e-3)
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    for result in results:
+        assert len(result) > 0
+        assert result.scores.dtype == torch.float32 or name in DETECTRON2S
+        assert result.pred_boxes.tensor.isfinite().all()
+        assert ((result.scores >= 0) & (result.scores <= 1)).all()
+
+
+@each_detector
+def test_steps_in_float16_with_a_gradient_scaler(name):
     """The training step of CUDA, on a CPU: no step is skipped at the scale that it starts with."""
-    model = make_gfl(quality_predictor=quality())
-    before = copy.deepcopy(model.state_dict())
+    model = DETECTORS[name]()
+    before = copy.deepcopy(dict(model.named_parameters()))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     scaler = torch.amp.GradScaler("cpu")
     start = scaler.get_scale()
     for boxes in (BOXES, [], BOXES[:1]):
         with torch.autocast("cpu", torch.float16):
-            loss = sum(model([make_input(*SIZE, boxes)]).values())
+            loss = sum(losses_of(model, [make_input(*SIZE, boxes)]).values())
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         assert loss.isfinite() and scaler.get_scale() == start
-    after = model.state_dict()
-    assert all(after[name].isfinite().all() for name in after)
-    for name in ("head.cls_logits.weight", "head.box_logits.weight", "backbone.conv.p3.weight"):
-        assert not torch.equal(after[name], before[name])
+    assert all(p.isfinite().all() for p in model.parameters())
+    parts = {key.partition(".")[0] for key in before}
+    moved = {k.partition(".")[0] for k, p in model.named_parameters() if not p.equal(before[k])}
+    assert moved == parts
 
 
 @QUALITIES

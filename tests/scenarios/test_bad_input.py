@@ -27,7 +27,8 @@ from gfocal.data import (
 )
 from gfocal.engine import load_config
 from tests.helpers.coco_files import valid_document, write_dataset
-from tests.helpers.tiny import make_gfl
+from tests.helpers.detectors import DETECTORS, each_detector, losses_of
+from tests.helpers.tiny import make_gfl, make_input
 
 
 @contextlib.contextmanager
@@ -160,6 +161,36 @@ def test_boxes_of_datasets_that_nobody_checked(tmp_path, box, mode):
     inputs = mapper(dataset_dict)
     assert inputs["instances"].gt_boxes.tensor.tolist() == ([] if expected is None else [expected])
     check_training(make_gfl(), [inputs])
+
+
+BOX = [3.0, 2.0, 63.0, 58.0]
+
+
+@each_detector
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (make_input(32, 32, [[5.0, 5, 5, 9]], image_id=7, file_name="a.jpg"), r"image 7 \(a.jpg\)"),
+        (make_input(32, 32, [[5.0, 5, float("nan"), 9]]), r"degenerate box \[5.0, 5.0, nan, 9.0\]"),
+        (make_input(32, 32, [[5.0, 5, float("inf"), 9]]), r"degenerate box \[5.0, 5.0, inf, 9.0\]"),
+        (make_input(32, 32, [[9.0, 5, 5, 9]]), "x1 > x0"),
+        (make_input(32, 32, [BOX], [3], file_name="b.jpg"), r"b.jpg\) has class 3; expected 0..2"),
+        (make_input(32, 32, [BOX], [-1]), "has class -1"),
+        ({"image": torch.zeros(3, 32, 32), "file_name": "c.jpg"}, r'c.jpg\) has no "instances"'),
+        ({**make_input(32, 32), "image": torch.zeros(1, 32, 32), "file_name": "d.jpg"},
+         "d.jpg: an image of 1 channels; pixel_mean has 3"),
+        ({**make_input(32, 32), "image": torch.zeros(4, 32, 32)}, "an image of 4 channels"),
+    ],
+)  # fmt: skip
+def test_bad_ground_truth_and_images(name, inputs, message):
+    """Also behind a good image."""
+    model = DETECTORS[name](num_classes=3)
+    for batch in ([inputs], [make_input(32, 32, [BOX]), inputs]):
+        with pytest.raises(ValueError, match=message):
+            losses_of(model, batch)
+    if "channels" in message:
+        with pytest.raises(ValueError, match=message):
+            model.eval()([inputs])
 
 
 def test_a_category_beyond_num_classes_names_the_file(tmp_path):

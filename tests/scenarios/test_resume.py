@@ -13,12 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.engine import HookBase
+from omegaconf import DictConfig
 
+from gfocal.data.mapper import DetectionMapper
+from gfocal.data.pipelines import PIPELINES
 from gfocal.engine import LazyTrainer, load_config
 from gfocal.engine.hooks import EvaluationHook
 from gfocal.engine.saving import TrainingCheckpointer
 from gfocal.solver import AdamW
+from tests.helpers.detectors import each_of_ours
+from tests.helpers.resume_config import detector
 from tests.helpers.trainings import ROOT, TIMES, environment, lines, results
 
 CONFIG = str(ROOT / "tests/helpers/resume_config.py")
@@ -45,8 +51,8 @@ def differences(a: object, b: object, where: str = "") -> list[str]:
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return [f"{where}: {a.keys() ^ b.keys()}"]
+        if other := (a.keys() ^ b.keys()) - TIMES:
+            return [f"{where}: {other}"]
         return [d for k in a if k not in TIMES for d in differences(a[k], b[k], f"{where}.{k}")]
     if isinstance(a, (list, tuple)):
         pairs = enumerate(zip(a, b, strict=True))
@@ -91,9 +97,20 @@ def test_five_kills_change_nothing(tmp_path):
     assert len(list(folder.glob("model_00*.pth"))) == 2  # max_to_keep, also over resumes
 
 
-def train(tmp_path: Path, name: str, *more: str, stop_after: int | None = None) -> LazyTrainer:
+def train(
+    tmp_path: Path,
+    name: str,
+    *more: str,
+    stop_after: int | None = None,
+    mapper: DictConfig | None = None,
+    model: DictConfig | None = None,
+) -> LazyTrainer:
     """A training in this process; ``stop_after`` iterations it fails, as by a full disk."""
-    trainer = LazyTrainer(load_config(CONFIG, overrides(tmp_path, name, *more)))
+    cfg = load_config(CONFIG, overrides(tmp_path, name, *more))
+    cfg.model = model or cfg.model
+    if mapper is not None:
+        cfg.dataloader.train.mapper = mapper
+    trainer = LazyTrainer(cfg)
     trainer.resume_or_load(resume=True)
     if stop_after is not None:
         step = trainer.run_step
@@ -122,6 +139,37 @@ def test_other_workers_and_other_random_states_change_nothing(tmp_path, option):
     assert results(tmp_path / "half") == results(tmp_path / "whole")
     names = ("half/model_final.pth", "whole/model_final.pth")
     assert differences(*(load(tmp_path / name) for name in names)) == []
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_augmentations_that_see_the_boxes(tmp_path, pipeline):
+    augmentations, _ = PIPELINES[pipeline]
+    augmentations = augmentations(True, mean=[100.5, 90, 80], image_format="BGR", size=96)
+    mapper = L(DetectionMapper)(is_train=True, augmentations=augmentations, image_format="BGR")
+    common = ["train.max_iter=8", "train.checkpointer.period=3", "train.eval_period=0"]
+    common += ["train.best_metric=", "train.validation_loss=False"]
+    train(tmp_path, "whole", *common, "dataloader.train.num_workers=0", mapper=mapper)
+    half = [*common, "dataloader.train.num_workers=2"]
+    train(tmp_path, "half", *half, stop_after=5, mapper=mapper)
+    train(tmp_path, "half", *half, "train.seed=77", mapper=mapper)
+    losses = [x["total_loss"] for x in results(tmp_path / "whole").values() if "total_loss" in x]
+    assert len(losses) == 8 and len(set(losses)) > 3  # medians, which may repeat
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    names = ("half/model_final.pth", "whole/model_final.pth")
+    assert differences(*(load(tmp_path / name) for name in names)) == []
+
+
+@each_of_ours
+def test_every_detector_goes_on_to_the_bit(name, tmp_path):
+    common = ["train.max_iter=4", "train.checkpointer.period=2", "train.eval_period=4"]
+    common += ["dataloader.train.num_workers=0"]
+    model = L(detector)(name=name, num_classes=3)
+    train(tmp_path, "whole", *common, model=model)
+    train(tmp_path, "half", *common, model=model, stop_after=3)
+    train(tmp_path, "half", *common, "train.seed=77", model=model)
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    names = ("half/model_final.pth", "whole/model_final.pth")
+    assert differences(*(load(tmp_path / x) for x in names)) == []
 
 
 @pytest.mark.parametrize("killed_at", [5, 12])  # the first evaluation, and the last

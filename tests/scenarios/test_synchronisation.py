@@ -1,9 +1,12 @@
 """What makes a GPU's queue run empty: a step of training reads one number from it, a call of
 inference three times. (On a CPU the same operators run, so they can be counted here.)"""
 
+from collections import defaultdict
+
 import pytest
 import torch
 
+from tests.helpers.detectors import DETECTORS, each_of_ours
 from tests.helpers.synchronisations import Synchronisations
 from tests.helpers.tiny import make_gfl, make_input
 
@@ -52,6 +55,32 @@ def test_inference():
         with Synchronisations() as inference:
             model.inference(anchors, predictions, [(64, 96)])
     assert [x for x in inference.found if x[0] == "nonzero"] == [("nonzero", "postprocess.py")] * 2
+
+
+# How often a step of training, and an inference before NMS, read a number.
+READS = defaultdict(lambda: (1, 2))
+
+
+@each_of_ours
+def test_every_detector(name):
+    """Targets, losses and detections of the network's outputs, for three boxes as for thirty."""
+    model = DETECTORS[name](test_score_thresh=0.0)
+    found = []
+    for count in (1, 10):
+        boxes = [[0, 0, 60, 60], [8, 8, 60, 64], [30, 20, 90, 60]] * count
+        inputs = [make_input(64, 96, boxes, [0, 1, 2] * count), make_input(64, 96)]
+        images = model.preprocess_image(inputs)
+        truth = model.ground_truth(inputs, images.image_sizes)
+        outputs = model.train().predict(images.tensor)
+        with Synchronisations() as training:
+            model.losses(*outputs, truth, inputs)
+        with torch.no_grad():
+            outputs = model.eval().predict(images.tensor[:1])
+            with Synchronisations() as inference:
+                model.inference(*outputs, images.image_sizes[:1])
+        found.append((training.found, inference.found))
+    assert found[0] == found[1]
+    assert tuple(len(x) for x in found[0]) == READS[name], found[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

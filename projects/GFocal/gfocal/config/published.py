@@ -24,8 +24,9 @@ class PublishedModel(NamedTuple):
 
 _V1 = "https://download.openmmlab.com/mmdetection/v2.0/gfl/"
 _V2 = "https://drive.google.com/file/d/"
+_SSD = "https://download.openmmlab.com/mmdetection/v2.0/ssd/"
 # By the name of the config in configs/COCO-Detection. Sources of the AP: configs/gfl of mmdetection
-# (v1), the README of GFocalV2 (v2).
+# (v1), the README of GFocalV2 (v2), configs/ssd of mmdetection.
 PUBLISHED = {
     "gfl_R_50_FPN_1x": PublishedModel(
         ap=40.2,
@@ -79,5 +80,15 @@ PUBLISHED = {
     ),
     "gflv2_R2_101_dcn_FPN_ms_2x": PublishedModel(
         ap=49.9, parameters=53.58, weights=f"{_V2}1sAXfYLXIxZgMrC44LBqDgfYImThZ_kud/view"
+    ),
+    "ssd300_VGG_16": PublishedModel(
+        ap=25.5,
+        parameters=34.31,
+        weights=f"{_SSD}ssd300_coco/ssd300_coco_20210803_015428-d231a06e.pth",
+    ),
+    "ssd512_VGG_16": PublishedModel(
+        ap=29.5,
+        parameters=36.04,
+        weights=f"{_SSD}ssd512_coco/ssd512_coco_20210803_022849-0a47a1ca.pth",
     ),
 }

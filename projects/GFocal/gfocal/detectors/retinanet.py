@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
+from ..modeling.ground_truth import check_channels, ground_truth_of
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
 from ..modeling.settings import RETINANET, check_setting, check_yacs
 from ..modeling.yacs_keys import added_keys
@@ -79,6 +80,19 @@ class QFLRetinaNet(RetinaNet):
                         f"expected {default!r}. Of MODEL.GFL it reads QFL_BETA"
                     )
         return kwargs
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As RetinaNet's.
+
+        Raises:
+            ValueError: an image has other channels than ``pixel_mean``. In training, also if it has
+                no "instances", or its boxes or classes are not usable; the message names the image.
+        """
+        check_channels(batched_inputs, len(self.pixel_mean))
+        if self.training:
+            sizes = [x["image"].shape[-2:] for x in batched_inputs]
+            ground_truth_of(batched_inputs, sizes, num_classes=self.num_classes)
+        return super().forward(batched_inputs)
 
     def losses(
         self,

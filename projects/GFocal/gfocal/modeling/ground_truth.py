@@ -10,7 +10,26 @@ from detectron2.structures import Boxes, Instances
 from .numerics import has_false
 from .structures import GroundTruth
 
-__all__ = ["check_ground_truth", "ground_truth_of", "image_name"]
+__all__ = ["check_channels", "check_ground_truth", "ground_truth_of", "image_name"]
+
+
+def check_channels(batched_inputs: Sequence[Mapping[str, Any]], channels: int) -> None:
+    """Refuses images of other channels than a detector's ``pixel_mean`` has.
+
+    Args:
+        batched_inputs: a dict an image, with "image" (C, H, W).
+        channels: of ``pixel_mean``.
+
+    Raises:
+        ValueError: an image has others.
+    """
+    for x in batched_inputs:
+        if len(x["image"]) != channels:
+            raise ValueError(
+                f"{x.get('file_name', 'the batch')}: an image of {len(x['image'])} channels; "
+                f"pixel_mean has {channels} (model.pixel_mean and input_format, "
+                "MODEL.PIXEL_MEAN and INPUT.FORMAT)"
+            )
 
 
 def ground_truth_of(
