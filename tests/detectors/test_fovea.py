@@ -248,7 +248,7 @@ def test_the_rows_of_table_1b_differ_by_their_loss_alone():
     assert recipe.criterion.box_weight is uniform
 
 
-@pytest.mark.parametrize("name", ["table1b/fovea_focal", "table1b/fovea_qfl", "ours/fovea_dfl"])
+@pytest.mark.parametrize("name", ["table1b/fovea_focal", "table1b/fovea_qfl", "fovea/dfl"])
 def test_rows_train_and_detect(name):
     row = model_zoo.get_config(f"ablations/{name}.py").model
     cfg = model_zoo.get_config(SHAPES).model

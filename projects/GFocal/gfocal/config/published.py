@@ -24,9 +24,10 @@ class PublishedModel(NamedTuple):
 
 _V1 = "https://download.openmmlab.com/mmdetection/v2.0/gfl/"
 _V2 = "https://drive.google.com/file/d/"
+_FOVEA = "https://download.openmmlab.com/mmdetection/v2.0/foveabox/"
 _SSD = "https://download.openmmlab.com/mmdetection/v2.0/ssd/"
 # By the name of the config in configs/COCO-Detection. Sources of the AP: configs/gfl of mmdetection
-# (v1), the README of GFocalV2 (v2), configs/ssd of mmdetection.
+# (v1), the README of GFocalV2 (v2), configs/foveabox and configs/ssd of mmdetection.
 PUBLISHED = {
     "gfl_R_50_FPN_1x": PublishedModel(
         ap=40.2,
@@ -80,6 +81,24 @@ PUBLISHED = {
     ),
     "gflv2_R2_101_dcn_FPN_ms_2x": PublishedModel(
         ap=49.9, parameters=53.58, weights=f"{_V2}1sAXfYLXIxZgMrC44LBqDgfYImThZ_kud/view"
+    ),
+    "fovea_R_50_FPN_1x": PublishedModel(
+        ap=36.5,
+        parameters=36.42,
+        weights=f"{_FOVEA}fovea_r50_fpn_4x4_1x_coco/"
+        "fovea_r50_fpn_4x4_1x_coco_20200219-ee4d5303.pth",
+    ),
+    "fovea_align_R_50_FPN_gn_2x": PublishedModel(
+        ap=37.9,
+        parameters=38.62,
+        weights=f"{_FOVEA}fovea_align_r50_fpn_gn-head_4x4_2x_coco/"
+        "fovea_align_r50_fpn_gn-head_4x4_2x_coco_20200203-8987880d.pth",
+    ),
+    "fovea_align_R_50_FPN_gn_ms_2x": PublishedModel(
+        ap=40.4,
+        parameters=38.62,
+        weights=f"{_FOVEA}fovea_align_r50_fpn_gn-head_mstrain_640-800_4x4_2x_coco/"
+        "fovea_align_r50_fpn_gn-head_mstrain_640-800_4x4_2x_coco_20200205-85ce26cb.pth",
     ),
     "ssd300_VGG_16": PublishedModel(
         ap=25.5,

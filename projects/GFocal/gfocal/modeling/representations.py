@@ -77,7 +77,7 @@ class DiracDistance(nn.Module):
 
 class LogDistance(nn.Module):
     """One number a side: the logarithm of its distance in units, as in FoveaBox
-    (https://arxiv.org/abs/1904.03797, Sec. 3.4). Trained by
+    (https://arxiv.org/abs/1904.03797). Trained by
     :class:`gfocal.modeling.terms.LogSmoothL1Loss`.
 
     Args:
