@@ -15,6 +15,7 @@ from gfocal.process.sums import MicroBatchSums
 from tests.helpers.tiny import make_input, truth_of
 from tests.helpers.tiny_ssd import make_ssd
 
+INITIALIZE = SoftmaxHardNegativeLoss().initialize
 LOSSES = pytest.mark.parametrize("cls_loss", [SoftmaxHardNegativeLoss(), SigmoidQualityFocalLoss()])
 
 
@@ -283,12 +284,12 @@ def test_parts_that_do_not_fit(kwargs, error, message):
 
 def test_a_head_of_other_levels():
     with pytest.raises(ValueError, match="in_channels of 1 levels, num_priors of 2"):
-        SSDHead(in_channels=[8], num_priors=[4, 6], num_channels=3)
+        SSDHead(in_channels=[8], num_priors=[4, 6], num_channels=3, initialize=INITIALIZE)
 
 
 def test_the_order_of_the_heads_channels():
     """Cells first, then the shapes of a location, then their channels."""
-    head = SSDHead(in_channels=[1], num_priors=[2], num_channels=3)
+    head = SSDHead(in_channels=[1], num_priors=[2], num_channels=3, initialize=INITIALIZE)
     for conv in (*head.cls_logits, *head.deltas):
         torch.nn.init.zeros_(conv.weight)
     head.cls_logits[0].bias.data = torch.arange(6.0)

@@ -108,9 +108,12 @@ def test_scores():
 def test_channels_and_start():
     assert SoftmaxHardNegativeLoss().num_channels(5) == 6
     assert SigmoidQualityFocalLoss().num_channels(5) == 5
-    assert SoftmaxHardNegativeLoss().prior_logit == 0
-    start = torch.tensor(SigmoidQualityFocalLoss(prior_prob=0.02).prior_logit)
-    assert start.sigmoid().item() == pytest.approx(0.02)
+    conv = torch.nn.Conv2d(64, 6, 3)
+    SoftmaxHardNegativeLoss().initialize(conv)
+    assert not conv.bias.any() and conv.weight.std() > 0.04
+    SigmoidQualityFocalLoss(prior_prob=0.02).initialize(conv)
+    assert conv.bias.sigmoid().tolist() == pytest.approx([0.02] * 6)
+    assert 0.008 < conv.weight.std() < 0.012
 
 
 @pytest.mark.parametrize("loss", [SoftmaxHardNegativeLoss(), SigmoidQualityFocalLoss()])

@@ -162,7 +162,7 @@ class SSD(Detector):
             in_channels=[x.channels for x in shapes.values()],
             num_priors=self.anchor_generator.num_anchors,
             num_channels=self.cls_loss.num_channels(self.num_classes),
-            prior_logit=self.cls_loss.prior_logit,
+            initialize=self.cls_loss.initialize,
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 N images, R priors, C class channels of a prior.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,8 @@ class SSDHead(nn.Module):
         in_channels: of each level, finest first.
         num_priors: shapes at a location, of each level.
         num_channels: C.
-        prior_logit: where the class logits of an untrained head stand.
+        initialize: sets the first weights and biases of a convolution to class channels. Those to
+            deltas get Xavier's, and no bias.
 
     Raises:
         ValueError: if the two are not of as many levels, or C is less than 1.
@@ -51,7 +52,7 @@ class SSDHead(nn.Module):
         in_channels: Sequence[int],
         num_priors: Sequence[int],
         num_channels: int,
-        prior_logit: float = 0.0,
+        initialize: Callable[[nn.Conv2d], None],
     ):
         super().__init__()
         if len(in_channels) != len(num_priors) or num_channels < 1:
@@ -62,12 +63,13 @@ class SSDHead(nn.Module):
         self.num_channels = num_channels
         self.cls_logits, self.deltas = nn.ModuleList(), nn.ModuleList()
         for channels, count in zip(in_channels, num_priors):
-            self.cls_logits.append(nn.Conv2d(channels, count * num_channels, 3, padding=1))
-            self.deltas.append(nn.Conv2d(channels, count * 4, 3, padding=1))
-        for convs, bias in ((self.cls_logits, prior_logit), (self.deltas, 0.0)):
-            for conv in convs:
-                nn.init.xavier_uniform_(conv.get_parameter("weight"))
-                nn.init.constant_(conv.get_parameter("bias"), bias)
+            cls_logits = nn.Conv2d(channels, count * num_channels, 3, padding=1)
+            deltas = nn.Conv2d(channels, count * 4, 3, padding=1)
+            initialize(cls_logits)
+            nn.init.xavier_uniform_(deltas.weight)
+            nn.init.zeros_(deltas.get_parameter("bias"))
+            self.cls_logits.append(cls_logits)
+            self.deltas.append(deltas)
 
     def forward(self, features: Sequence[Tensor]) -> PriorPredictions:
         """(N, F_i, H_i, W_i) of each level, finest first -> predictions of all priors."""

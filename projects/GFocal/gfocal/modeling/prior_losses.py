@@ -1,8 +1,8 @@
 """The class losses of a detector with priors. Each also says how its logits become scores.
 
 A class loss has, beside ``forward(inputs: PriorLossInputs) -> scalar``: ``num_channels(K)``, how
-many logits a prior has; ``scores(logits)``, those of the K classes; and ``prior_logit``, where the
-logits of an untrained head stand.
+many logits a prior has; ``scores(logits)``, those of the K classes; and ``initialize(conv)``, which
+sets the first weights and biases of a convolution that answers logits.
 
 N images, R priors, K classes, C channels, M positive priors of the whole batch.
 """
@@ -46,11 +46,11 @@ class PriorLossInputs(NamedTuple):
 class ClassLoss(Protocol):
     """What SSD asks of the loss of its classes."""
 
-    prior_logit: float
-
     def num_channels(self, num_classes: int) -> int: ...
 
     def scores(self, logits: Tensor) -> Tensor: ...
+
+    def initialize(self, conv: nn.Conv2d) -> None: ...
 
     def __call__(self, inputs: PriorLossInputs) -> Tensor: ...
 
@@ -67,7 +67,6 @@ class SoftmaxHardNegativeLoss(nn.Module):
         ValueError: for a negative ratio.
     """
 
-    prior_logit = 0.0
     # Logits a piece: temporaries of 0.5 MB in float32, which stay in the cache.
     PIECE = 2**17
 
@@ -84,6 +83,10 @@ class SoftmaxHardNegativeLoss(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """(..., K + 1) -> (..., K)."""
         return at_least_float32(logits).softmax(dim=-1)[..., :-1]
+
+    def initialize(self, conv: nn.Conv2d) -> None:
+        nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(conv.get_parameter("bias"))
 
     def forward(self, inputs: PriorLossInputs) -> Tensor:
         logits = inputs.cls_logits
@@ -148,6 +151,11 @@ class SigmoidQualityFocalLoss(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """(..., K) -> (..., K)."""
         return at_least_float32(logits).sigmoid()
+
+    def initialize(self, conv: nn.Conv2d) -> None:
+        # Weights as large as Xavier's would drown the prior: conv4_3 has a norm of 20.
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.constant_(conv.get_parameter("bias"), self.prior_logit)
 
     def forward(self, inputs: PriorLossInputs) -> Tensor:
         images, priors = inputs.fg_idxs
