@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..process.sums import sum_over_workers
+from .cells import cell_anchors
 from .corners import STRIDE, CornerPredictions
 from .heatmaps import corner_radius, gaussian_focal_loss, paint_gaussians
 from .matchers import ignore_background_inside
 from .numerics import at_least_float32, to_device
-from .structures import BACKGROUND, DenseAnchors, GroundTruth
+from .structures import BACKGROUND, GroundTruth
 
 __all__ = ["CornerCriterion", "CornerTargets", "Objects", "objects_of", "pull_and_push"]
 
@@ -120,12 +121,8 @@ def _crowds(truth: GroundTruth, like: Tensor) -> Tensor | None:
     if not any(x is not None and len(x) for x in truth.ignore_regions):
         return None
     num_images, (height, width) = len(like), like.shape[-2:]
-    rows, columns = (torch.arange(n, device=like.device) for n in (height, width))
-    places = torch.cartesian_prod(rows, columns).flip(1)  # x, y
-    middles = (places.to(torch.float32) + 0.5) * STRIDE
-    strides = torch.full_like(middles[:, 0], STRIDE)
-    anchors = DenseAnchors(middles.repeat(1, 2), strides, [(height, width)])
-    labels = places.new_full((num_images, len(places)), BACKGROUND)
+    anchors = cell_anchors((height, width), STRIDE, like.device)
+    labels = torch.full((num_images, height * width), BACKGROUND, device=like.device)
     labels = ignore_background_inside(labels, anchors, truth.ignore_regions)
     return (labels != BACKGROUND).view(num_images, 1, height, width)
 

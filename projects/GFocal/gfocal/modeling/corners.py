@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .cells import cells_of
 from .heatmaps import heatmap_peaks
 from .numerics import at_least_float32, is_traced
 
@@ -151,15 +152,17 @@ def best_corners(maps: CornerMaps, topk: int) -> Corners:
     if not is_traced():  # a trace is made of maps that have as many
         topk = min(topk, num_classes * height * width)
     scores, idxs = scores.topk(topk, dim=1)
-    cells = idxs % (height * width)
-    offsets = at_least_float32(maps.offsets).flatten(2).gather(2, cells[:, None].expand(-1, 2, -1))
-    columns = torch.stack([cells % width, cells.div(width, rounding_mode="floor")], dim=1)
+    classes = idxs.div(height * width, rounding_mode="floor")
+    cells = idxs - classes * (height * width)  # ONNX has no remainder by a size
+    places = cells_of(height, width, cells.device)[cells]
+    at_cells = cells[:, None].expand(-1, 2, -1)
+    offsets = at_least_float32(maps.offsets).flatten(2).gather(2, at_cells).transpose(1, 2)
     return Corners(
         scores=scores,
-        classes=idxs.div(height * width, rounding_mode="floor"),
+        classes=classes,
         embeddings=at_least_float32(maps.embeddings).flatten(1).gather(1, cells),
         # Where the published code ends: nothing lies left of or above the image.
-        points=((columns + offsets) * STRIDE).clamp(min=0).transpose(1, 2),
+        points=((places + offsets) * STRIDE).clamp(min=0),
     )
 
 
