@@ -10,6 +10,7 @@ from gfocal.export import OnnxPredictor, ParityError, export_model
 from gfocal.export.formats import FORMATS
 from gfocal.export.network import TensorNetwork
 from gfocal.modeling.decoded import Decoded
+from gfocal.modeling.representations import GaussianDistance
 from gfocal.modeling.suppression import GaussianSoftNMS
 from gfocal.modeling.uncertainty import Calibration
 from tests.helpers.contract import Blocks, Points, make_spread
@@ -126,6 +127,12 @@ def test_detectors_without_a_level():
     model = make_spread(Blocks)
     with pytest.raises(ValueError, match="stds of a Blocks: it has no standard deviation"):
         TensorNetwork(model, stds=True)
+
+    model.box_representation = GaussianDistance()  # that no level reads
+    assert not TensorNetwork(model).stds
+    for level, method in (("raw", "`raw`"), ("decoded", "decode_levels"), ("full", "decode_lev")):
+        with pytest.raises(ValueError, match=f"stds of a Blocks: its {method}"):
+            TensorNetwork(model, level, stds=True)
 
     class Bare(Blocks):
         raw = Blocks.__mro__[1].raw

@@ -17,8 +17,11 @@ from gfocal.modeling.representations import DiracDistance
 from gfocal.modeling.terms import FocalLoss, GIoULoss, QualityBranchLoss
 
 from .tiny import make_gfl, make_head
+from .tiny_centernet import make_centernet
+from .tiny_cornernet import make_cornernet
 from .tiny_fovea import make_fovea
 from .tiny_retinanet import make_retinanet
+from .tiny_ssd import make_ssd
 
 __all__ = [
     "DETECTORS",
@@ -60,9 +63,12 @@ DETECTORS = {
     "fcos": make_fcos,
     "retinanet": make_retinanet,
     "fovea": make_fovea,
+    "ssd": make_ssd,
+    "centernet": make_centernet,
+    "cornernet": make_cornernet,
 }
 # Their boxes are as published, neither clipped to the image nor dropped if they are empty.
-KEEPS_ITS_BOXES: set[str] = set()
+KEEPS_ITS_BOXES = {"centernet", "cornernet"}
 # Class and quality loss compute in float32, whatever they get.
 LOSSES_IN_SINGLE = {"fcos", "fovea"}
 # Matcher, running normaliser, post-processing, statistics and pictures are Detectron2's.

@@ -11,6 +11,7 @@ together. Boxes are XYXY pixels of the input.
 """
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -76,7 +77,8 @@ class TensorNetwork(nn.Module):
             raise ValueError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
         if preprocessing not in ("inside", "outside"):
             raise ValueError(f"preprocessing is {preprocessing!r}; expected 'inside' or 'outside'")
-        detector = _checked(detector, level, bool(stds))
+        asked = bool(stds)
+        detector = _checked(detector, level, asked)
         if stds is None:
             has_std = hasattr(detector.box_representation, "std")
             stds = level == "full" and has_std and cast("NMSPostProcess", detector.postprocess).stds
@@ -91,7 +93,7 @@ class TensorNetwork(nn.Module):
         self.image_size = image_size
         self.clip_margin = 0.0  # of "full" alone, whose boxes are those of the detector
         self.kept_by_nms: KeptByNMS = kept_by_nms
-        self._raw_names = self._try_networks()
+        self._raw_names = self._try_networks(asked)
         if level == "full":
             self._set_up_postprocess(cast("NMSPostProcess", self.detector.postprocess))
 
@@ -223,12 +225,13 @@ class TensorNetwork(nn.Module):
         return *best, classes[image_idxs, chosen], image_idxs, locations[image_idxs, chosen]
 
     @torch.no_grad()
-    def _try_networks(self) -> list[str]:
+    def _try_networks(self, needs_stds: bool) -> list[str]:
         """The names of the outputs of level "raw", from a run on one image. ([] at other levels.)
 
         Raises:
             TypeError: the detector has no such level.
-            ValueError: the networks do not take the image.
+            ValueError: the networks do not take the image; or it gives no standard deviations here,
+                which somebody ``needs``.
         """
         height, width = self.image_size or _TRIED
         image = self.detector.pixel_mean.expand(-1, height, width)[None]
@@ -236,7 +239,7 @@ class TensorNetwork(nn.Module):
         try:
             if self.level == "raw":
                 return list(self._raw(self._padded(image)))
-            self.detector.decode_levels(self._padded(image))
+            has_stds = self.detector.decode_levels(self._padded(image)).stds is not None
         except NotImplementedError:
             raise TypeError(
                 f"{name} has no `raw` or `decode`, of which level {self.level!r} is made; see "
@@ -248,6 +251,9 @@ class TensorNetwork(nn.Module):
                 f"{name} does not take an image of {height} x {width} px "
                 f"({str(error).splitlines()[0]}){hint}"
             ) from error
+        if needs_stds and not has_stds:
+            raise ValueError(f"stds of a {name}: its decode_levels gives no standard deviation")
+        self.stds = self.stds and has_stds
         return []
 
 
@@ -283,6 +289,10 @@ def _checked(detector: nn.Module, level: str, stds: bool) -> Detector:
     if stds and not hasattr(detector.box_representation, "std"):
         whose = detector if detector.box_representation is None else detector.box_representation
         raise ValueError(f"stds of a {type(whose).__name__}: it has no standard deviation")
+    if stds and level == "raw" and "stds" not in inspect.signature(detector.raw).parameters:
+        raise ValueError(
+            f"stds of a {type(detector).__name__}: its `raw` has no standard deviation"
+        )
     return detector
 
 
