@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, Instances
 
 from gfocal.config import model_zoo
 from gfocal.weights import convert_mmdet_state_dict
 from gfocal.weights.tables import SSD
-from tests.helpers import official
+from tests.helpers import mmdet, official
 
 
 @pytest.fixture(scope="module")
 def fixture():
-    return official.load("ssd512")
+    """The two images are noise, drawn one after the other from one seed."""
+    fixture = official.load("ssd512")
+    random = np.random.RandomState(int(fixture["noise_seed"]))
+    for i in range(2):
+        image = random.randint(0, 256, size=(*fixture["input_shape"], 3)).astype(np.uint8)
+        assert zlib.crc32(image.tobytes()) == fixture[f"noise_crc_{i}"]
+        fixture[f"image_{i}"] = image
+    return fixture
 
 
 @pytest.fixture(scope="module")
@@ -24,30 +30,13 @@ def model(fixture):
     model = model_zoo.get_config("COCO-Detection/ssd512_VGG_16.py").model
     model.num_classes = int(fixture["num_classes"])
     model = instantiate(model).double()
-    weights = official.state_dict(fixture)
-    for name, value in weights.items():
-        if value.dim() > 1:
-            weights[name] = value * float(fixture["weight_scale"])
-    model.load_state_dict(convert_mmdet_state_dict(weights))
+    model.load_state_dict(convert_mmdet_state_dict(mmdet.state_dict(fixture)))
     return model
 
 
 @pytest.fixture(scope="module")
 def inputs(fixture):
-    """Two images of noise, one after the other from the same seed."""
-    height, width = fixture["input_shape"].tolist()
-    random = np.random.RandomState(int(fixture["image_seed"]))
-    inputs = []
-    for i in range(2):
-        image = random.randint(0, 256, size=(height, width, 3)).astype(np.uint8)
-        assert zlib.crc32(image.tobytes()) == fixture[f"image_crc_{i}"]
-        instances = Instances((height, width))
-        instances.gt_boxes = Boxes(torch.zeros(0, 4))
-        instances.gt_boxes.tensor = torch.from_numpy(fixture[f"gt_boxes_{i}"])  # Boxes() is float32
-        instances.gt_classes = torch.from_numpy(fixture[f"gt_classes_{i}"])
-        pixels = torch.from_numpy(image).permute(2, 0, 1).double()
-        inputs.append({"image": pixels, "instances": instances})
-    return inputs
+    return mmdet.inputs(fixture)
 
 
 def test_losses_and_gradients(fixture, model, inputs):
