@@ -91,7 +91,8 @@ class TensorNetwork(nn.Module):
                     module.float()
         self.level, self.preprocessing, self.stds = level, preprocessing, stds
         self.image_size = image_size
-        self.clip_margin = 0.0  # of "full" alone, whose boxes are those of the detector
+        # A post-processing of one's own may have none.
+        self.clip_margin = float(getattr(detector.postprocess, "clip_margin", 0.0))
         self.kept_by_nms: KeptByNMS = kept_by_nms
         self._raw_names = self._try_networks(asked)
         if level == "full":
@@ -105,7 +106,6 @@ class TensorNetwork(nn.Module):
         # (K,) In the files it has this name, and can be changed there.
         self.register_buffer("score_thresh", torch.tensor(thresholds))
         self.topk, self.max_detections = part.topk_candidates, part.max_detections
-        self.clip_margin = float(part.clip_margin)
         self.nms_thresh = float(part.nms_thresh)
         self.class_agnostic = cast("HardNMS", part.suppression).class_agnostic
         self.calibration = part.calibration

@@ -289,6 +289,7 @@ def _dense(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dic
     boxes = decoded.boxes
     if card.clips_boxes:
         limits = boxes.new_tensor([[width, height] * 2 for height, width in batch.image_sizes])
+        limits = limits - getattr(detector.postprocess, "clip_margin", 0.0)
         boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
     stds = [decoded.stds()] if card.stds and decoded.stds else []
     return dict(zip(card.outputs, [boxes, decoded.scores, *stds]))
