@@ -128,10 +128,13 @@ def test_detectors_without_a_level():
     with pytest.raises(ValueError, match="stds of a Blocks: it has no standard deviation"):
         TensorNetwork(model, stds=True)
 
-    model.box_representation = GaussianDistance()  # that no level reads
+    class Unread(Blocks):
+        box_representation = GaussianDistance()
+
+    model = make_spread(Unread)
     assert not TensorNetwork(model).stds
     for level, method in (("raw", "`raw`"), ("decoded", "decode_levels"), ("full", "decode_lev")):
-        with pytest.raises(ValueError, match=f"stds of a Blocks: its {method}"):
+        with pytest.raises(ValueError, match=f"stds of a Unread: its {method}"):
             TensorNetwork(model, level, stds=True)
 
     class Bare(Blocks):

@@ -27,6 +27,7 @@ __all__ = [
     "DETECTORS",
     "DETECTRON2S",
     "KEEPS_ITS_BOXES",
+    "LARGE_LOSSES",
     "LOSSES_IN_SINGLE",
     "each_detector",
     "each_of_ours",
@@ -71,6 +72,8 @@ DETECTORS = {
 KEEPS_ITS_BOXES = {"centernet", "cornernet"}
 # Class and quality loss compute in float32, whatever they get.
 LOSSES_IN_SINGLE = {"fcos", "fovea"}
+# Their first losses are large: float16 overflows at a gradient scaler's usual first scale.
+LARGE_LOSSES = {"ssd", "centernet"}
 # Matcher, running normaliser, post-processing, statistics and pictures are Detectron2's.
 DETECTRON2S = {"retinanet"}
 

@@ -244,7 +244,7 @@ class CenterNet(Detector):
         picked, ious = self.picked(channels, centers)
         owns, peaks = centers.owns_cell, centers.owns_peak
         total, workers = sum_over_workers(peaks.sum().to(logits.dtype))
-        num_objects = (total / workers).clamp(min=1)
+        num_objects = total.clamp(min=1) / workers
         columns, rows = centers.cells[peaks].unbind(dim=1)
         places = centers.image_idxs[peaks], centers.classes[peaks], rows, columns
         valid = valid_background(truth, centers, logits.shape[-2:], self.stride)

@@ -19,7 +19,6 @@ from ..data.mapper import prepared
 from ..data.pipelines import yacs_augmentations
 from ..data.placement import CenterPadTransform, content_of
 from ..export.optimize import fast_dtype, optimize_for_inference
-from ..modeling.sides import check_distributions
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import calibration_of, find_config
@@ -128,13 +127,7 @@ class Predictor(ImagePredictor):
             part.calibrate(calibration_of(description, weights), weights)
         if distributions:
             part = post_processing(self.model, "distributions")
-            representation = getattr(self.model, "box_representation", None)
-            if representation is None:
-                raise TypeError(
-                    f"distributions of a {type(self.model).__name__}: its sides have none; those "
-                    "of a GFL with GeneralDistribution have"
-                )
-            check_distributions(representation)
+            self.model.check_distributions()
             part.distributions = True
             if self.augmented is not None:
                 raise ValueError("distributions have no test-time augmentation; switch one off")

@@ -20,7 +20,7 @@ from .dense import refuse_to_be_traced
 from .ground_truth import check_channels, ground_truth_of
 from .observers import TrainingPictures
 from .settings import DETECTOR, check_setting, for_classes
-from .sides import in_output
+from .sides import check_distributions, in_output
 from .structures import GroundTruth
 
 __all__ = ["Detector", "TrainingStep"]
@@ -100,7 +100,8 @@ class Detector(nn.Module):
     # Detections are clipped to the image, and those without area dropped. Where it is False,
     # `inference` and `in_output` leave them as they are.
     clips_boxes = True
-    # What the standard deviations of the sides are read by; None where there are none.
+    # What reads distributions and standard deviations of the sides; None where there are none. (A
+    # subclass has a property: a module that is set on the detector would be hidden by this.)
     box_representation: Any = None
 
     def __init__(
@@ -222,6 +223,18 @@ class Detector(nn.Module):
         Raises:
             TypeError: there is such a part.
         """
+
+    def check_distributions(self) -> None:
+        """
+        Raises:
+            TypeError: the sides have no distributions.
+        """
+        if self.box_representation is None:
+            raise TypeError(
+                f"distributions of a {type(self).__name__}: its sides have none; those of a GFL "
+                "with GeneralDistribution have"
+            )
+        check_distributions(self.box_representation)
 
     def in_output(
         self, result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]
