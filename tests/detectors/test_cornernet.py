@@ -13,6 +13,8 @@ from gfocal import model_zoo
 from gfocal.backbones import Hourglass
 from gfocal.config import add_gfocal_config
 from gfocal.detectors.cornernet import CornerNet
+from gfocal.export import export_model
+from gfocal.export.formats import FORMATS
 from gfocal.modeling.corner_head import CornerHead
 from gfocal.modeling.corners import STRIDE, CornerMaps, CornerPredictions
 from gfocal.modeling.postprocess import NMSPostProcess
@@ -133,6 +135,16 @@ def test_a_trace_of_the_decoded_level_is_right_for_other_images():
             images = torch.randn(shape)
             for one, two in zip(traced(images), model.decode(images)):
                 torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_exports_of_the_decoded_level(format, tmp_path):
+    """An export compares the file with the detector on images of several sizes."""
+    torch.manual_seed(0)
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    export_model(make_cornernet().eval(), path, format=format, level="decoded")
+    boxes, scores = FORMATS[format].read(path)(torch.zeros(1, 3, 70, 90))[:2]
+    assert boxes.shape == (1, 1000, 4) and scores.shape == (1, 1000, 3)
 
 
 def test_a_padded_image():

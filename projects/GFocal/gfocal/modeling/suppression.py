@@ -84,7 +84,8 @@ class _SoftNMS(Checked):
         idxs, taken = [], []
         for _ in range(min(limit, len(scores))):
             score, idx = left.max(dim=0, keepdim=True)
-            factor = self.factor(box_iou(boxes[idx], boxes).squeeze(0))
+            ious = box_iou(boxes[idx], boxes).squeeze(0).nan_to_num(0.0)  # of boxes without area
+            factor = self.factor(ious)
             if not self.class_agnostic:
                 factor = torch.where(classes == classes[idx], factor, 1.0)
             left = (left * factor).scatter(0, idx, -1.0)
