@@ -26,8 +26,10 @@ _V1 = "https://download.openmmlab.com/mmdetection/v2.0/gfl/"
 _V2 = "https://drive.google.com/file/d/"
 _FOVEA = "https://download.openmmlab.com/mmdetection/v2.0/foveabox/"
 _SSD = "https://download.openmmlab.com/mmdetection/v2.0/ssd/"
+_CENTERNET = "https://download.openmmlab.com/mmdetection/v2.0/centernet/"
+_CORNERNET = "https://download.openmmlab.com/mmdetection/v2.0/cornernet/"
 # By the name of the config in configs/COCO-Detection. Sources of the AP: configs/gfl of mmdetection
-# (v1), the README of GFocalV2 (v2), configs/foveabox and configs/ssd of mmdetection.
+# (v1), the README of GFocalV2 (v2); configs/foveabox, ssd, centernet and cornernet of mmdetection.
 PUBLISHED = {
     "gfl_R_50_FPN_1x": PublishedModel(
         ap=40.2,
@@ -109,5 +111,23 @@ PUBLISHED = {
         ap=29.5,
         parameters=36.04,
         weights=f"{_SSD}ssd512_coco/ssd512_coco_20210803_022849-0a47a1ca.pth",
+    ),
+    "centernet_R_18": PublishedModel(
+        ap=25.9,
+        parameters=14.22,
+        weights=f"{_CENTERNET}centernet_resnet18_140e_coco/"
+        "centernet_resnet18_140e_coco_20210705_093630-bb5b3bf7.pth",
+    ),
+    "centernet_R_18_dcn": PublishedModel(
+        ap=29.5,
+        parameters=14.44,
+        weights=f"{_CENTERNET}centernet_resnet18_dcnv2_140e_coco/"
+        "centernet_resnet18_dcnv2_140e_coco_20210702_155131-c8cd631f.pth",
+    ),
+    "cornernet_HG_104": PublishedModel(
+        ap=41.2,
+        parameters=201.04,
+        weights=f"{_CORNERNET}cornernet_hourglass104_mstest_10x5_210e_coco/"
+        "cornernet_hourglass104_mstest_10x5_210e_coco_20200824_185720-5fefbf1c.pth",
     ),
 }

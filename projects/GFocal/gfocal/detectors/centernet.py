@@ -124,8 +124,8 @@ class CenterNet(Detector):
             observers=[CenterStatistics(statistics_period), *observers],
         )
         check_setting("test_flip", test_flip, FLAG)
-        self.in_feature, self.head, self.box = in_feature, head, box
-        self.heat_loss, self.radius, self.test_flip = heat_loss, radius, test_flip
+        self.in_feature, self.head, self.box, self.heat_loss = in_feature, head, box, heat_loss
+        self.radius, self.test_flip = radius, test_flip
         given = {
             "test_score_thresh": test_score_thresh,
             "test_topk_candidates": test_topk_candidates,
@@ -134,9 +134,8 @@ class CenterNet(Detector):
             "suppression": suppression,
             "class_names": class_names,
         }
-        self.postprocess: Any = postprocess_of(
-            postprocess, num_classes, **_with_published(given, postprocess)
-        )
+        given = _with_published(given, postprocess)
+        self.postprocess: Any = postprocess_of(postprocess, num_classes, **given)
         self._check_parts()
 
     @classmethod
