@@ -19,7 +19,7 @@ def test_table_of_both_kinds_of_config(capsys):
 
 def test_without_a_config_it_is_the_zoo():
     args = tool.parse_args([])
-    assert len(args.configs) == 12 and args.configs[0].endswith(".py")
+    assert len(args.configs) == 20 and args.configs[0].endswith(".py")
     assert args.input_size is None
 
 
