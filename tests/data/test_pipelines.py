@@ -66,8 +66,10 @@ def test_the_numbers_of_the_fragments():
     for name, pad in (("centernet", (31, 1)), ("cornernet", (127, 0))):
         (padding,) = instantiate(fragment(name).dataloader.test.mapper).augmentations.augs
         assert (padding.multiple, padding.extra) == pad
-        assert resize_of([padding]) is None  # no file says how to do it
-    assert resize_of(instantiate(fragment("ssd").dataloader.test.mapper).augmentations.augs) is None
+        of_file = {"multiple": pad[0], "extra": pad[1], "mean": [*map(float, padding.mean)]}
+        assert resize_of([padding]) == {"center_pad": of_file}
+    resize = instantiate(fragment("ssd").dataloader.test.mapper).augmentations.augs
+    assert resize_of(resize) == {"height": 512, "width": 512}
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -45,8 +45,8 @@ def of_output(name, change):
 
 
 def clipped_to_the_first(monkeypatch):
-    def clipped(boxes, images, sizes):
-        return clip(boxes, images, sizes[:1].expand_as(sizes))
+    def clipped(boxes, images, sizes, margin):
+        return clip(boxes, images, sizes[:1].expand_as(sizes), margin)
 
     clip = module._clipped
     monkeypatch.setattr(module, "_clipped", clipped)
