@@ -7,18 +7,25 @@ import torch
 from detectron2.config import instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from gfocal.config import model_zoo
 from gfocal.detectors.gfl import GFL
+from gfocal.modeling.corners import Corners
+from gfocal.modeling.heatmaps import corner_radius
+from gfocal.modeling.priors import PriorBoxes
 from gfocal.modeling.representations import GeneralDistribution
-from gfocal.modeling.structures import DenseAnchors, DensePredictions
+from gfocal.modeling.structures import DenseAnchors, DensePredictions, GroundTruth
 
 __all__ = [
     "make_anchors",
     "make_boxes",
+    "make_corners",
     "make_inputs",
     "make_model",
+    "make_objects",
     "make_predictions",
+    "make_ssd_batch",
 ]
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80
@@ -67,6 +74,59 @@ def make_predictions(
         box[image, locations, :, 4] += 5
     quality = torch.randn(batch, num_locations, 1, device=device) + 2 if with_quality else None
     return DensePredictions(cls, box, quality, GeneralDistribution().to(device))
+
+
+def make_objects(
+    num_objects: int, device: torch.device
+) -> tuple[tuple[int, int, int, int], Tensor, Tensor, Tensor, Tensor]:
+    """What is painted on the heat maps of one image at stride 4: their shape; image, class, cell
+    (x, y) and radius of objects of the sizes of :func:`make_boxes`."""
+    boxes = make_boxes(num_objects, device)
+    widths, heights = (boxes.tensor[:, 2:] - boxes.tensor[:, :2]).unbind(dim=1)
+    classes = torch.arange(num_objects, device=device) % NUM_CLASSES
+    radii = corner_radius(widths / 4, heights / 4).long()
+    shape = (1, NUM_CLASSES, HEIGHT // 4, WIDTH // 4)
+    return shape, classes * 0, classes, (boxes.get_centers() / 4).long(), radii
+
+
+def make_corners(
+    batch: int, device: torch.device, num_objects: int = 20, count: int = 100
+) -> tuple[Corners, Corners]:
+    """The best corners of each kind of some images: those of objects, and others anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor([WIDTH, HEIGHT])
+    boxes = torch.stack([make_boxes(num_objects, device, seed).tensor for seed in range(batch)])
+    of_objects = torch.randint(NUM_CLASSES, (batch, num_objects), generator=generator)
+    corners = []
+    for points in boxes.split(2, dim=-1):
+        scores = torch.rand(batch, count, generator=generator).sort(descending=True).values
+        classes = torch.randint(NUM_CLASSES, (batch, count), generator=generator)
+        embeddings = torch.randn(batch, count, generator=generator)
+        places = torch.rand(batch, count, 2, generator=generator) * sides
+        classes[:, :num_objects] = of_objects
+        embeddings[:, :num_objects] = torch.arange(num_objects)
+        places[:, :num_objects] = points.cpu()
+        corners.append(Corners(*(x.to(device) for x in (scores, classes, embeddings, places))))
+    return corners[0], corners[1]
+
+
+def make_ssd_batch(
+    batch: int, num_boxes: int, device: torch.device
+) -> tuple[PriorBoxes, GroundTruth, torch.Tensor]:
+    """The priors of SSD512, objects of the sizes of :func:`make_boxes` on 512 x 512 px, and class
+    logits (N, R, K + 1) that are spread like those of a trained SSD: the background, the last,
+    exceeds the best class by 12 on average, with a standard deviation of 4."""
+    cfg = model_zoo.get_config("COCO-Detection/ssd512_VGG_16.py").model
+    generator = instantiate(cfg.anchor_generator).to(device)
+    priors = generator([torch.zeros(1, 1, n, n, device=device) for n in (64, 32, 16, 8, 4, 2, 1)])
+    boxes = [make_boxes(num_boxes, device, seed) for seed in range(batch)]
+    for of_image in boxes:
+        of_image.scale(512 / WIDTH, 512 / HEIGHT)
+    classes = [torch.arange(num_boxes, device=device) % NUM_CLASSES for _ in boxes]
+    torch.manual_seed(0)
+    logits = 2.75 * torch.randn(batch, len(priors.boxes), NUM_CLASSES + 1, device=device)
+    logits[..., -1] = 18.5 + 4 * torch.randn(batch, len(priors.boxes), device=device)
+    return priors, GroundTruth(boxes, classes), logits
 
 
 def make_model(name: str, device: torch.device) -> GFL:

@@ -5,7 +5,8 @@ time and memory in tools/benchmark.py.
 """
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from torch.nn.functional import cross_entropy
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generalized_box_iou_loss
 
 from gfocal.modeling.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
@@ -115,3 +116,75 @@ def detections(
             )
         )
     return results
+
+
+def painted_heatmaps(shape, image_idxs, classes, cells, radii, dtype=torch.float32):
+    """The Gaussian of each object in turn, cut at the border, max-merged (CornerNet, Sec. 3.2)."""
+    heatmaps = torch.zeros(shape, dtype=dtype, device=cells.device)
+    height, width = shape[-2:]
+    for image, label, (x, y), r in zip(
+        image_idxs.tolist(), classes.tolist(), cells.tolist(), radii.tolist()
+    ):
+        sigma = (2 * r + 1) / 6
+        offsets = torch.arange(-r, r + 1, dtype=dtype, device=cells.device)
+        squares = offsets[:, None].square() + offsets.square()
+        gaussian = torch.exp(-squares / (2 * sigma**2))
+        left, right = min(x, r), min(width - x, r + 1)
+        top, bottom = min(y, r), min(height - y, r + 1)
+        there = heatmaps[image, label, y - top : y + bottom, x - left : x + right]
+        torch.maximum(there, gaussian[r - top : r + bottom, r - left : r + right], out=there)
+    return heatmaps
+
+
+def pair_corners(top_left, bottom_right, limit, max_distance=0.5):
+    """Every top left with every bottom right corner: sides, box, distance, class and score of each
+    pair, as CornerNet's code has them; then the best."""
+    images, count = top_left.scores.shape
+
+    def first(x):
+        return x.unsqueeze(2).expand(images, count, count).contiguous()
+
+    def second(x):
+        return x.unsqueeze(1).expand(images, count, count).contiguous()
+
+    x0, y0 = (first(x) for x in top_left.points.unbind(-1))
+    x1, y1 = (second(x) for x in bottom_right.points.unbind(-1))
+    boxes = torch.stack([x0, y0, x1, y1], dim=-1)
+    distances = (first(top_left.embeddings) - second(bottom_right.embeddings)).abs()
+    scores = (first(top_left.scores) + second(bottom_right.scores)) / 2
+    classes = first(top_left.classes)
+    scores[classes != second(bottom_right.classes)] = 0
+    scores[distances > max_distance] = 0
+    scores[x1 <= x0] = 0
+    scores[y1 <= y0] = 0
+    scores, idxs = scores.view(images, -1).topk(limit, dim=1)
+    boxes = boxes.view(images, -1, 4).gather(1, idxs[..., None].expand(-1, -1, 4))
+    return boxes, scores, classes.view(images, -1).gather(1, idxs)
+
+
+def ssd_labels(priors, truth, num_classes=80):
+    """Image after image the IoU of every box with every prior; then each box takes its best."""
+    rows = []
+    for boxes, classes in zip(truth.boxes, truth.classes):
+        labels = torch.full((len(priors.boxes),), num_classes, device=priors.boxes.device)
+        if len(boxes):
+            ious = pairwise_iou(boxes, Boxes(priors.boxes))
+            best, box = ious.max(dim=0)
+            labels[best >= 0.5] = classes[box[best >= 0.5]]
+            for index, prior in enumerate(ious.max(dim=1).indices):
+                labels[prior] = classes[index]
+        rows.append(labels)
+    return torch.stack(rows)
+
+
+def ssd_loss(logits, labels):
+    """Image after image the cross entropy of every prior; the negatives are sorted by it."""
+    total, divisor = logits.new_zeros(()), 0
+    for image_logits, image_labels in zip(logits, labels):
+        losses = cross_entropy(image_logits, image_labels, reduction="none")
+        positives = image_labels < logits.shape[2] - 1
+        count = int(positives.sum())
+        negatives = losses[~positives].sort(descending=True).values
+        total = total + losses[positives].sum() + negatives[: 3 * count].sum()
+        divisor += max(count, 1)
+    return total / divisor

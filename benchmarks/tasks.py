@@ -31,7 +31,8 @@ TEST = {
 class Settings(NamedTuple):
     """
     Args:
-        batch: images; None: 1 for inference, 2 for train-step. Other tasks have their own.
+        batch: images; None: 1 for inference, 2 for train-step, 8 for ssd. Other tasks have their
+            own.
         amp: train-step in mixed precision.
         compile: inference with torch.compile too.
     """
@@ -70,6 +71,50 @@ def losses(bench: Benchmark, settings: Settings) -> None:
             f"targets, losses and backward, batch 2 x 30 boxes, {name}",
             lambda step=step: step(ours),
             lambda step=step: step(straightforward),
+        )
+
+
+def heatmaps(bench: Benchmark, settings: Settings) -> None:
+    objects = make.make_objects(500, bench.device)
+    bench.compare(
+        "heat maps, 500 objects",
+        lambda: ours.painted_heatmaps(*objects),
+        lambda: straightforward.painted_heatmaps(*objects),
+    )
+
+
+@torch.no_grad()
+def pairing(bench: Benchmark, settings: Settings) -> None:
+    for batch in (1, 8):
+        arguments = (*make.make_corners(batch, bench.device), 1000)
+        bench.compare(
+            f"pairs of 100 x 100 corners, batch {batch}",
+            lambda arguments=arguments: ours.pair_corners(*arguments),
+            lambda arguments=arguments: straightforward.pair_corners(*arguments),
+        )
+
+
+def ssd(bench: Benchmark, settings: Settings) -> None:
+    """SSD512's targets and the loss of its classes, with backward."""
+    batch = settings.batch or 8
+    priors, truth, logits = make.make_ssd_batch(batch, 30, bench.device)
+    logits.requires_grad_()
+
+    def loss(formulation):
+        return formulation.ssd_loss(logits, formulation.ssd_labels(priors, truth))
+
+    def grad(formulation):
+        return torch.autograd.grad(loss(formulation), logits)
+
+    for what, function in (
+        ("SSD matching", lambda formulation: formulation.ssd_labels(priors, truth)),
+        ("SSD matching and hard negatives", torch.no_grad()(loss)),
+        ("the same and backward", grad),
+    ):
+        bench.compare(
+            f"{what}, batch {batch} x 30 boxes",
+            functools.partial(function, ours),
+            functools.partial(function, straightforward),
         )
 
 
@@ -226,6 +271,9 @@ _FILES = {
 TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "matcher": matcher,
     "losses": losses,
+    "heatmaps": heatmaps,
+    "pairing": pairing,
+    "ssd": ssd,
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,

@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
-from gfocal.solver import SGD, AdamW
+from gfocal.solver import SGD, Adam, AdamW
 
 
 def _step(optimizer, *gradients):
@@ -43,12 +43,13 @@ def test_without_clipping_it_is_torch_sgd():
     assert _step(SGD(_parameters(), lr=1.0), [30.0], [40.0]) == [[30.0], [40.0]]
 
 
-def test_adamw_clips_too():
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_adam_and_adamw_clip_too(kind):
     """The first step of Adam is lr * g / (|g| + eps), here 1/2 where the clipped g equals eps."""
     arguments = {"lr": 1.0, "weight_decay": 0.0, "eps": 3.0}
-    steps = _step(AdamW(_parameters(), max_grad_norm=5.0, **arguments), [30.0], [40.0])
+    steps = _step(kind(_parameters(), max_grad_norm=5.0, **arguments), [30.0], [40.0])
     assert steps == [pytest.approx([3 / 6], rel=1e-5), pytest.approx([4 / 7], rel=1e-5)]
-    steps = _step(AdamW(_parameters(), **arguments), [30.0], [40.0])
+    steps = _step(kind(_parameters(), **arguments), [30.0], [40.0])
     assert steps == [pytest.approx([30 / 33], rel=1e-5), pytest.approx([40 / 43], rel=1e-5)]
 
 

@@ -64,3 +64,36 @@ def test_detections(anchors, with_quality, score_thresh, topk):
         assert torch.equal(found.pred_classes, expected.pred_classes)
         assert torch.equal(found.anchor_idxs, expected.anchor_idxs)
         torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+def test_heatmaps():
+    objects = inputs.make_objects(500, torch.device("cpu"))
+    found = ours.painted_heatmaps(*objects)
+    torch.testing.assert_close(found, straightforward.painted_heatmaps(*objects))
+    assert objects[-1].max() > 20 and found.count_nonzero() > 40_000
+
+
+def test_pairs_of_corners():
+    corners = inputs.make_corners(3, torch.device("cpu"))
+    found = ours.pair_corners(*corners, 1000)
+    expected = straightforward.pair_corners(*corners, 1000)
+    assert torch.equal(found.scores, expected[1])
+    pairs = found.scores > 0
+    assert pairs.sum() >= 60  # the objects
+    assert torch.equal(found.boxes[pairs], expected[0][pairs])
+    assert torch.equal(found.classes[pairs], expected[2][pairs])
+
+
+def test_ssd():
+    priors, truth, logits = inputs.make_ssd_batch(2, 30, torch.device("cpu"))
+    truth.boxes[1].tensor, truth.classes[1] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    logits.requires_grad_()
+    results = []
+    for formulation in (ours, straightforward):
+        labels = formulation.ssd_labels(priors, truth)
+        loss = formulation.ssd_loss(logits, labels)
+        results.append((labels, loss, torch.autograd.grad(loss, logits)[0]))
+    (labels, loss, grad), (expected_labels, expected, expected_grad) = results
+    assert torch.equal(labels, expected_labels) and (labels[0] < 80).sum() > 100
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(grad, expected_grad)

@@ -31,10 +31,19 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("task", "num_rows"), [("matcher", 8), ("losses", 4), ("postprocess", 10), ("inference", None)]
+    ("task", "num_rows"),
+    [
+        ("matcher", 8),
+        ("losses", 4),
+        ("heatmaps", 2),
+        ("pairing", 4),
+        ("ssd", 6),
+        ("postprocess", 10),
+        ("inference", None),
+    ],
 )
 def test_comparisons(run, task, num_rows):
-    rows, out = run(task)
+    rows, out = run(task, "--batch", "1") if task == "ssd" else run(task)
     assert num_rows is None or len(rows) == num_rows
     assert all(row["ms"] > 0 for row in rows)
     if task == "inference":

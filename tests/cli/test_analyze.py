@@ -19,8 +19,27 @@ def test_table_of_both_kinds_of_config(capsys):
 
 def test_without_a_config_it_is_the_zoo():
     args = tool.parse_args([])
-    assert len(args.configs) == 12 and args.configs[0].endswith(".py")
-    assert tuple(args.input_size) == (800, 1333)
+    assert len(args.configs) == 20 and args.configs[0].endswith(".py")
+    assert args.input_size is None
+
+
+def test_a_config_for_one_size(tmp_path, capsys):
+    """Of the config, unless a size is given."""
+    path = tmp_path / "square.py"
+    path.write_text(
+        "from detectron2.config import LazyCall as L\n"
+        "from detectron2.data.transforms import Resize\n"
+        "from gfocal import model_zoo\n"
+        f"cfg = model_zoo.get_config('{R50}.py')\n"
+        "model, dataloader, train = cfg.model, cfg.dataloader, cfg.train\n"
+        "dataloader.test.mapper.augmentations = [L(Resize)(shape=[64, 96])]\n"
+    )
+    rows = []
+    for options in ([], ["--input-size", "64", "96"]):
+        tool.run(tool.parse_args([str(path), *options]))
+        rows.append(capsys.readouterr().out.splitlines())
+    assert rows[0][0].endswith("| GFLOPs at 800 x 1333 |")
+    assert rows[0][2] == rows[1][2].replace(" |\n", "")[:-2] + " at 64 x 96 |"
 
 
 def test_errors(tmp_path, capsys):
@@ -28,7 +47,7 @@ def test_errors(tmp_path, capsys):
         tool.build("COCO-Detection/gfl_R_50_FPN_1.py")
     other = tmp_path / "other.yaml"
     other.write_text('MODEL:\n  META_ARCHITECTURE: "GeneralizedRCNN"\n')
-    with pytest.raises(TypeError, match="is a GeneralizedRCNN; expected GFL"):
+    with pytest.raises(TypeError, match="is a GeneralizedRCNN; expected a detector with `raw`"):
         tool.build(str(other))
     other.write_text('MODEL:\n  META_ARCHITECTURE: "GFLX"\n')
     with pytest.raises(ValueError, match="META_ARCHITECTURE is 'GFLX'"):

@@ -66,7 +66,7 @@ def test_fast(files):
         with Image.open(files / "out" / written(files)[0]) as picture:
             pictures.append(np.asarray(picture, dtype=float))
     assert np.abs(pictures[0] - pictures[1]).mean() < 10
-    with pytest.raises(TypeError, match="optimize_for_inference knows GFL"):
+    with pytest.raises(TypeError, match="optimize_for_inference knows the detectors of gfocal"):
         demo.run(arguments(files, fast=True))
 
 

@@ -125,7 +125,10 @@ def test_augmentations_that_are_no_resize(files, capsys):
     config = files / "config.py"
     key = 'dataloader["test"].mapper.augmentations'
     config.write_text(f"{CONFIG}{key} = [L(T.Resize)(shape=32)]\n")
-    assert run(files) == 0
+    assert run(files) == 0 and not capsys.readouterr().err
+    assert card_of(files / "model.ts").resize == {"height": 32, "width": 32}
+    config.write_text(f"{CONFIG}{key} = [L(T.Resize)(shape=32), L(T.Resize)(shape=64)]\n")
+    assert run(files, "--overwrite") == 0
     assert "the file will not say how an image is resized" in capsys.readouterr().err
     assert card_of(files / "model.ts").resize is None
     for nothing in ("[]", "[L(T.ResizeShortestEdge)(short_edge_length=0, max_size=0)]"):

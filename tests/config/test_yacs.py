@@ -16,6 +16,7 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from gfocal import model_zoo
 from gfocal.config import add_gfocal_config, apply_overrides
 from gfocal.modeling import recipes
+from gfocal.modeling.criterion import one_more_an_image
 from gfocal.modeling.quality import NoQuality
 from gfocal.modeling.suppression import HardNMS
 from gfocal.modeling.terms import GaussianNLLLoss, QualityFocalLoss
@@ -24,6 +25,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 TWINS = [f"{name}_R_50_FPN_{schedule}" for name in ("gfl", "gflv2") for schedule in ("1x", "ms_2x")]
+TWINS.append("fovea_R_50_FPN_1x")
 
 
 def yacs(name, *overrides):
@@ -49,6 +51,8 @@ def test_twins_are_the_same_detector(name):
         "test_score_thresh",
         "test_topk_candidates",
         "test_nms_thresh",
+        "test_clip_margin",
+        "ignore_padding",
         "max_detections_per_image",
         "input_format",
     ):
@@ -61,9 +65,13 @@ def test_twins_are_the_same_detector(name):
         model.anchor_generator.cell_anchors, twin.anchor_generator.cell_anchors
     ):
         assert torch.equal(cell, twin_cell)
+    assert model.criterion.box_weight is twin.criterion.box_weight
+    assert model.criterion.cls_divisor is twin.criterion.cls_divisor
+    assert model.backbone.top_block.in_feature == twin.backbone.top_block.in_feature
+    assert model.anchor_generator.offset == twin.anchor_generator.offset
     for term, twin_term in zip(model.criterion.children(), twin.criterion.children()):
-        assert vars(term).get("weight") == vars(twin_term).get("weight")
-        assert vars(term).get("beta") == vars(twin_term).get("beta")
+        for number in ("weight", "beta", "alpha", "gamma"):
+            assert vars(term).get(number) == vars(twin_term).get(number), number
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -131,6 +139,8 @@ def test_keys_reach_their_parts():
             "MODEL.GFL.CONV_DIM", 32,
             "MODEL.GFL.ANCHOR_OFFSET", 0.5,
             "MODEL.GFL.NMS_THRESH_TEST", 0.7,
+            "MODEL.GFL.CLIP_MARGIN_TEST", 1.0,
+            "MODEL.GFL.LEVEL_SCALES", False,
         )
     )  # fmt: skip
     assert model.num_classes == model.head.num_classes == 7
@@ -144,7 +154,17 @@ def test_keys_reach_their_parts():
     assert model.criterion.dist_loss.weight == 5.0
     assert len(model.head.cls_tower) == 1 and model.head.cls_tower[0].out_channels == 32
     assert model.anchor_generator.offset == 0.5
-    assert model.test_nms_thresh == 0.7
+    assert model.test_nms_thresh == 0.7 and model.test_clip_margin == 1.0
+    assert len(model.head.scales) == 0
+
+
+def test_the_map_that_p6_is_made_of():
+    for name, channels in (("p5", 256), ("res5", 2048)):
+        top = build_model(yacs("gfl_R_50_FPN_1x", "MODEL.FPN.TOP_IN_FEATURE", name)).backbone
+        assert top.top_block.in_feature == name
+        assert top.top_block.p6.in_channels == channels
+    with pytest.raises(ValueError, match=r"^MODEL.FPN.TOP_IN_FEATURE is 'p4'; expected 'p5' or"):
+        build_model(yacs("gfl_R_50_FPN_1x", "MODEL.FPN.TOP_IN_FEATURE", "p4"))
 
 
 @pytest.mark.parametrize("matcher", recipes.MATCHER)
@@ -183,6 +203,11 @@ def test_use_leaves_what_is_not_named():
     assert cfg.criterion.quality_loss is not None
     recipes.use(cfg, quality="qfl")
     assert cfg.criterion.quality_loss is None
+    assert "ignore_padding" not in cfg and "cls_divisor" not in cfg.criterion
+    recipes.use(cfg, matcher="fovea")
+    assert cfg.ignore_padding is False and cfg.criterion.cls_divisor is one_more_an_image
+    recipes.use(cfg, matcher="atss")
+    assert "ignore_padding" not in cfg and "cls_divisor" not in cfg.criterion
     with pytest.raises(ValueError, match="quality is 'best'"):
         recipes.use(cfg, quality="best")
 
@@ -215,7 +240,7 @@ def test_numbers_reach_a_recipe_that_leaves_them_at_their_defaults(monkeypatch):
     assert parts["criterion"].cls_loss.beta == 1.0
 
 
-@pytest.mark.parametrize(("matcher", "offset"), [("atss", 0.0), ("fcos", 0.5)])
+@pytest.mark.parametrize(("matcher", "offset"), [("atss", 0.0), ("fcos", 0.5), ("fovea", 0.5)])
 def test_a_matcher_brings_its_offset(matcher, offset):
     cfg = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
     cfg.anchor_generator.offset = 0.25
@@ -271,6 +296,9 @@ def test_a_head_without_towers():
         ("BIN_WIDTH", 2.0, {"BOX_REPRESENTATION": "gaussian"}, "expected 1.0, .*'general'"),
         ("LOSS_DFL_WEIGHT", 1.0, {"BOX_REPRESENTATION": "general"}, "reads it: 'general_dfl'$"),
         ("ATSS_TOPK", 5, {"MATCHER": "fcos"}, "MATCHER 'fcos' nothing reads it; .*: 'atss'$"),
+        ("FOVEA_SIGMA", 0.3, {"MATCHER": "fcos"}, "nothing reads it; expected 0.4, .*: 'fovea'$"),
+        ("FOCAL_ALPHA", 0.4, {"QUALITY": "qfl"}, "expected 0.25, or a QUALITY .*: 'none', "),
+        ("FOCAL_GAMMA", 1.5, {"QUALITY": "dgqp"}, "expected 2.0, or a QUALITY .*: 'none', "),
         ("ATSS_MATCH_EVERY_BOX", True, {"MATCHER": "fcos"}, "expected False, .*: 'atss'$"),
     ],
 )

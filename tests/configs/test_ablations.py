@@ -38,10 +38,13 @@ def small(row):
 
 def test_all_rows_are_there():
     counts = {table: len(ablations.rows(table)) for table in ablations.TABLES}
-    assert counts == {"1a": 12, "1b": 4, "1c": 5, "2a": 8, "2b": 4, "2c": 4, "3": 4}
+    assert counts == {"1a": 12, "1b": 6, "1c": 5, "2a": 8, "2b": 4, "2c": 4, "3": 4}
     for row in ROWS.values():
         paper = model_zoo.get_config(row).paper
-        assert paper.AP75 < paper.AP50 and paper.AP < paper.AP50 and 35 < paper.AP < 41
+        lowest = 29 if "ssd512" in row else 35
+        assert lowest < paper.AP < 41
+        if "AP50" in paper:
+            assert paper.AP75 < paper.AP50 and paper.AP < paper.AP50
 
 
 @pytest.mark.parametrize("row", DENSE, ids=lambda row: row[len("ablations/table") : -len(".py")])

@@ -14,6 +14,8 @@ from PIL import Image
 
 from gfocal.config import add_gfocal_config
 from gfocal.data import DetectionMapper, read_image
+from gfocal.data.placement import PlaceTransform
+from gfocal.data.transforms import CenterPad
 
 
 def make_mapper(*augmentations, is_train=True, **kwargs):
@@ -110,6 +112,93 @@ def test_is_train_is_read_when_an_image_is_mapped(tmp_path):
     assert len(dataset_dict["annotations"]) == 1  # not changed
     del dataset_dict["annotations"]
     assert mapper(dataset_dict).keys() == result.keys()
+
+
+# Augmentations that drop boxes
+
+
+def test_the_class_of_a_dropped_box_goes_with_it(tmp_path):
+    """The crop is x 0..20, y 0..20. Of (15, 0, 40, 10) a part is inside, but not the centre; the
+    region of a crowd there is clipped and stays."""
+    annotations = [
+        annotation(15, 0, 25, 10, 1),
+        annotation(4, 6, 8, 10, 2),
+        annotation(15, 0, 25, 10, iscrowd=1),
+        annotation(10, 10, 19, 4, 3),
+        annotation(30, 30, 5, 5, 4),
+        annotation(30, 30, 5, 5, iscrowd=1),
+    ]
+    dataset_dict = write_image(tmp_path, 40, 60, annotations)
+    crop = PlaceTransform((40, 60), (0, 0, 20, 20), (20, 20), (0, 0))
+    flip = T.HFlipTransform(20)
+    result = make_mapper(crop, flip, crowds="ignore")(dataset_dict)
+    assert result["instances"].gt_boxes.tensor.tolist() == [[8, 6, 16, 16], [0, 10, 10, 14]]
+    assert result["instances"].gt_classes.tolist() == [2, 3]
+    assert result["ignore_regions"].tensor.tolist() == [[0, 0, 5, 10]]
+    assert result["image"].shape == (3, 20, 20)
+
+
+class Spy(T.Augmentation):
+    """Keeps the boxes that it is given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def get_transform(self, image, boxes=None):
+        self.seen.append(None if boxes is None else boxes.tolist())
+        return T.NoOpTransform()
+
+
+def test_an_augmentation_gets_the_boxes_of_a_training(tmp_path):
+    """After those before it, and without crowds. In a test, and without boxes, None."""
+    spy = Spy()
+    mapper = make_mapper(T.HFlipTransform(60), spy)
+    dataset_dict = write_image(
+        tmp_path, 40, 60, [annotation(10, 0, 5, 10), annotation(1, 2, 3, 4, iscrowd=1)]
+    )
+    assert len(mapper(dataset_dict)["instances"]) == 1
+    mapper(write_image(tmp_path))
+    mapper.is_train = False
+    mapper(dataset_dict)
+    assert spy.seen == [[[45, 0, 50, 10]], None, None]
+
+
+class InPlace(T.Transform):
+    """Changes the boxes that it is given, as a transform may."""
+
+    def apply_image(self, img):
+        return img
+
+    def apply_coords(self, coords):
+        return coords
+
+    def apply_box(self, box):
+        box += 1
+        return box
+
+
+def test_boxes_are_transformed_once(tmp_path):
+    dataset_dict = write_image(tmp_path, annotations=[annotation(1, 2, 3, 4)])
+    instances = make_mapper(InPlace())(dataset_dict)["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[2, 3, 5, 7]]
+
+
+def test_padding_tells_where_the_image_is(tmp_path):
+    dataset_dict = write_image(tmp_path, 40, 60, [annotation(0, 0, 60, 40)])
+    mapper = make_mapper(T.ResizeShortestEdge(20), CenterPad(0), is_train=False)
+    result = mapper(dataset_dict)
+    assert result["image"].shape == (3, 32, 32) and result["image"].dtype == torch.uint8
+    assert (result["border"], result["content_size"]) == ((6, 1), (20, 30))
+    assert (result["height"], result["width"]) == (40, 60)
+    mapper.is_train = True  # as for the validation loss
+    assert mapper(dataset_dict)["instances"].gt_boxes.tensor.tolist() == [[1, 6, 31, 26]]
+    with pytest.raises(
+        ValueError, match=r"\['CenterPad', 'RandomFlip'\]; expected one CenterPad, as"
+    ):
+        make_mapper(CenterPad(0), T.RandomFlip())
+    nested = make_mapper(T.RandomApply(CenterPad(0), prob=1.0), T.RandomFlip(1.0))
+    with pytest.raises(ValueError, match="image 7 .*expected one CenterPad, as the last"):
+        nested(dataset_dict)
 
 
 # Crowds

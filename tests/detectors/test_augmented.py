@@ -9,6 +9,8 @@ from detectron2.utils.events import EventStorage
 from torchvision.ops import batched_nms
 
 from gfocal.detectors import AugmentedDetector
+from gfocal.modeling.suppression import GaussianSoftNMS
+from tests.helpers.contract import Blocks, Points, make_spread
 from tests.helpers.tiny import make_gfl, make_input
 from tests.helpers.tiny_retinanet import make_retinanet
 from tests.helpers.toy import ToyDetector
@@ -83,8 +85,39 @@ def test_two_sizes_and_their_mirrors_by_hand(make, monkeypatch):
     torch.testing.assert_close(found.pred_boxes.tensor, boxes[keep], rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("suppression", [None, GaussianSoftNMS()])
+def test_another_detector(suppression):
+    """What it has for each size and mirror goes through its own NMS."""
+    model = make_spread(Blocks, suppression=suppression)
+    images = [{"image": torch.randint(0, 256, (3, 64, 96)).float(), "height": 32, "width": 48}]
+    with torch.no_grad():
+        (alone,) = model(images)
+    (same,) = AugmentedDetector(model, [64], 100, flip=False)(images)
+    for name in ("scores", "pred_classes"):
+        assert torch.equal(same["instances"].get(name), alone["instances"].get(name))
+    assert torch.equal(same["instances"].pred_boxes.tensor, alone["instances"].pred_boxes.tensor)
+    # The mirror alone finds the mirrored boxes: they are turned back.
+    (mirrored,) = model([{"image": images[0]["image"].flip(-1)}])
+    left, top, right, bottom = mirrored["instances"].pred_boxes.tensor.unbind(-1)
+    turned = torch.stack([96 - right, top, 96 - left, bottom], dim=-1)
+    (both,) = AugmentedDetector(model, [64], 100)([{"image": images[0]["image"]}])
+    # The best of all is the best of one of the two.
+    best = both["instances"].pred_boxes.tensor[0]
+    candidates = torch.cat([2 * alone["instances"].pred_boxes.tensor[:1], turned[:1]])
+    assert torch.cdist(best[None], candidates).min() < 1e-3
+
+
+def test_its_own_flip_is_named():
+    model = make_spread(Points)
+    with pytest.raises(TypeError, match=r"the model is a Points$"):
+        AugmentedDetector(model, [64], 100)
+    model.test_flip = False
+    with pytest.raises(TypeError, match="is a Points; it has a flip of its own, test_flip"):
+        AugmentedDetector(model, [64], 100)
+
+
 def test_what_is_refused():
-    with pytest.raises(TypeError, match="for GFL and RetinaNet; the model is a ToyDetector"):
+    with pytest.raises(TypeError, match="GFL, SSD, CornerNet and RetinaNet; the model is a ToyD"):
         AugmentedDetector(ToyDetector(num_classes=2), [64], 100)
     for sizes in ([], 64, [0], ["64"], [64.0], None):
         with pytest.raises(ValueError, match="min_sizes is .*; expected a list of integers"):

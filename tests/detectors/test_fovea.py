@@ -9,6 +9,8 @@ from detectron2.utils.events import EventStorage
 
 from gfocal import model_zoo
 from gfocal.backbones import DeformConv2d
+from gfocal.export.exporting import export_model
+from gfocal.export.parity import LIMITS
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion, at_least_one_an_image, one_more_an_image
 from gfocal.modeling.feature_align import FeatureAlign
@@ -19,6 +21,7 @@ from gfocal.modeling.representations import DiracDistance, GeneralDistribution, 
 from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets
 from gfocal.modeling.terms import DistributionFocalLoss, FocalLoss, LogSmoothL1Loss
 from gfocal.weights import convert_mmdet_state_dict, to_mmdet_state_dict
+from tests.helpers.spread import spread
 from tests.helpers.tiny import make_input
 from tests.helpers.tiny_fovea import make_fovea
 
@@ -245,7 +248,7 @@ def test_the_rows_of_table_1b_differ_by_their_loss_alone():
     assert recipe.criterion.box_weight is uniform
 
 
-@pytest.mark.parametrize("name", ["table1b/fovea_focal", "table1b/fovea_qfl", "ours/fovea_dfl"])
+@pytest.mark.parametrize("name", ["table1b/fovea_focal", "table1b/fovea_qfl", "fovea/dfl"])
 def test_rows_train_and_detect(name):
     row = model_zoo.get_config(f"ablations/{name}.py").model
     cfg = model_zoo.get_config(SHAPES).model
@@ -272,7 +275,7 @@ def test_rows_train_and_detect(name):
     assert found.has("pred_box_stds") == ("dfl" in name)
     if "dfl" in name:
         assert model.head.box_representation.bins[-1] == 32
-        assert [type(x) for x in (model.matcher,)] == [FoveaMatcher]
+    assert type(model.matcher) is FoveaMatcher
 
 
 def test_pictures_of_training():
@@ -280,3 +283,11 @@ def test_pictures_of_training():
     with EventStorage(0) as storage:
         model([make_input(64, 96, [[10, 10, 90, 60]])])
     assert len(storage._vis_data) == 1
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_exported_files_find_the_same(tmp_path):
+    model = spread(make_fovea())
+    for format, level, suffix in (("onnx", "full", "onnx"), ("torchscript", "decoded", "ts")):
+        rows = export_model(model, tmp_path / f"model.{suffix}", format=format, level=level)
+        assert rows and all(row.found and row.passes(LIMITS["float32"]) for row in rows)

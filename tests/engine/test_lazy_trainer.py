@@ -377,7 +377,9 @@ def test_evaluate_loads_strictly_and_adds_to_the_metrics(toy_config, tmp_path):
 
     path = f"train.init_checkpoint={tmp_path}/output/model_final.pth"
     assert LazyTrainer.evaluate(toy_config(path)) == results
-    with pytest.raises(ValueError, match=r"fast is for GFL; the config's model is a "):
+    with pytest.raises(
+        ValueError, match=r"fast is for the detectors of gfocal; the config's model is a "
+    ):
         LazyTrainer.evaluate(toy_config(path), fast=True)
 
     class Fast(LazyTrainer):

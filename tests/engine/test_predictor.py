@@ -18,6 +18,7 @@ from gfocal.cli import demo
 from gfocal.config import check_model
 from gfocal.data.mapper import DetectionMapper
 from gfocal.data.shapes import CLASSES
+from gfocal.data.transforms import CenterPad
 from gfocal.engine import LazyTrainer, Predictor, load_config
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.quality import NoQuality
@@ -160,6 +161,42 @@ def test_sizes_are_told_without_pixels(toy_config, trained, monkeypatch):
     assert predictor.resized((48, 65)) == (24, 33) and predictor.size_in_batch((48, 65)) == (32, 48)
     monkeypatch.setattr(predictor, "augmentations", T.AugmentationList([T.RandomFlip(1.0)]))
     assert predictor.resized((48, 65)) is predictor.size_in_batch((48, 65)) is None
+
+
+@pytest.mark.parametrize("kind", ["lazy", "yacs"])
+def test_padding_is_that_of_the_evaluation(toy_config, trained, tmp_path, kind):
+    """The same input for the model, with the same keys, and its size told without pixels."""
+    mean = [100.5, 90.0, 80.0]
+    if kind == "lazy":
+        cfg = toy_config()
+        augmentations = [
+            LazyCall(T.ResizeShortestEdge)(short_edge_length=24, max_size=64),
+            LazyCall(CenterPad)(mean=mean, multiple=31, extra=1),
+        ]
+        cfg.dataloader.test.mapper = LazyCall(DetectionMapper)(
+            is_train=False, augmentations=augmentations, image_format="RGB"
+        )
+        (inputs,) = next(iter(LazyTrainer.build_test_loader(cfg)))
+        size, border, content = (32, 64), (4, 16), (24, 32)
+    else:
+        more = "{AUGMENTATIONS: cornernet, FORMAT: RGB}\n"
+        path = tmp_path / "toy.yaml"
+        path.write_text(YACS.replace("{MIN_SIZE_TEST: 24, MAX_SIZE_TEST: 64, FORMAT: RGB}\n", more))
+        cfg = load_config(path, [f"MODEL.PIXEL_MEAN={mean}"])
+        (inputs,) = next(iter(LazyTrainer.build_test_loader(toy_config())))
+        inputs = DetectionMapper(cfg, False)(
+            {x: inputs[x] for x in ("file_name", "height", "width")}
+        )
+        size, border, content = (127, 127), (39, 31), (48, 64)
+    predictor = Predictor(cfg, trained)
+    found = predictor.preprocess(read_image(inputs["file_name"], format="BGR"))
+    assert found["image"].shape == (3, *size)
+    assert torch.equal(found["image"], inputs["image"].float())
+    assert found["image"][:, 0, 0].tolist() == mean
+    for key, value in {"border": border, "content_size": content}.items():
+        assert found[key] == inputs[key] == value
+    assert (found["height"], found["width"]) == (48, 64)
+    assert predictor.size_in_batch((48, 64)) == predictor.resized((48, 64)) == size
 
 
 @pytest.mark.parametrize(
@@ -312,7 +349,9 @@ def test_what_a_detector_without_sides_cannot_give(tmp_path):
     cfg = load_config(str(Path(__file__).parents[1] / "helpers/toy_config.py"))
     model = instantiate(cfg.model)
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
-    with pytest.raises(TypeError, match="a ToyDetector has no distributions; GFL with NMSPost"):
+    with pytest.raises(
+        TypeError, match="a ToyDetector has no distributions; detectors with an NMSPost"
+    ):
         Predictor(cfg, tmp_path / "w.pth", distributions=True)
     with pytest.raises(TypeError, match="a ToyDetector has no calibration"):
         Predictor(cfg, tmp_path / "w.pth", calibrated=True)

@@ -16,6 +16,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 
 from gfocal.backbones.deformable import deformable_twin
+from gfocal.detectors import GFL
 from gfocal.export import OnnxPredictor
 from gfocal.export.card import KEY, ModelCard
 from gfocal.export.exporting import ParityError, export_model
@@ -96,9 +97,9 @@ STRUCTURES, IMPOSSIBLE = structures()
 
 def test_the_structures_are_all():
     count = sum(map(len, STRUCTURES.values())) + len(IMPOSSIBLE)
-    assert count == len(BOX) * len(QUALITY) and len(STRUCTURES) == 7
-    # DGQP reads four probabilities; a Dirac has one channel and a Gaussian two.
-    assert {box for box, _ in IMPOSSIBLE} == {"dirac", "gaussian"}
+    assert count == len(BOX) * len(QUALITY) and len(STRUCTURES) == 9
+    # DGQP reads four probabilities; a Dirac and a logarithm have one channel and a Gaussian two.
+    assert {box for box, _ in IMPOSSIBLE} == {"dirac", "gaussian", "log"}
     assert {quality for _, quality in IMPOSSIBLE} == {"dgqp", "dgqp_branch"}
 
 
@@ -135,15 +136,17 @@ def test_settings_of_the_detector(format, tmp_path):
         test_score_thresh=[0.05, 0.3, 0.1],
         test_topk_candidates=7,
         max_detections_per_image=9,
+        test_clip_margin=3.0,
         suppression=HardNMS(0.5, class_agnostic=True),
     )
     path = path_of(tmp_path, format)
     assert passes(export_model(model, path, format=format))
-    counts = set()
+    counts, places = set(), set()
     graph = FORMATS[format].read(path)
     for batch in check_images(graph.card):
+        places.add(round(batch.shape[-1] - float(graph(batch)["boxes"][:, 2].max()), 3))
         counts |= {*torch.bincount(graph(batch)["image_idxs"], minlength=len(batch)).tolist()}
-    assert len(counts) > 1 and max(counts) <= 9
+    assert len(counts) > 1 and max(counts) <= 9 and min(places) == 3
     card = graph.card
     assert card.score_thresh == pytest.approx([0.05, 0.3, 0.1]) and card.class_agnostic
     assert (card.nms_thresh, card.topk_candidates, card.max_detections) == (0.5, 7, 9)
@@ -353,16 +356,14 @@ def test_torchscript_has_no_python(default_file):
 
 @by_format
 def test_a_graph_that_froze_a_number_is_refused(format, tmp_path, monkeypatch):
-    from gfocal.export import network
-
     def frozen(self, shapes, like):  # the sizes of the traced batch
         return original(self, [(24, 32), (12, 16)], like)
 
-    original = network.TensorNetwork._locations
+    original = GFL.locations
     path = tmp_path / f"model{FORMATS[format].suffix}"
     path.write_bytes(b"before")
-    monkeypatch.setattr(network.TensorNetwork, "_check_locations", lambda self: None)
-    monkeypatch.setattr(network.TensorNetwork, "_locations", frozen)
+    monkeypatch.setattr(GFL, "check_decode", lambda self: None)
+    monkeypatch.setattr(GFL, "locations", frozen)
     with pytest.raises(Exception):  # noqa: B017 (each runtime has its own)
         export_model(make_spread_gfl(), path, format=format)
     assert path.read_bytes() == b"before"

@@ -220,7 +220,7 @@ def test_nms_by_hand():
 
 
 def test_what_has_no_tensor_form_is_refused():
-    with pytest.raises(TypeError, match="got a Linear; gfocal export is for GFL"):
+    with pytest.raises(TypeError, match="got a Linear; gfocal export is for the detectors of"):
         TensorNetwork(torch.nn.Linear(1, 1))
     soft = make_spread_gfl(suppression=GaussianSoftNMS())
     with pytest.raises(TypeError, match="GaussianSoftNMS.*Level 'decoded' ends before it"):

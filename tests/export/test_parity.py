@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from gfocal.export.card import ModelCard
+from gfocal.export.comparing import (
+    among_candidates,
+    compare,
+    compare_ranked,
+    is_ranked,
+    with_own_peaks,
+)
 from gfocal.export.parity import (
     LIMITS,
     LOWEST_SCORE,
     Difference,
     Limits,
     check_images,
-    compare,
     parity,
     table,
 )
@@ -213,3 +219,49 @@ def test_the_pictures():
     for batch in batches:
         assert 0 <= batch.min() and batch.max() <= 255 and batch.std() > 20
     assert all(torch.equal(a, b) for a, b in zip(batches, check_images(card())))
+
+
+def candidates(*rows):
+    """Candidates (x0, y0, x1, y1, score) of one class and image, as of level "decoded"."""
+    data = torch.tensor(rows, dtype=torch.float32)
+    return {"boxes": data[None, :, :4], "scores": data[None, :, 4:]}
+
+
+def test_ranked_candidates_may_come_in_another_order():
+    a, b, c, last = (0, 0, 9, 9, 0.8), (5, 5, 9, 9, 0.8), (1, 2, 3, 4, 0.5), (0, 0, 1, 1, 0.0)
+    assert is_ranked(candidates(a, b, c, last)) and not is_ranked(candidates(c, a, b))
+    assert compare_ranked(candidates(a, b, c, last), candidates(b, a, c, last), 1e-5) == (0, 0)
+    # What scores as the last is not looked at: of pairs without a score any may be there.
+    other = (7, 7, 9, 9, 0.0)
+    assert compare_ranked(candidates(a, b, last), candidates(a, b, other), 1e-5) == (0, 0)
+    moved = (5, 5, 9, 9.5, 0.8)
+    assert compare_ranked(candidates(a, b, last), candidates(a, moved, last), 1e-5) == (0, 0.5)
+    for ours, theirs in ((a, c), (c, a)):  # one is not there, or one is more
+        lost = compare_ranked(candidates(ours, last), candidates(theirs, last), 1e-5)
+        assert lost == (0, math.inf)
+    assert compare_ranked(candidates(a, last), candidates(a, b, last), 1e-5)[1] == math.inf
+
+
+def test_a_detection_is_one_of_the_candidates():
+    dense = candidates((0, 0, 10, 10, 0.75), (0, 0, 10, 11, 0.5))
+    ours = found((0, 0, 10, 10.25, 0.75, 0, 0))
+    assert among_candidates(ours, dense, 1e-5, lowers=False) == (0, 0.25)
+    lowered = found((0, 0, 10, 10, 0.625, 0, 0))
+    assert among_candidates(lowered, dense, 1e-5, lowers=False) == (0, math.inf)
+    assert among_candidates(lowered, dense, 1e-5, lowers=True) == (0, 0)
+    assert among_candidates(lowered, dense, 0.15, lowers=False) == (0.125, 0)
+
+
+def test_boxes_that_are_not_clipped_may_be_empty():
+    empty, other = (9, 9, 5, 9, 0.75, 1, 0), (9, 9, 5, 9.5, 0.75, 1, 0)
+    assert compare(found(empty), found(other), clipped=False) == (0.0, 0.5, 0)
+    assert compare(found(empty), found((9, 9, 5, 15, 0.75, 1, 0)), clipped=False)[2] == 2
+
+
+def test_the_last_bit_decides_about_few_peaks():
+    ours, theirs = torch.full((1, 200, 1), 0.5), torch.full((1, 200, 1), 0.25)
+    theirs[0, :2] = 0  # 2 of 200 are no peaks there
+    assert with_own_peaks(ours, theirs, 0.01).flatten().tolist() == [0.5] * 2 + [0.25] * 198
+    theirs[0, 2] = 0
+    assert torch.equal(with_own_peaks(ours, theirs, 0.01), theirs)
+    assert torch.equal(with_own_peaks(ours, theirs[:, :9], 0.01), theirs[:, :9])

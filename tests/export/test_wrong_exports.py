@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gfocal.detectors import GFL
 from gfocal.export import network as module
 from gfocal.export.exporting import ParityError, export_model
 from gfocal.export.network import TensorNetwork
@@ -12,12 +13,12 @@ from tests.helpers.spread import make_spread_gfl
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def changed(name, change):
+def changed(name, change, of=TensorNetwork):
     """Makes what a method returns wrong."""
 
     def patch(monkeypatch):
-        method = getattr(TensorNetwork, name)
-        monkeypatch.setattr(TensorNetwork, name, lambda self, *x: change(method(self, *x)))
+        method = getattr(of, name)
+        monkeypatch.setattr(of, name, lambda self, *x: change(method(self, *x)))
 
     return patch
 
@@ -44,17 +45,17 @@ def of_output(name, change):
 
 
 def clipped_to_the_first(monkeypatch):
-    def clipped(boxes, images, sizes):
-        return clip(boxes, images, sizes[:1].expand_as(sizes))
+    def clipped(boxes, images, sizes, margin):
+        return clip(boxes, images, sizes[:1].expand_as(sizes), margin)
 
     clip = module._clipped
     monkeypatch.setattr(module, "_clipped", clipped)
 
 
 WRONG = {
-    "x and y": changed("_locations", lambda x: (x[0].flip(1), x[1])),
+    "x and y": changed("locations", lambda x: (x[0].flip(1), x[1]), GFL),
     "stride of a level": changed(
-        "_locations", lambda x: (x[0], torch.where(x[1] == 16, 15.0, x[1]))
+        "locations", lambda x: (x[0], torch.where(x[1] == 16, 15.0, x[1])), GFL
     ),
     "no clipping": lambda monkeypatch: monkeypatch.setattr(module, "_clipped", lambda *x: x[0]),
     "value of the padding": changed("_preprocessed", lambda x: torch.where(x == 0, 0.5, x)),
@@ -90,7 +91,7 @@ CASES = [(what, False) for what in WRONG] + [(what, True) for what in HALF]
 @pytest.mark.parametrize(("what", "half"), [("", False), ("", True), *CASES])
 def test_what_is_wrong_is_refused(what, half, tmp_path, monkeypatch):
     model = make_spread_gfl(test_score_thresh=[0.2, 0.25, 0.3])
-    monkeypatch.setattr(TensorNetwork, "_check_locations", lambda self: None)
+    monkeypatch.setattr(GFL, "check_decode", lambda self: None)
     if not what:
         export(model, tmp_path / "right.ts", half=half)
         return
@@ -110,12 +111,25 @@ def test_the_size_of_another_image_is_refused(level, tmp_path, monkeypatch):
         export(model, tmp_path / "wrong.ts", level=level, preprocessing="outside")
 
 
-@pytest.mark.parametrize("what", ["scale of the deviations", "deviations that are no numbers"])
-def test_other_levels(what, tmp_path, monkeypatch):
-    WRONG[what](monkeypatch)
+@pytest.mark.parametrize("factor", [1.01, float("nan")])
+def test_other_levels(factor, tmp_path, monkeypatch):
+    def wrong(values):
+        return {name: factor * x if "std" in name else x for name, x in values.items()}
+
+    changed("_stds", lambda x: factor * x)(monkeypatch)
+    changed("_raw", wrong)(monkeypatch)
     for level in ("raw", "decoded"):
         with pytest.raises(ParityError):
             export(make_spread_gfl(), tmp_path / "wrong.ts", level=level)
+
+
+@pytest.mark.parametrize("part", ["x and y", "stride of a level"])
+def test_candidates_that_are_not_those_of_the_detections(part, tmp_path, monkeypatch):
+    """`decode` in file and detector are the same here, and both are wrong."""
+    monkeypatch.setattr(GFL, "check_decode", lambda self: None)
+    WRONG[part](monkeypatch)
+    with pytest.raises(ParityError):
+        export(make_spread_gfl(), tmp_path / "wrong.ts", level="decoded")
 
 
 def test_images_come_beside_the_made_up_ones(tmp_path, monkeypatch):

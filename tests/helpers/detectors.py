@@ -17,13 +17,17 @@ from gfocal.modeling.representations import DiracDistance
 from gfocal.modeling.terms import FocalLoss, GIoULoss, QualityBranchLoss
 
 from .tiny import make_gfl, make_head
+from .tiny_centernet import make_centernet
+from .tiny_cornernet import make_cornernet
 from .tiny_fovea import make_fovea
 from .tiny_retinanet import make_retinanet
+from .tiny_ssd import make_ssd
 
 __all__ = [
     "DETECTORS",
     "DETECTRON2S",
     "KEEPS_ITS_BOXES",
+    "LARGE_LOSSES",
     "LOSSES_IN_SINGLE",
     "each_detector",
     "each_of_ours",
@@ -60,11 +64,16 @@ DETECTORS = {
     "fcos": make_fcos,
     "retinanet": make_retinanet,
     "fovea": make_fovea,
+    "ssd": make_ssd,
+    "centernet": make_centernet,
+    "cornernet": make_cornernet,
 }
 # Their boxes are as published, neither clipped to the image nor dropped if they are empty.
-KEEPS_ITS_BOXES: set[str] = set()
+KEEPS_ITS_BOXES = {"centernet", "cornernet"}
 # Class and quality loss compute in float32, whatever they get.
 LOSSES_IN_SINGLE = {"fcos", "fovea"}
+# Their first losses are large: float16 overflows at a gradient scaler's usual first scale.
+LARGE_LOSSES = {"ssd", "centernet"}
 # Matcher, running normaliser, post-processing, statistics and pictures are Detectron2's.
 DETECTRON2S = {"retinanet"}
 

@@ -11,7 +11,12 @@ from tests.helpers.tiny import make_gfl
 
 
 def make_spread_gfl(**kwargs):
-    model = make_gfl(**kwargs).eval()
+    return spread(make_gfl(**kwargs))
+
+
+def spread(model):
+    """A GFL detector whose head's weights grow, in evaluation mode."""
+    model.eval()
     with torch.no_grad():
         for part in (model.head.cls_tower, model.head.box_tower):
             for parameter in part.parameters():

@@ -62,8 +62,6 @@ def test_distributions_need_eval_mode_and_bins(detector, inputs):
     with pytest.raises(ValueError, match="eval mode"):
         detect_with_distributions(detector, inputs)
     detector.eval()
-    other = SimpleNamespace(
-        training=False, head=SimpleNamespace(box_representation=torch.nn.Identity())
-    )
+    other = SimpleNamespace(training=False, box_representation=torch.nn.Identity())
     with pytest.raises(TypeError, match="Identity reads no distributions"):
         detect_with_distributions(other, inputs)

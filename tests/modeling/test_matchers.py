@@ -1,5 +1,7 @@
-"""ATSS: the window search against the full-matrix definition, and cases worked out by hand."""
+"""Each matcher by hand, and against another formulation: ATSS against the full matrix, FCOS against
+Detectron2's, FoveaBox's against a plain loop."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
+from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher, FoveaMatcher
 from gfocal.modeling.structures import DenseAnchors
 from tests.helpers import official
 from tests.helpers.tiny import truth_of
@@ -304,3 +306,130 @@ def test_fcos_errors_and_padding():
     assert (matched[0][~inside] == IGNORED).all() and (matched[0][inside] != IGNORED).all()
     assert (matched[0] >= 0).any()
     assert (matched[1] == BACKGROUND).all()
+
+
+def fovea_matches(height, width, boxes, strides=(8, 16, 32, 64, 128)):
+    """(R,) FoveaBox's targets, painted box after box on each level, large ones first."""
+    ret = []
+    for i, stride in enumerate(strides):
+        rows, columns = -(-height // stride), -(-width // stride)
+        level = np.full((rows, columns), BACKGROUND)
+        low, high = (1 / 8 if i == 0 else 2), (16 if i == len(strides) - 1 else 8)
+        sizes = [math.sqrt((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in boxes]
+        for g in sorted(range(len(boxes)), key=lambda g: -sizes[g]):
+            if not low * stride <= sizes[g] <= high * stride:
+                continue
+            x1, y1, x2, y2 = (side / stride for side in boxes[g])
+            half_w, half_h = 0.5 * (x2 - x1), 0.5 * (y2 - y1)
+            left = min(max(math.ceil(x1 + 0.6 * half_w - 0.5), 0), columns - 1)
+            right = min(max(math.floor(x1 + 1.4 * half_w - 0.5), 0), columns - 1)
+            top = min(max(math.ceil(y1 + 0.6 * half_h - 0.5), 0), rows - 1)
+            bottom = min(max(math.floor(y1 + 1.4 * half_h - 0.5), 0), rows - 1)
+            level[top : bottom + 1, left : right + 1] = g
+        ret.append(level.ravel())
+    return torch.from_numpy(np.concatenate(ret))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    num_boxes=st.integers(0, 12),
+    integer=st.booleans(),
+)
+def test_fovea_equals_a_plain_loop(seed, height, width, num_boxes, integer):
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(-0.1, 1.1, (num_boxes, 2)) * [width, height]  # some outside the image
+    sizes = np.exp(rng.uniform(np.log(0.5), np.log(3000), (num_boxes, 2)))
+    boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1)
+    if integer:  # the ends of the ranges, and half cells, are then common
+        boxes = np.round(boxes / 4) * 4
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    if num_boxes > 1:
+        boxes[-1] = boxes[0]
+    gt = Boxes(torch.zeros(0, 4))
+    gt.tensor = torch.from_numpy(boxes)
+    anchors = make_anchors(height, width, offset=0.5)
+    anchors = anchors._replace(boxes=anchors.boxes.double(), strides=anchors.strides.double())
+    matched = match(FoveaMatcher(), anchors, [gt])[0]
+    assert torch.equal(matched, fovea_matches(height, width, boxes.tolist()))
+
+
+def test_fovea_by_hand():
+    # Centred at (32, 28) with sides of 40 and 24 px: in cells of 8 px [1.5, 2, 6.5, 5], half sides
+    # 2.5 and 1.5. Columns from ceil(1.5 + 0.6 * 2.5 - 0.5) = 3 to floor(1.5 + 1.4 * 2.5 - 0.5) = 4;
+    # rows from ceil(2 + 0.6 * 1.5 - 0.5) = 3 to floor(2 + 1.4 * 1.5 - 0.5) = 3. The size,
+    # sqrt(960) = 31 px, is of the finest level alone.
+    anchors = make_anchors(64, 64, strides=[8, 16], offset=0.5)
+    box = Boxes(torch.tensor([[12.0, 16.0, 52.0, 40.0]]))
+    fine, coarse = match(FoveaMatcher(), anchors, [box])[0].split([64, 16])
+    expected = torch.full((8, 8), BACKGROUND)
+    expected[3, 3:5] = 0
+    assert (fine.view(8, 8) == expected).all() and (coarse == BACKGROUND).all()
+    assert repr(FoveaMatcher()) == "FoveaMatcher(sigma=0.4)"
+    # The whole box: columns 2..6 - 0.5, so 1.5 - 0.5 = 1 to 6.5 - 0.5 = 6; rows 2 to 4.
+    fine = match(FoveaMatcher(sigma=1.0), anchors, [box])[0][:64].view(8, 8)
+    expected[2:5, 1:7] = 0
+    assert (fine == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [(0.9, []), (1.0, [0]), (31.9, [0]), (32.0, [0, 1]), (64.0, [0, 1, 2]), (64.1, [1, 2]),
+     (128.0, [1, 2, 3]), (512.0, [3, 4]), (512.1, [4]), (2048.0, [4]), (2048.1, [])],
+)  # fmt: skip
+def test_fovea_levels(size, levels):
+    """1..64, 32..128, 64..256, 128..512 and 256..2048 px, ends included."""
+    anchors = make_anchors(1024, 1024, offset=0.5)
+    # Centred on a centre of the finest level, and of a coarser one if that takes it.
+    middle = 512.0 + 4 * 2 ** min(levels, default=0)
+    box = Boxes(torch.tensor([[middle - size / 2] * 2 + [middle + size / 2] * 2]))
+    matched = match(FoveaMatcher(), anchors, [box])[0].split(anchors.level_sizes)
+    reach = [i for i, level in enumerate(matched) if (level == 0).any()]
+    # A fovea of less than a stride may lie between the centres of a level of its size.
+    assert set(reach) <= set(levels) and reach[:1] == levels[:1]
+    assert set(reach) >= {i for i in levels if 0.4 * size >= 8 * 2**i}
+
+
+def test_fovea_smallest_box_and_ties():
+    anchors = make_anchors(64, 64, strides=[8], offset=0.5)
+    small, large = [16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]
+    boxes = Boxes(torch.tensor([small, large, small]))
+    matched = match(FoveaMatcher(), anchors, [boxes])[0].view(8, 8)
+    # cells [2, 6]: ceil(2 + 0.6 * 2 - 0.5) = 3 to floor(2 + 1.4 * 2 - 0.5) = 4, of box 2, the last;
+    # cells [0, 8]: ceil(0.6 * 4 - 0.5) = 2 to floor(1.4 * 4 - 0.5) = 5
+    expected = torch.full((8, 8), BACKGROUND)
+    expected[2:6, 2:6] = 1
+    expected[3:5, 3:5] = 2
+    assert torch.equal(matched, expected)
+
+
+def test_fovea_is_clamped_to_the_map():
+    # [0, 0, 3, 3] px: no centre is in its fovea, [0.9, 2.1] px. In cells ceil(0.1125 - 0.5) = 0 to
+    # floor(0.2625 - 0.5) = -1, which is clamped to 0. Away from the margin there is nothing.
+    anchors = make_anchors(64, 64, strides=[8], offset=0.5)
+    margin = match(FoveaMatcher(), anchors, [Boxes(torch.tensor([[0.0, 0.0, 3.0, 3.0]]))])[0]
+    assert (margin >= 0).nonzero().flatten().tolist() == [0]
+    inner = match(FoveaMatcher(), anchors, [Boxes(torch.tensor([[8.0, 8.0, 11.0, 11.0]]))])[0]
+    assert (inner == BACKGROUND).all()
+
+
+def test_fovea_padding_images_and_empty_levels():
+    with pytest.raises(ValueError, match=r"sigma is 0; expected a number in \(0, 1\]"):
+        FoveaMatcher(sigma=0)
+    anchors = make_anchors(64, 128, offset=0.5)
+    boxes = Boxes(torch.tensor([[30.0, 10.0, 90.0, 60.0]]))
+    none = Boxes(torch.zeros(0, 4))
+    matched = match(FoveaMatcher(), anchors, [boxes, none, boxes], [(64, 64), (64, 128), (64, 128)])
+    inside = anchors.inside([(64, 64)])[0]
+    assert (matched[0][~inside] == IGNORED).all() and (matched[0][inside] != IGNORED).all()
+    assert (matched[1] == BACKGROUND).all()
+    assert torch.equal(matched[2], match(FoveaMatcher(), anchors, [boxes])[0])
+    assert torch.equal(matched[0][inside], matched[2][inside]) and (matched[0] >= 0).any()
+    assert (match(FoveaMatcher(), anchors, [boxes]) != IGNORED).all()  # without sizes
+    fine = make_anchors(256, 256, strides=[8], offset=0.5).boxes
+    levels = [Boxes(fine), Boxes(torch.zeros(0, 4))]
+    anchors = DenseAnchors.from_levels(levels, [(32, 32), (0, 0)], [8, 16])
+    large = Boxes(torch.tensor([[64.0, 64.0, 192.0, 192.0]]))  # 16 strides of the coarsest level
+    assert (match(FoveaMatcher(), anchors, [large]) == 0).sum() == 6 * 6

@@ -71,6 +71,14 @@ def test_boxes_are_clipped_to_the_image():
     assert result.image_size == (20, 10)
 
 
+def test_boxes_end_before_the_margin_of_the_image():
+    scores = predictions_of([[0.9, 0.01]] + [[0.01, 0.01]] * 4, [[4, 4, 4, 4]] * 5)
+    result = run(scores, image_size=(20, 10), clip_margin=1.0)
+    assert result.pred_boxes.tensor.tolist() == [[0, 0, 9, 19]]
+    with pytest.raises(ValueError, match="clip_margin is -1; expected a number of pixels"):
+        NMSPostProcess(clip_margin=-1)
+
+
 def test_topk_is_a_level():
     scores = [[0.9, 0.1], [0.8, 0.1], [0.7, 0.1], [0.6, 0.1], [0.06, 0.07]]
     distances = [[0, 0, 1, 1]] * 5

@@ -92,3 +92,20 @@ def test_soft_is_the_papers_loop(kind, class_agnostic):
 def test_numbers_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_classes_that_are_moved_apart():
+    """Class 100 moves by 100 * 31: the sides of a box of 1e-4 px there are 0, and so is its IoU."""
+    boxes = torch.tensor([[0.0, 0, 1e-4, 30], [0, 0, 1e-4, 15]])
+    scores = torch.tensor([0.9, 0.8])
+    classes = torch.tensor([100, 100])
+    exact = GaussianSoftNMS()(boxes, scores, classes, 100)
+    assert exact.scores[1].item() == pytest.approx(0.8 * math.exp(-0.25 / 0.5))
+    moved = GaussianSoftNMS(class_shift=True)
+    thin = moved(boxes, scores, classes, 100)
+    assert thin.scores.tolist() == scores.tolist()
+    # Of class 0, and of boxes as usual, nothing changes.
+    for more in ((boxes, scores, classes * 0), (BOXES, SCORES, OTHER)):
+        for a, b in zip(moved(*more, 100), GaussianSoftNMS()(*more, 100)):
+            torch.testing.assert_close(a, b)
+    assert len(moved(boxes[:0], scores[:0], classes[:0], 100).idxs) == 0

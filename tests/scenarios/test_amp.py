@@ -30,7 +30,7 @@ from gfocal.modeling.terms import (
     QualityBranchLoss,
     QualityFocalLoss,
 )
-from tests.helpers.detectors import DETECTORS, DETECTRON2S, each_detector, losses_of
+from tests.helpers.detectors import DETECTORS, DETECTRON2S, LARGE_LOSSES, each_detector, losses_of
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -306,7 +306,7 @@ def test_steps_in_float16_with_a_gradient_scaler(name):
     model = DETECTORS[name]()
     before = copy.deepcopy(dict(model.named_parameters()))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scaler = torch.amp.GradScaler("cpu")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** (8 if name in LARGE_LOSSES else 16))
     start = scaler.get_scale()
     for boxes in (BOXES, [], BOXES[:1]):
         with torch.autocast("cpu", torch.float16):

@@ -28,7 +28,7 @@ from gfocal.detectors.gfl import GFL
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.head import GFLHead
-from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher
+from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher, FoveaMatcher
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, QualityBranch
 from gfocal.modeling.representations import GeneralDistribution
 from tests.helpers.detectors import (
@@ -59,6 +59,7 @@ MATCHERS = {
     "atss, every box": ATSSMatcher(match_every_box=True),
     "fcos": FCOSMatcher(),
     "fcos, whole box": FCOSMatcher(center_sampling_radius=0),
+    "fovea": FoveaMatcher(),
 }
 
 
@@ -143,7 +144,7 @@ class Case:
                 sizes=[[8 * stride] for stride in self.strides],
                 aspect_ratios=[1.0],
                 strides=self.strides,
-                offset=0.5 if self.matcher.startswith("fcos") else 0.0,
+                offset=0.0 if self.matcher.startswith("atss") else 0.5,
             ),
             matcher=MATCHERS[self.matcher],
             criterion=GFLCriterion(

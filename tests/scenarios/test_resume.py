@@ -17,6 +17,8 @@ from detectron2.config import LazyCall as L
 from detectron2.engine import HookBase
 from omegaconf import DictConfig
 
+from gfocal.data.mapper import DetectionMapper
+from gfocal.data.pipelines import PIPELINES
 from gfocal.engine import LazyTrainer, load_config
 from gfocal.engine.hooks import EvaluationHook
 from gfocal.engine.saving import TrainingCheckpointer
@@ -100,11 +102,14 @@ def train(
     name: str,
     *more: str,
     stop_after: int | None = None,
+    mapper: DictConfig | None = None,
     model: DictConfig | None = None,
 ) -> LazyTrainer:
     """A training in this process; ``stop_after`` iterations it fails, as by a full disk."""
     cfg = load_config(CONFIG, overrides(tmp_path, name, *more))
     cfg.model = model or cfg.model
+    if mapper is not None:
+        cfg.dataloader.train.mapper = mapper
     trainer = LazyTrainer(cfg)
     trainer.resume_or_load(resume=True)
     if stop_after is not None:
@@ -131,6 +136,24 @@ def test_other_workers_and_other_random_states_change_nothing(tmp_path, option):
     train(tmp_path, "half", *common, "dataloader.train.num_workers=2", stop_after=8)
     # Another seed: the initial weights, the order of images and all else come from the checkpoint.
     train(tmp_path, "half", *common, "dataloader.train.num_workers=1", "train.seed=77")
+    assert results(tmp_path / "half") == results(tmp_path / "whole")
+    names = ("half/model_final.pth", "whole/model_final.pth")
+    assert differences(*(load(tmp_path / name) for name in names)) == []
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_augmentations_that_see_the_boxes(tmp_path, pipeline):
+    augmentations, _ = PIPELINES[pipeline]
+    augmentations = augmentations(True, mean=[100.5, 90, 80], image_format="BGR", size=96)
+    mapper = L(DetectionMapper)(is_train=True, augmentations=augmentations, image_format="BGR")
+    common = ["train.max_iter=8", "train.checkpointer.period=3", "train.eval_period=0"]
+    common += ["train.best_metric=", "train.validation_loss=False"]
+    train(tmp_path, "whole", *common, "dataloader.train.num_workers=0", mapper=mapper)
+    half = [*common, "dataloader.train.num_workers=2"]
+    train(tmp_path, "half", *half, stop_after=5, mapper=mapper)
+    train(tmp_path, "half", *half, "train.seed=77", mapper=mapper)
+    losses = [x["total_loss"] for x in results(tmp_path / "whole").values() if "total_loss" in x]
+    assert len(losses) == 8 and len(set(losses)) > 3  # medians, which may repeat
     assert results(tmp_path / "half") == results(tmp_path / "whole")
     names = ("half/model_final.pth", "whole/model_final.pth")
     assert differences(*(load(tmp_path / name) for name in names)) == []

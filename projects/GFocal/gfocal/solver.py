@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["SGD", "AdamW"]
+__all__ = ["SGD", "Adam", "AdamW"]
 
 
 class _Clipping(torch.optim.Optimizer):
@@ -39,6 +39,10 @@ class _Clipping(torch.optim.Optimizer):
 
 class SGD(_Clipping, torch.optim.SGD):
     __doc__ = f"torch.optim.SGD. {_Clipping.__doc__}"
+
+
+class Adam(_Clipping, torch.optim.Adam):
+    __doc__ = f"torch.optim.Adam. {_Clipping.__doc__}"
 
 
 class AdamW(_Clipping, torch.optim.AdamW):

@@ -4,8 +4,9 @@
     gfocal analyze COCO-Detection/gfl_R_50_FPN_1x.py mine.yaml --input-size 640 640
 
 A CONFIG is a file or a name of the zoo. Without one, all LazyConfigs of the zoo are counted, which
-takes some minutes on a CPU. The network (backbone and head) is counted on one image, padded as in
-inference. A FLOP is one multiply-add, as fvcore counts. No weights are loaded.
+takes some minutes on a CPU. The networks are counted on one image, padded as in inference. Where
+the config resizes all test images to one size, as for SSD, it has that size. A FLOP is one
+multiply-add, as fvcore counts. No weights are loaded.
 """
 
 import argparse
@@ -14,12 +15,17 @@ from collections import Counter
 
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 
 from ..config import model_zoo
-from ..detectors.gfl import GFL
+from ..data.mapper import resize_of
+from ..data.pipelines import yacs_augmentations
 from ..engine import check_model, load_config, set_device
 from ..inspect.complexity import count_flops, count_parameters
+from ..modeling.detector import Detector
 from .common import exit_on_mistake, make_parser, parse_arguments
+
+USUAL = (800, 1333)  # the size of images on which FLOPs of detectors are published
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,35 +36,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar=("HEIGHT", "WIDTH"),
         nargs=2,
         type=int,
-        default=(800, 1333),
-        help="of the image, pixels (default 800 1333)",
+        help="of the image, pixels (default 800 1333, or the one size of a config)",
     )
     args = parse_arguments(parser, argv)
-    if min(args.input_size) < 1:
+    if args.input_size and min(args.input_size) < 1:
         parser.error(f"--input-size is {args.input_size}; expected at least 1 pixel")
     args.configs = args.configs or [n for n in model_zoo.list_configs() if n.endswith(".py")]
     return args
 
 
 def run(args: argparse.Namespace) -> None:
-    height, width = args.input_size
+    usual = tuple(args.input_size or USUAL)
+    height, width = usual
     header = f"| config | parameters (M) | GFLOPs at {height} x {width} |\n|---|---|---|"
     uncounted: Counter = Counter()
     for config in args.configs:
-        model = build(config)
+        model, only = build(config)
+        size = usual if args.input_size or only is None else only
         if header:
             print(header)
             header = ""
         parameters = count_parameters(model)
-        flops, others = count_flops(model, (height, width))
+        flops, others = count_flops(model, size)
         uncounted += others
-        print(f"| {config} | {parameters / 1e6:.2f} | {flops / 1e9:.1f} |", flush=True)
+        other_size = "" if size == usual else " at {} x {}".format(*size)
+        gflops = f"{flops / 1e9:.1f}{other_size}"
+        print(f"| {config} | {parameters / 1e6:.2f} | {gflops} |", flush=True)
     if uncounted:
         print(f"\nNot counted: {', '.join(f'{op} ({n})' for op, n in uncounted.items())}")
 
 
-def build(config: str) -> GFL:
-    """The model of a config file or a name of the zoo, on the CPU, without weights."""
+def build(config: str) -> tuple[Detector, tuple[int, int] | None]:
+    """The model of a config file or a name of the zoo, on the CPU, without weights; and the one
+    (height, width) that its test images have, if they have."""
     cfg = load_config(model_zoo.find_config(config))
     check_model(cfg)
     if isinstance(cfg, CfgNode):
@@ -66,9 +76,18 @@ def build(config: str) -> GFL:
         model = build_model(cfg)
     else:
         model = instantiate(cfg.model)
-    if not isinstance(model, GFL):
-        raise TypeError(f"the model of {config} is a {type(model).__name__}; expected GFL")
-    return model
+    if not isinstance(model, Detector):
+        raise TypeError(
+            f"the model of {config} is a {type(model).__name__}; expected a detector with `raw`: "
+            "GFL, SSD, CenterNet or CornerNet"
+        )
+    if isinstance(cfg, CfgNode):
+        augmentations = yacs_augmentations(cfg, is_train=False)
+    else:
+        calls = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations", default=None)
+        augmentations = [instantiate(call) for call in calls or ()]
+    rule = resize_of(augmentations) or {}
+    return model, (rule["height"], rule["width"]) if "height" in rule else None
 
 
 @exit_on_mistake()

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     model = trainer.build_model(cfg)
     if not hasattr(getattr(model, "postprocess", None), "calibration"):
         raise TypeError(
-            f"a {type(model).__name__} cannot be calibrated; GFL with an NMSPostProcess can"
+            f"a {type(model).__name__} cannot be calibrated; detectors with an NMSPostProcess can"
         )
     weights = config_settings(cfg).weights
     StrictCheckpointer(model).load(weights)
@@ -125,7 +125,7 @@ def _halves(image_ids: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
 
 def _beta_of(model: Any) -> float | None:
     """beta of the QFL that trains the scores; None of another loss."""
-    loss = getattr(model.criterion, "cls_loss", None)
+    loss = getattr(getattr(model, "criterion", None), "cls_loss", None)
     if isinstance(loss, QualityFocalLoss) and loss.measure is localization_iou:
         return loss.beta
     return None

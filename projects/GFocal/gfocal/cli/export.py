@@ -7,7 +7,8 @@
     gfocal export --weights W --output model.onnx --int8 --calibration photos/
 
 The suffix of --output says the format: .onnx, .ts (TorchScript) or .pt2 (torch.export). Batch,
-height and width of the images are free in each. At the end the file is run on images of other sizes
+height and width of the images are free in each. (Of a detector whose config resizes to one size,
+such as SSD, the batch alone.) At the end the file is run on images of other sizes
 than the traced one, and a table tells its differences from PyTorch. A file that fails is removed,
 with exit status 1.
 """
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
     if resize is None:
         _warn(
             "the file will not say how an image is resized for it, because the test "
-            "augmentations are not one ResizeShortestEdge"
+            "augmentations are not one ResizeShortestEdge, Resize or CenterPad"
         )
     if predictor.augmented is not None:
         _warn("the file will have no test-time augmentation, which the config asks for")

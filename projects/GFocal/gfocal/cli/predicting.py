@@ -108,7 +108,7 @@ def give_distributions(predictor: Any) -> None:
     model = getattr(predictor, "model", None)
     part: Any = getattr(model, "postprocess", None)
     if hasattr(part, "distributions") and getattr(predictor, "augmented", None) is None:
-        representation = getattr(getattr(model, "head", None), "box_representation", None)
+        representation = getattr(model, "box_representation", None)
         part.distributions = hasattr(representation, "probabilities")
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.pipelines import check_augmentations
 from ..modeling.settings import check_yacs
 from .declaring import Kind
 from .inference import check_inference
@@ -56,6 +57,7 @@ def check_config(cfg: Config) -> None:
                 _check(option.yacs, attrgetter(option.yacs)(cfg), option.kind)
         check_verdicts(cfg)
         check_expected_results(cfg)
+        check_augmentations(cfg)
         check_model(cfg)
         return
     check_train(cfg)

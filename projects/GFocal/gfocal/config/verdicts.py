@@ -94,7 +94,30 @@ _RETINANET: dict[str, Verdict] = {
     "MODEL.RETINANET.FOCAL_LOSS_ALPHA": _refused("QFL takes the place of the focal loss"),
     "MODEL.RETINANET.FOCAL_LOSS_GAMMA": _refused("QFL takes the place: MODEL.GFL.QFL_BETA"),
 }
-_ARCHITECTURES = {"GFL": VERDICTS, "QFLRetinaNet": VERDICTS | _RETINANET}
+_CORNERNET: dict[str, Verdict] = {
+    "MODEL.RESNETS": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
+    "MODEL.ANCHOR_GENERATOR": _refused("CornerNet has no anchors"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CORNERNET"),
+}
+_CENTERNET: dict[str, Verdict] = {
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.CENTERNET.NECK"),
+    "MODEL.ANCHOR_GENERATOR": _refused("CenterNet has no anchors"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CENTERNET"),
+}
+_SSD: dict[str, Verdict] = {
+    "MODEL.RESNETS": _refused("it is of another backbone: MODEL.VGG"),
+    "MODEL.FPN": _refused("it is of another backbone: MODEL.SSD.INPUT_SIZE"),
+    "MODEL.ANCHOR_GENERATOR": _refused("the priors are those of MODEL.SSD.INPUT_SIZE"),
+    "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.SSD"),
+}
+_ARCHITECTURES = {
+    "GFL": VERDICTS,
+    "QFLRetinaNet": VERDICTS | _RETINANET,
+    "CornerNet": VERDICTS | _CORNERNET,
+    "CenterNet": VERDICTS | _CENTERNET,
+    "SSD": VERDICTS | _SSD,
+}
 
 # Tools that know Detectron2's detectors alone set one threshold in all these (its demo.py does, and
 # SAHI). GFL reads it there if they are equal.

@@ -1,4 +1,4 @@
-"""The yacs side: ``add_gfocal_config`` adds MODEL.GFL, which ``GFL.from_config`` reads."""
+"""The yacs side: ``add_gfocal_config`` adds the keys that the detectors' ``from_config`` read."""
 
 import copy
 from typing import Any
@@ -9,11 +9,20 @@ from detectron2.config import CfgNode as CN
 from .. import backbones, detectors  # noqa: F401
 from ..modeling.recipes import DEFAULTS
 from .options import OPTIONS
+from .yacs_centernet import centernet_node
+from .yacs_cornernet import cornernet_node
+from .yacs_ssd import ssd_node, vgg_node
 
 __all__ = ["NORMS", "add_gfocal_config"]
 
 # Keys that Detectron2's get_norm reads, if a config has them.
-NORMS = ("MODEL.GFL.NORM",)
+NORMS = (
+    "MODEL.GFL.NORM",
+    "MODEL.VGG.NORM",
+    "MODEL.CENTERNET.NECK.NORM",
+    "MODEL.CORNERNET.NORM",
+    "MODEL.CORNERNET.HOURGLASS.NORM",
+)
 
 
 def add_gfocal_config(cfg: CN) -> None:
@@ -29,10 +38,18 @@ def add_gfocal_config(cfg: CN) -> None:
     # Annotations with iscrowd=1: "drop" them, or "ignore" the background inside their boxes.
     cfg.INPUT.CROWDS = "drop"
 
+    # "default" are Detectron2's: MIN_SIZE_TRAIN and so on. Or "ssd", "centernet", "cornernet", see
+    # gfocal/data/pipelines.py, with square training images of SIZE pixels; 0: 512, 512, 511.
+    cfg.INPUT.AUGMENTATIONS = "default"
+    cfg.INPUT.SIZE = 0
+
     # Look at the header of each image file first, and whether the boxes have another format.
     cfg.DATASETS.CHECK = True
 
     cfg.MODEL.GFL = _gfl()
+    cfg.MODEL.CENTERNET = centernet_node()
+    cfg.MODEL.CORNERNET = cornernet_node()
+    cfg.MODEL.SSD, cfg.MODEL.VGG = ssd_node(), vgg_node()
 
     # The map that P6 is made of: "p5", or "res5" for FoveaBox and RetinaNet.
     cfg.MODEL.FPN.TOP_IN_FEATURE = "p5"

@@ -18,8 +18,11 @@ from PIL import Image
 
 from .._moved import moved_names
 from .images import read_pixels
+from .pipelines import yacs_augmentations
+from .placement import apply_regions, content_of
+from .transforms import CenterPad
 
-__all__ = ["DetectionMapper", "resize_of", "without_empty_resize"]
+__all__ = ["DetectionMapper", "prepared", "resize_of", "without_empty_resize"]
 
 __getattr__ = moved_names(__name__)
 
@@ -30,6 +33,8 @@ class DetectionMapper(DatasetMapper):
     - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`.read_image`;
     - a shorter side that ResizeShortestEdge would round to 0 pixels keeps one pixel;
     - the model can get crowds, as regions without background;
+    - augmentations can ask for the boxes of a training image, and drop some of them, as those of
+      :mod:`gfocal.data.transforms` do; after :class:`.CenterPad` the model gets the border;
     - every failure is one error that names the image.
 
     Args:
@@ -41,7 +46,8 @@ class DetectionMapper(DatasetMapper):
             validation loss uses the test mapper's ``crowds``.) In yacs INPUT.CROWDS.
 
     Raises:
-        ValueError: ``crowds`` is neither, or a yacs config asks for masks, keypoints or proposals.
+        ValueError: ``crowds`` is neither, a CenterPad is not the last augmentation, or a yacs
+            config asks for masks, keypoints or proposals, or for unknown augmentations.
     """
 
     @configurable
@@ -56,7 +62,7 @@ class DetectionMapper(DatasetMapper):
         check_crowds(crowds)
         super().__init__(
             is_train,
-            augmentations=without_empty_resize(augmentations),
+            augmentations=prepared(augmentations),
             image_format=image_format,
         )
         self.crowds = crowds
@@ -69,9 +75,10 @@ class DetectionMapper(DatasetMapper):
                     f"MODEL.{key} is {cfg.MODEL[key]}, but DetectionMapper makes boxes only; "
                     "expected False, or Detectron2's DatasetMapper"
                 )
-        arguments = super().from_config(cfg, is_train)
         return {
-            **{key: arguments[key] for key in ("is_train", "augmentations", "image_format")},
+            "is_train": is_train,
+            "augmentations": yacs_augmentations(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
             "crowds": cfg.INPUT.get("CROWDS", "drop"),
         }
 
@@ -81,9 +88,11 @@ class DetectionMapper(DatasetMapper):
             dataset_dict: of one image, in Detectron2's format; it is not changed.
 
         Returns:
-            the dict without "annotations", with "image" (C, H, W) uint8, "height" and "width" of
-            the file and, in training, "instances" with gt_boxes and gt_classes (and
-            "ignore_regions", ``Boxes``, with ``crowds="ignore"``).
+            the dict without "annotations", with "image" (C, H, W) uint8 (float32 after an
+            augmentation that makes it so), "height" and "width" of the file and, in training,
+            "instances" with gt_boxes and gt_classes (and "ignore_regions", ``Boxes``, with
+            ``crowds="ignore"``). After a CenterPad also "border" and "content_size", see
+            :func:`.content_of`.
 
         Raises:
             FileNotFoundError: there is no such image file.
@@ -102,27 +111,47 @@ class DetectionMapper(DatasetMapper):
         result = {k: v for k, v in dataset_dict.items() if k != "annotations"}
         image = read_pixels(dataset_dict["file_name"], self.image_format)
         utils.check_image_size(result, image)
-        aug_input = T.AugInput(image)
+        objects: list[dict[str, Any]] = []
+        crowds: list[dict[str, Any]] = []
+        has_annotations = self.is_train and "annotations" in dataset_dict
+        for annotation in dataset_dict["annotations"] if has_annotations else ():
+            (crowds if annotation.get("iscrowd", 0) else objects).append(annotation)
+        boxes = _boxes(objects)
+        # A copy: transforms may change it in place. None without boxes: transforms of others may
+        # not expect an empty array.
+        aug_input = T.AugInput(image, boxes=boxes.copy() if objects else None)
         transforms = self.augmentations(aug_input)
         image = aug_input.image
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        if not self.is_train or "annotations" not in dataset_dict:
+        result.update(content_of(transforms))
+        if not has_annotations:
             return result
 
-        objects: list[dict[str, Any]] = []
-        crowds: list[dict[str, Any]] = []
-        for annotation in dataset_dict["annotations"]:
-            (crowds if annotation.get("iscrowd", 0) else objects).append(annotation)
         size = image.shape[:2]
         instances = Instances(size)
-        instances.gt_boxes = _transformed_boxes(objects, transforms, size)
+        instances.gt_boxes = _clipped(transforms.apply_box(boxes) if objects else boxes, size)
         classes = [int(annotation["category_id"]) for annotation in objects]
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         result["instances"] = utils.filter_empty_instances(instances)
         if self.crowds == "ignore":
-            regions = _transformed_boxes(crowds, transforms, size)
+            boxes = _boxes(crowds)
+            regions = _clipped(apply_regions(transforms, boxes) if crowds else boxes, size)
             result["ignore_regions"] = regions[regions.nonempty()]
         return result
+
+
+def prepared(
+    augmentations: Sequence[T.Augmentation | T.Transform],
+) -> list[T.Augmentation | T.Transform]:
+    """The augmentations as a mapper and a Predictor apply them, see :func:`without_empty_resize`.
+
+    Raises:
+        ValueError: a CenterPad is not the last.
+    """
+    if any(isinstance(x, CenterPad) for x in augmentations[:-1]):
+        names = [type(x).__name__ for x in augmentations]
+        raise ValueError(f"the augmentations are {names}; expected one CenterPad, as the last")
+    return without_empty_resize(augmentations)
 
 
 def without_empty_resize(
@@ -136,18 +165,26 @@ def without_empty_resize(
     return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
 
 
-def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, int] | None:
+def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, Any] | None:
     """The augmentations as numbers, for a file that carries them.
 
     Returns:
         {"short_edge", "max_size"} in pixels, of one ResizeShortestEdge of one length, which leaves
-        a side of at least one pixel; {} if nothing is resized; None if they are others.
+        a side of at least one pixel; {"height", "width"} of one Resize; {"center_pad": {"multiple",
+        "extra", "mean"}} of one CenterPad; {} if nothing is resized; None if they are others.
     """
     if not augmentations:
         return {}
     resize = augmentations[0]
     if isinstance(resize, _NonEmptyResize):
         resize = resize.resize
+    if len(augmentations) == 1 and type(resize) is CenterPad:
+        numbers = {"multiple": resize.multiple, "extra": resize.extra, "mean": list(resize.mean)}
+        return {"center_pad": numbers}
+    if len(augmentations) == 1 and type(resize) is T.Resize:
+        height, width = map(int, resize.shape)
+        bilinear = resize.interp == Image.Resampling.BILINEAR
+        return {"height": height, "width": width} if bilinear else None
     if len(augmentations) > 1 or type(resize) is not T.ResizeShortestEdge:
         return None
     edges = {*resize.short_edge_length}
@@ -186,22 +223,24 @@ def check_crowds(crowds: str) -> None:
         )
 
 
-def _transformed_boxes(
-    annotations: Sequence[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
-) -> Boxes:
-    """Boxes of annotations after the transforms, clipped to an image of ``size`` (height, width).
+def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Boxes (N, 4) of annotations, XYXY.
 
     Raises:
         ValueError: a box is not finite. (One without area is none after clipping, as in Detectron2:
             coco_2017_train has some.)
     """
     if not annotations:
-        return Boxes(torch.zeros(0, 4))
+        return np.zeros((0, 4))
     rows = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
     # As floats: Detectron2's ResizeTransform truncates boxes of integers.
     boxes = np.array(rows, dtype=np.float64)
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise ValueError(f"box {annotations[int(finite.argmin())]['bbox']} is not finite")
-    boxes = transforms.apply_box(boxes).clip(min=0)
-    return Boxes(np.minimum(boxes, [*size[::-1], *size[::-1]]))
+    return boxes
+
+
+def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:
+    """Boxes (N, 4) clipped to an image of ``size`` (height, width)."""
+    return Boxes(np.minimum(boxes.clip(min=0), [*size[::-1], *size[::-1]]))

@@ -1,7 +1,10 @@
 """Architectures, one a file. None imports another."""
 
 from .augmented import AugmentedDetector
+from .centernet import CenterNet
+from .cornernet import CornerNet
 from .gfl import GFL
 from .retinanet import QFLRetinaNet
+from .ssd import SSD
 
-__all__ = ["GFL", "AugmentedDetector", "QFLRetinaNet"]
+__all__ = ["GFL", "SSD", "AugmentedDetector", "CenterNet", "CornerNet", "QFLRetinaNet"]

@@ -15,7 +15,6 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from ..modeling.dense import DenseCore
 from ..modeling.postprocess import Candidates
 from ..modeling.settings import COUNT, FLAG, SIZES, check_setting
 from ..modeling.sides import in_output
@@ -27,7 +26,7 @@ class AugmentedDetector(nn.Module):
     """A detector in inference, whose input is augmented. It is called as the detector is.
 
     Args:
-        model: a GFL or a RetinaNet.
+        model: a RetinaNet, or a detector with ``candidates`` and ``suppress``: GFL, SSD, CornerNet.
         min_sizes: of the shorter side, pixels. Each image is resized to each of them.
         max_size: of the longer side, pixels.
         flip: also the mirror of each.
@@ -46,12 +45,13 @@ class AugmentedDetector(nn.Module):
         check_setting("flip", flip, FLAG)
         if isinstance(model, RetinaNet):
             self.detector: Any = _RetinaNetCandidates(model)
-        elif isinstance(model, DenseCore) and hasattr(model, "candidates"):
+        elif all(callable(getattr(model, name, None)) for name in ("candidates", "suppress")):
             self.detector = model
         else:
+            own = "; it has a flip of its own, test_flip" if hasattr(model, "test_flip") else ""
             raise TypeError(
-                f"test-time augmentation is for GFL and RetinaNet; the model is a "
-                f"{type(model).__name__}"
+                "test-time augmentation is for GFL, SSD, CornerNet and RetinaNet; the model is a "
+                f"{type(model).__name__}{own}"
             )
         self.min_sizes, self.max_size, self.flip = list(min_sizes), max_size, flip
 
@@ -86,9 +86,9 @@ class AugmentedDetector(nn.Module):
             columns: Any = (None if x[0] is None else torch.cat(x) for x in zip(*own))
             merged = Candidates(*columns)
             result = self.detector.suppress(size, merged)
-            result.remove("anchor_idxs")  # of several grids
-            height, width = inputs.get("height", size[0]), inputs.get("width", size[1])
-            results.append({"instances": in_output(result, height, width)})
+            if result.has("anchor_idxs"):
+                result.remove("anchor_idxs")  # of several grids
+            results.append({"instances": self.detector.in_output(result, inputs, size)})
         return results
 
 
@@ -117,6 +117,12 @@ class _RetinaNetCandidates(nn.Module):
             pred_classes=classes[keep],
             anchor_idxs=idxs[keep],
         )
+
+    def in_output(
+        self, result: Instances, inputs: dict[str, Any], image_size: tuple[int, int]
+    ) -> Instances:
+        height, width = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
+        return in_output(result, height, width)
 
     @contextlib.contextmanager
     def _without_nms(self) -> Iterator[list[Instances]]:

@@ -10,7 +10,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import nn
 
+from ..modeling.boxes import distances_to_boxes
 from ..modeling.contracts import Head, Matcher, PostProcess
+from ..modeling.decoded import Decoded, per_level
 from ..modeling.dense import DenseCore, Observer
 from ..modeling.detector import Detector
 from ..modeling.postprocess import Candidates, postprocess_of
@@ -126,8 +128,7 @@ class GFL(Detector, DenseCore):
             ignore_padding=ignore_padding,
         )
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
-        self.head = head
-        self.head_in_features = list(head_in_features)
+        self.head, self.head_in_features = head, list(head_in_features)
         self._check_head_and_levels()
 
     @classmethod
@@ -183,6 +184,63 @@ class GFL(Detector, DenseCore):
     def predict(self, images: torch.Tensor) -> tuple[DenseAnchors, DensePredictions]:
         features = self.features(images)
         return self.anchors(features), self.predictions(features)
+
+    @property
+    def box_representation(self) -> Any:
+        return self.head.box_representation
+
+    def raw(self, images: torch.Tensor, *, stds: bool = False) -> dict[str, torch.Tensor]:
+        """The logits of each level.
+
+        Args:
+            images: see :meth:`features`.
+            stds: also the standard deviations of the sides.
+
+        Returns:
+            For each name p of ``head_in_features``: ``cls_logits_p`` (N, H*W, K), then
+            ``box_logits_p`` (N, H*W, 4, C), then ``quality_logits_p`` (N, H*W, 1), if there are
+            any, then ``stds_p`` (N, H*W, 4) in strides. Rows of the map come first.
+        """
+        features = self.features(images)
+        predictions = self.predictions(features)
+        kinds = dict(zip(("cls_logits", "box_logits", "quality_logits"), predictions.tensors))
+        if stds:
+            kinds["stds"] = self.box_representation.std(predictions.box_logits)
+        sizes = [x.shape[-2] * x.shape[-1] for x in features]
+        return {
+            f"{kind}_{name}": level
+            for kind, x in kinds.items()
+            for name, level in zip(self.head_in_features, per_level(x, sizes))
+        }
+
+    def decode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (N, R, 4), XYXY pixels, not clipped, and scores (N, R, K) of all locations."""
+        decoded = self.decode_levels(images)
+        return decoded.boxes, decoded.scores
+
+    def decode_levels(self, images: torch.Tensor) -> Decoded:
+        features = self.features(images)
+        shapes = [(x.shape[-2], x.shape[-1]) for x in features]
+        predictions = self.predictions(features)
+        box_logits = predictions.box_logits
+        centers, strides = self.locations(shapes, images)
+        boxes = distances_to_boxes(centers, predictions.distances_of(box_logits) * strides)
+
+        def stds(*places: torch.Tensor) -> torch.Tensor:
+            logits, scale = (
+                (box_logits[places], strides[places[1]]) if places else (box_logits, strides)
+            )
+            return self.box_representation.std(logits) * scale
+
+        return Decoded(
+            boxes,
+            predictions.joint_logits().sigmoid(),
+            [height * width for height, width in shapes],
+            stds if hasattr(self.box_representation, "std") else None,
+        )
+
+    def check_decode(self) -> None:
+        self.check_locations()
 
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
         """What is left to NMS, for each image, in pixels of the network's input; see

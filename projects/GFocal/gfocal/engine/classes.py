@@ -102,7 +102,9 @@ def post_processing(model: Any, setting: str) -> Any:
     """
     part = getattr(model, "postprocess", None)
     if not hasattr(part, setting):
-        raise TypeError(f"a {type(model).__name__} has no {setting}; GFL with NMSPostProcess has")
+        raise TypeError(
+            f"a {type(model).__name__} has no {setting}; detectors with an NMSPostProcess have"
+        )
     return part
 
 

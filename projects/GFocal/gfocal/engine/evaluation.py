@@ -52,7 +52,9 @@ def evaluate(
             f"(yacs), or resume where {output_dir!r} has a checkpoint"
         )
     if fast and not isinstance(model, Optimizable):
-        raise ValueError(f"fast is for GFL; the config's model is a {type(model).__name__}")
+        raise ValueError(
+            f"fast is for the detectors of gfocal; the config's model is a {type(model).__name__}"
+        )
     state = checkpointer.resume_or_load(weights, resume=resume)
     weights = checkpointer.get_checkpoint_file() if resume else weights
     classes = classes_of(cfg)

@@ -48,6 +48,7 @@ class ExportedDetector(nn.Module):
                 "image": image,
                 "height": x.get("height", image.shape[1]),
                 "width": x.get("width", image.shape[2]),
+                **{name: x[name] for name in ("border", "content_size") if name in x},
             }
             for x, image in zip(batched_inputs, images)
         ]

@@ -8,7 +8,6 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from fvcore.transforms.transform import NoOpTransform
 from omegaconf import OmegaConf
@@ -16,7 +15,9 @@ from omegaconf import OmegaConf
 from ..config import Config, augmented, check_model, config_settings, resolve_device
 from ..config.levels import channels_of
 from ..data.batching import ImagePredictor, Size, format_to_read, padded
-from ..data.mapper import without_empty_resize
+from ..data.mapper import prepared
+from ..data.pipelines import yacs_augmentations
+from ..data.placement import CenterPadTransform, content_of
 from ..export.optimize import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
@@ -94,7 +95,7 @@ class Predictor(ImagePredictor):
             cfg.MODEL.DEVICE = str(device)
             with built_here():
                 self.model = build_model(cfg)
-            augmentations = build_augmentation(cfg, is_train=False)
+            augmentations = yacs_augmentations(cfg, is_train=False)
             self.input_format = cfg.INPUT.FORMAT
         else:
             self.model = instantiate(cfg.model).to(device)
@@ -103,7 +104,7 @@ class Predictor(ImagePredictor):
                 raise ValueError("Predictor needs dataloader.test.mapper.augmentations in a config")
             augmentations = [instantiate(augmentation) for augmentation in mapper.augmentations]
             self.input_format = mapper.get("image_format") or self.model.input_format
-        self.augmentations = T.AugmentationList(without_empty_resize(augmentations))
+        self.augmentations = T.AugmentationList(prepared(augmentations))
         self.channels = len(getattr(self.model, "pixel_mean", (0, 0, 0)))
         if channels_of(self.input_format) not in (None, self.channels):
             raise ValueError(
@@ -126,8 +127,8 @@ class Predictor(ImagePredictor):
             part.calibrate(calibration_of(description, weights), weights)
         if distributions:
             part = post_processing(self.model, "distributions")
+            self.model.check_distributions()
             part.distributions = True
-            self.model.check_head(self.model.head)
             if self.augmented is not None:
                 raise ValueError("distributions have no test-time augmentation; switch one off")
 
@@ -139,7 +140,9 @@ class Predictor(ImagePredictor):
                 its own format.
 
         Returns:
-            "image" (C, H', W') float32, and the "height" H and "width" W of the output.
+            "image" (C, H', W') float32, and the "height" H and "width" W of the output. After a
+            CenterPad also its "border" and "content_size", see
+            :func:`gfocal.data.placement.content_of`.
 
         Raises:
             TypeError: not a uint8 array.
@@ -150,9 +153,10 @@ class Predictor(ImagePredictor):
         if self.input_format == "RGB" and self.read_format == "BGR":
             image = image[:, :, ::-1]
         augmented = T.AugInput(image)
-        self.augmentations(augmented)
+        transforms = self.augmentations(augmented)
         array = np.ascontiguousarray(augmented.image.astype("float32").transpose(2, 0, 1))
-        return {"image": torch.from_numpy(array), "height": height, "width": width}
+        size = {"height": height, "width": width}
+        return {"image": torch.from_numpy(array), **size, **content_of(transforms)}
 
     def detect(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The model's outputs for one batch of inputs, without gradients."""
@@ -162,11 +166,13 @@ class Predictor(ImagePredictor):
 
     def resized(self, size: Size) -> Size | None:
         """The size of an image after the augmentations, without any pixels; None if one of them is
-        no resizing."""
+        neither a resizing nor a CenterPad."""
         for augmentation in self.augmentations.augs:
             transform = augmentation.get_transform(np.broadcast_to(np.uint8(0), (*size, 3)))
             if isinstance(transform, T.ResizeTransform):
                 size = (int(transform.new_h), int(transform.new_w))
+            elif isinstance(transform, CenterPadTransform):
+                size = transform.size
             elif not isinstance(transform, NoOpTransform):
                 return None
         return size

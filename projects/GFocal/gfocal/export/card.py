@@ -33,9 +33,12 @@ class ModelCard:
         input_format: order of the channels, e.g. "BGR".
         pixel_mean, pixel_std: per channel.
         size_divisibility: to multiples of this, pixels, the image is padded below and to the right.
-        resize: how an image is resized before: {"short_edge": 800, "max_size": 1333} in pixels, {}
-            for not at all, None if it could not be told.
-        strides: of the pyramid levels, pixels.
+        resize: how an image is resized before: {"short_edge": 800, "max_size": 1333} in pixels,
+            {"height": 512, "width": 512} of a graph for one size, {} for not at all, None if it
+            could not be told. {"center_pad": {"multiple": 31, "extra": 1, "mean": [0]}}: it comes
+            into the middle of a larger image, each side of (x | multiple) + extra pixels, whose
+            other pixels have that value, one or one a channel.
+        strides: of the pyramid levels, pixels; () of a detector that has none.
         score_thresh: a number, or one for each class. (This and the next four are of level "full".)
         nms_thresh: IoU.
         class_agnostic: whether NMS compares boxes of different classes.
@@ -45,6 +48,7 @@ class ModelCard:
         calibrated: whether scores and standard deviations are calibrated, see
             :class:`gfocal.modeling.uncertainty.Calibration`. ``score_thresh`` is of the scores
             before.
+        clips_boxes: whether boxes are clipped to the image, and those without area dropped.
         outputs: names of the outputs, in order.
         description: of the weights, with their config, see gfocal.weights.description; {} without.
         format: of this card.
@@ -61,7 +65,7 @@ class ModelCard:
     pixel_mean: Sequence[float]
     pixel_std: Sequence[float]
     size_divisibility: int
-    resize: Mapping[str, int] | None
+    resize: Mapping[str, Any] | None
     strides: Sequence[int]
     score_thresh: float | Sequence[float]
     nms_thresh: float
@@ -70,9 +74,21 @@ class ModelCard:
     max_detections: int
     versions: Mapping[str, str]
     calibrated: bool = False
+    clips_boxes: bool = True
     outputs: Sequence[str] = field(default_factory=list)
     description: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) that all images have, of a graph for one size."""
+        rule = self.resize or {}
+        return (rule["height"], rule["width"]) if "height" in rule else None
+
+    @property
+    def takes_sizes(self) -> bool:
+        """Whether the graph is told where each image ends."""
+        return self.preprocessing == "outside" and self.level != "raw" and self.clips_boxes
 
     def to_json(self) -> str:
         """The text that lies in the file."""
@@ -129,6 +145,21 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_rule(value: Any) -> bool:
+    """Of resizing; see :class:`ModelCard`."""
+    if not isinstance(value, dict):
+        return value is None
+    if value.keys() == {"center_pad"}:
+        pad = value["center_pad"]
+        return (
+            isinstance(pad, dict)
+            and pad.keys() == {"multiple", "extra", "mean"}
+            and all(_is_integer(pad[name]) and pad[name] >= 0 for name in ("multiple", "extra"))
+            and _are_numbers(pad["mean"])
+        )
+    return all(map(_is_integer, value.values()))
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number, value))
 
@@ -146,7 +177,7 @@ _KINDS = {
     "pixel_mean": _are_numbers,
     "pixel_std": _are_numbers,
     "size_divisibility": _is_integer,
-    "resize": lambda x: x is None or (isinstance(x, dict) and all(map(_is_integer, x.values()))),
+    "resize": _is_rule,
     "strides": _are_numbers,
     "score_thresh": lambda x: _is_number(x) or _are_numbers(x),
     "nms_thresh": _is_number,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..detectors.gfl import GFL
+from ..data.batching import padded
+from ..modeling.detector import Detector
 from .card import ModelCard
 from .formats import FORMATS, Runnable
 from .network import TensorNetwork
@@ -42,7 +43,7 @@ class ParityError(ValueError):
 
 
 def export_model(
-    detector: GFL,
+    detector: Detector,
     path: str | os.PathLike,
     *,
     format: str = "onnx",
@@ -53,7 +54,7 @@ def export_model(
     class_names: Sequence[str] = (),
     category_ids: Sequence[int] = (),
     input_format: str | None = None,
-    resize: Mapping[str, int] | None = None,
+    resize: Mapping[str, Any] | None = None,
     description: Mapping[str, Any] | None = None,
     calibration: Iterable[Tensor] | None = None,
     images: Sequence[Tensor] | None = None,
@@ -68,7 +69,8 @@ def export_model(
         half: backbone and head compute in float16.
         class_names, category_ids: of the K classes.
         input_format: order of the channels; by default the detector's. "" if they are no colours.
-        resize: how images are resized before, see :class:`gfocal.export.card.ModelCard`.
+        resize: how images are resized before, see :class:`gfocal.export.card.ModelCard`. Of a
+            fixed height and width, the file is for images of that size alone.
         description: of the weights, as plain data.
         calibration: batches (N, C, H, W), values 0..255, of such images as the detector is for.
             With them the file computes in 8 bits, see quantize.py. ONNX in float32 only. What it
@@ -87,7 +89,10 @@ def export_model(
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected one of {', '.join(FORMATS)}")
-    form = functools.partial(TensorNetwork, level=level, preprocessing=preprocessing, stds=stds)
+    size = (resize["height"], resize["width"]) if resize and "height" in resize else None
+    form = functools.partial(
+        TensorNetwork, level=level, preprocessing=preprocessing, stds=stds, image_size=size
+    )
     network = form(detector, dtype=torch.float16 if half else None).cpu()
     detector = _reference(detector)
     card = _card(
@@ -114,7 +119,7 @@ def export_model(
         return rows
 
 
-def _reference(detector: GFL) -> GFL:
+def _reference(detector: Detector) -> Detector:
     """A copy to compare with, in eval mode on the CPU. So nothing of the caller's model changes,
     such as the statistics of a batch norm in training.
 
@@ -135,7 +140,7 @@ def _reference(detector: GFL) -> GFL:
 
 
 def _check(
-    detector: GFL, graph: Runnable, what: str, images: Sequence[Tensor] | None = None
+    detector: Detector, graph: Runnable, what: str, images: Sequence[Tensor] | None = None
 ) -> list[Difference]:
     """Compares a graph with its detector, see :func:`export_model`."""
     card = graph.card
@@ -161,7 +166,7 @@ def _check(
 
 
 def _inputs(
-    detector: GFL, card: ModelCard, batches: Iterable[Tensor]
+    detector: Detector, card: ModelCard, batches: Iterable[Tensor]
 ) -> Iterator[dict[str, np.ndarray]]:
     for batch in batches:
         inputs = inputs_of(detector, card, list(batch))
@@ -176,12 +181,13 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
         level=network.level,
         preprocessing=network.preprocessing,
         stds=network.stds,
+        clips_boxes=detector.clips_boxes,
         calibrated=full and network.calibration is not None,
         num_classes=detector.num_classes,
         pixel_mean=detector.pixel_mean.flatten().tolist(),
         pixel_std=detector.pixel_std.flatten().tolist(),
         size_divisibility=max(detector.backbone.size_divisibility, 1),  # 0 is Detectron2's for none
-        strides=network.strides,
+        strides=[int(stride) for stride in getattr(detector, "strides", ())],
         score_thresh=thresholds if len({*thresholds}) > 1 else thresholds[0],
         nms_thresh=network.nms_thresh if full else 1.0,
         class_agnostic=full and network.class_agnostic,
@@ -199,9 +205,9 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
 
 def _example(network: TensorNetwork) -> tuple[Tensor, ...]:
     count, height, width = _EXAMPLE
-    step = max(network.detector.backbone.size_divisibility, 1)
+    height, width = network.image_size or (height, width)
     if network.preprocessing == "outside":
-        height, width = (-(-x // step) * step for x in (height, width))
+        height, width = padded((height, width), network.detector.backbone.size_divisibility)
     channels = len(network.detector.pixel_mean)
     images = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
     inputs = (255 * images, torch.tensor([[height, width - 1], [height - 2, width]]))

@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._installed import MissingPackageError, is_installed
+from ..data.batching import padded
 from .card import KEY, ModelCard
 
 __all__ = ["open_onnx", "session_of"]
 
 _FLOATS, _INTEGERS = "tensor(float)", "tensor(int64)"
 _GPU, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_RULE = {"short_edge", "max_size"}
+# Of resizing: what each rule must have, and may have.
+_RULES = (
+    ({"short_edge"}, {"short_edge", "max_size"}),
+    ({"height", "width"}, {"height", "width"}),
+    ({"center_pad"}, {"center_pad"}),
+)
 
 
 def open_onnx(
@@ -110,7 +116,7 @@ def _check_card(card: ModelCard, path: str) -> None:
     if rule is None:
         raise ValueError(
             f"{path} does not say how an image is resized (its config has other augmentations than "
-            "one ResizeShortestEdge), so OnnxPredictor cannot"
+            "one ResizeShortestEdge, Resize or CenterPad), so OnnxPredictor cannot"
         )
     problems = {
         "num_classes": classes < 1,
@@ -119,8 +125,7 @@ def _check_card(card: ModelCard, path: str) -> None:
         "pixel_std": len(card.pixel_std) != channels or not all(x > 0 for x in card.pixel_std),
         "pixel_mean": channels < 1,
         "size_divisibility": card.size_divisibility < 1,
-        "resize": bool(rule)
-        and (not {"short_edge"} <= rule.keys() <= _RULE or min(rule.values()) < 1),
+        "resize": bool(rule) and not _is_rule(rule, channels),
     }
     wrong = [f"{name} {getattr(card, name)!r}" for name, is_wrong in problems.items() if is_wrong]
     if wrong:
@@ -130,12 +135,24 @@ def _check_card(card: ModelCard, path: str) -> None:
         )
 
 
+def _is_rule(rule: Mapping[str, Any], channels: int) -> bool:
+    if not any(least <= rule.keys() <= most for least, most in _RULES):
+        return False
+    if "center_pad" in rule:
+        return len(rule["center_pad"]["mean"]) in (1, channels)
+    return min(rule.values()) >= 1
+
+
 def _check_graph(session: Any, card: ModelCard, path: str) -> None:
     """Refuses a graph whose inputs and outputs are not those of its card."""
+    sides: tuple[int | None, ...] = (None, None)
+    if card.image_size:
+        outside = card.preprocessing == "outside"
+        sides = padded(card.image_size, card.size_divisibility if outside else 1)
     inputs: dict[str, tuple[str, Sequence[int | None]]] = {
-        "images": (_FLOATS, (None, len(card.pixel_mean), None, None))
+        "images": (_FLOATS, (None, len(card.pixel_mean), *sides))
     }
-    if card.preprocessing == "outside":
+    if card.takes_sizes:
         inputs["image_sizes"] = (_INTEGERS, (None, 2))
     outputs: dict[str, tuple[str, Sequence[int | None]]] = {
         "boxes": (_FLOATS, (None, 4)),

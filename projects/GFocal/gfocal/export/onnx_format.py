@@ -1,4 +1,5 @@
-"""ONNX files: core operators only; batch, height and width are free."""
+"""ONNX files: core operators only; batch, height and width are free (of a network for one size the
+batch alone)."""
 
 import os
 import warnings

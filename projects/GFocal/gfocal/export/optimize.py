@@ -17,7 +17,7 @@ Detector = TypeVar("Detector", bound=nn.Module)
 
 @runtime_checkable
 class Optimizable(Protocol):
-    """A detector that can be optimized, such as GFL."""
+    """A detector that can be optimized, as those of gfocal."""
 
     def networks(self) -> tuple[nn.Module, ...]:
         """Returns the modules that `torch.compile` may take, each in one piece."""
@@ -55,8 +55,8 @@ def optimize_for_inference(
     """
     if not isinstance(model, Optimizable):
         raise TypeError(
-            f"got a {type(model).__name__}; optimize_for_inference knows GFL, and detectors with "
-            "its methods networks and cast_networks"
+            f"got a {type(model).__name__}; optimize_for_inference knows the detectors "
+            "of gfocal, and others with their methods networks and cast_networks"
         )
     if compile and not hasattr(nn.Module, "compile"):
         raise ValueError(f"compile=True is for PyTorch 2.2 and later; this is {torch.__version__}")

@@ -1,21 +1,32 @@
 """Does an exported file find what the detector finds? Compared on images that were not traced.
 
-The reference is the detector as it is trained and evaluated, in float32: its own anchors, decoding
-and post-processing, nothing of the tensor-only network.
+The reference is the detector as it is trained and evaluated, in float32: its own inference and
+post-processing, nothing of the tensor-only network. Level "raw" is compared with its ``raw``. Level
+"decoded" is compared with its ``decode_levels``, and has each of its detections.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
-from ..detectors.gfl import GFL
+from ..modeling.detector import Detector
 from ..modeling.postprocess import NMSPostProcess
+from ..modeling.suppression import HardNMS
 from .card import ModelCard
+from .comparing import (
+    among_candidates,
+    compare,
+    compare_ranked,
+    is_ranked,
+    largest,
+    with_own_peaks,
+)
 from .formats import Runnable
 
 __all__ = [
@@ -23,7 +34,6 @@ __all__ = [
     "Difference",
     "Limits",
     "check_images",
-    "compare",
     "inputs_of",
     "parity",
     "table",
@@ -55,6 +65,7 @@ LIMITS = {
 
 # Below it, runtimes' own sigmoid differs from PyTorch's by as much as the score.
 LOWEST_SCORE = 1e-4
+HIGHEST_THRESHOLD = 0.999  # a detector takes none of 1, which a softmax may reach
 
 
 class Difference(NamedTuple):
@@ -87,15 +98,19 @@ class Difference(NamedTuple):
 
 def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
     """Batches (N, C, H, W) of made-up pictures, values 0..255: sizes that are multiples of nothing,
-    a wide one, a high one, a batch. (Smooth noise at several scales: on flat pictures many scores
-    would be equal, and which of two equal boxes NMS keeps is nobody's contract.)"""
+    a wide one, a high one, a batch; or of the one size that a graph takes. (Smooth noise at several
+    scales: on flat pictures many scores would be equal, and which of two equal boxes NMS keeps is
+    nobody's contract.)"""
     generator = torch.Generator().manual_seed(seed)
     channels = len(card.pixel_mean)
     batches = []
-    for count, height, width in ((1, 161, 163), (4, 256, 320), (1, 480, 333), (2, 199, 414)):
+    shapes = [(1, 161, 163), (4, 256, 320), (1, 480, 333), (2, 199, 414)]
+    if card.image_size:
+        shapes = [(count, *card.image_size) for count in (1, 3)]
+    for count, height, width in shapes:
         batch = torch.zeros(count, channels, height, width)
         for step in (1, 4, 16, 64):
-            shape = (count, channels, height // step, width // step)
+            shape = (count, channels, max(height // step, 1), max(width // step, 1))
             noise = torch.rand(shape, generator=generator)
             batch += F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)
         batches.append((255 * batch / 4).round())
@@ -103,7 +118,7 @@ def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
 
 
 def parity(
-    detector: GFL, graph: Runnable, batches: Sequence[Tensor], more: Sequence[Tensor] = ()
+    detector: Detector, graph: Runnable, batches: Sequence[Tensor], more: Sequence[Tensor] = ()
 ) -> list[Difference]:
     """Compares a file with the detector on batches.
 
@@ -117,19 +132,16 @@ def parity(
         batches: (N, C, H, W), values 0..255.
         more: likewise; on these, the file runs with its own thresholds only.
     """
-    rows = [_compared(detector, graph, batch) for batch in (*batches, *more)]
     card = graph.card
     if card.level != "full":
-        return rows
-    before = detector.test_score_thresh
-    try:
-        for pairs in (card.max_detections, 4 * card.topk_candidates):
-            thresholds = _thresholds(detector, batches[0], pairs)
-            detector.test_score_thresh = thresholds.tolist()
+        with _finding_something(detector, batches[0]):
+            return [_compared(detector, graph, batch) for batch in (*batches, *more)]
+    rows = [_compared(detector, graph, batch) for batch in (*batches, *more)]
+    for pairs in (card.max_detections, 4 * card.topk_candidates):
+        thresholds = _thresholds(detector, batches[0], pairs)
+        with _with_thresholds(detector, thresholds):
             other = graph.with_score_thresh(thresholds)
             rows += [_compared(detector, other, batch) for batch in batches]
-    finally:
-        detector.test_score_thresh = before
     return rows
 
 
@@ -149,56 +161,7 @@ def table(rows: Sequence[Difference], level: str) -> str:
     return "\n".join("  ".join(x.rjust(w) for x, w in zip(line, widths)) for line in lines)
 
 
-def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, float, int]:
-    """Compares detections of level "full".
-
-    Detections of one image and class are one if their IoU is at least 0.9; NMS leaves no two such.
-
-    Returns:
-        The largest difference of scores and of sides and standard deviations (pixels) of those that
-        both have, and the number of those that only one has: all, if theirs are in another order
-        than image after image, each best first.
-    """
-    score, box = 0.0, 0.0
-    differ = 0 if _in_order(theirs) else len(theirs["scores"])
-    keys = {(i, c) for x in (ours, theirs) for i, c in _groups(x)}
-    for key in keys:
-        a, b = (_of_group(x, key) for x in (ours, theirs))
-        pairs = _pairs(box_iou(a["boxes"], b["boxes"]))
-        differ += len(a["boxes"]) + len(b["boxes"]) - 2 * len(pairs)
-        i, j = [i for i, _ in pairs], [j for _, j in pairs]
-        score = max(score, _largest(a["scores"][i] - b["scores"][j]))
-        for name in ("boxes", "stds"):
-            if name in a:
-                box = max(box, _largest(a[name][i] - b[name][j]))
-    return score, box, differ
-
-
-def _pairs(ious: Tensor) -> list[tuple[int, int]]:
-    """Row and column of the best of an IoU matrix, then of the best of the others, and so on."""
-    ious, pairs = ious.clone(), []
-    while ious.numel() and ious.max() >= 0.9:
-        row, column = divmod(int(ious.argmax()), ious.shape[1])
-        pairs.append((row, column))
-        ious[row], ious[:, column] = -1, -1
-    return pairs
-
-
-def _in_order(found: dict[str, Tensor]) -> bool:
-    images, scores = found["image_idxs"], found["scores"]
-    new = images.diff()
-    return bool(((new > 0) | ((new == 0) & (scores.diff() <= 0))).all())
-
-
-def _largest(differences: Tensor) -> float:
-    """The largest absolute value, 0.0 of none; inf if one is no number. (``max`` of Python passes
-    over a nan.)"""
-    if not differences.numel():
-        return 0.0
-    return float(differences.abs().nan_to_num(nan=math.inf, posinf=math.inf).max())
-
-
-def _compared(detector: GFL, graph: Runnable, batch: Tensor) -> Difference:
+def _compared(detector: Detector, graph: Runnable, batch: Tensor) -> Difference:
     card = graph.card
     images = _images_of(batch, card)
     theirs = graph(*inputs_of(detector, card, images))
@@ -206,19 +169,58 @@ def _compared(detector: GFL, graph: Runnable, batch: Tensor) -> Difference:
     if card.level == "full":
         ours = _detections(detector, images, card)
         lowest = float(thresholds_of(detector).min())
-        return Difference(shape, lowest, len(ours["scores"]), *compare(ours, theirs))
+        differences = compare(ours, theirs, card.clips_boxes)
+        return Difference(shape, lowest, len(ours["scores"]), *differences)
     ours = _dense(detector, images, card)
-    of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
-    worst = {name: _worst(x, theirs[name], card.level == "raw") for name, x in ours.items()}
-    box = max(worst[name] for name in of_boxes)
-    score = max(x for name, x in worst.items() if name not in of_boxes)
+    limit, share = LIMITS[card.precision].score, LIMITS[card.precision].share
+    ranked = card.level == "decoded" and is_ranked(ours)
+    if ranked:
+        score, box = compare_ranked(ours, theirs, limit)
+    else:
+        of_boxes = [name for name in ours if name.startswith(("box", "stds"))]
+        if card.level == "decoded":
+            theirs["scores"] = with_own_peaks(ours["scores"], theirs["scores"], share)
+        worst = {name: _worst(x, theirs[name], card.level == "raw") for name, x in ours.items()}
+        box = max((worst[name] for name in of_boxes), default=0.0)
+        score = max((x for name, x in worst.items() if name not in of_boxes), default=0.0)
+    if card.level == "decoded" and isinstance(detector.postprocess, NMSPostProcess):
+        found = _detected(detector, images, card)
+        lowers = not isinstance(detector.postprocess.suppression, HardNMS)
+        far = among_candidates(found, theirs, limit, lowers)
+        score, box = max(score, far[0]), max(box, far[1])
     locations = sum(x.shape[1] for name, x in ours.items() if name.startswith("box"))
+    if not locations:  # other outputs, (N, R, C) or maps (N, C, H, W)
+        rows = (x.shape[1] if x.ndim == 3 else x[0, 0].numel() for x in ours.values())
+        locations = max(rows)
+    if ranked:  # others are no candidates
+        locations = int((ours["scores"].amax(dim=-1) > LOWEST_SCORE).sum())
     return Difference(shape, None, locations, score, box, 0)
+
+
+@contextlib.contextmanager
+def _finding_something(detector: Detector, batch: Tensor) -> Iterator[None]:
+    """Inside it a detector has such thresholds that it finds something."""
+    part = detector.postprocess
+    if not isinstance(part, NMSPostProcess):
+        yield
+        return
+    with _with_thresholds(detector, _thresholds(detector, batch, part.max_detections)):
+        yield
+
+
+@contextlib.contextmanager
+def _with_thresholds(detector: Detector, thresholds: Tensor) -> Iterator[None]:
+    before = detector.test_score_thresh
+    detector.test_score_thresh = thresholds.tolist()
+    try:
+        yield
+    finally:
+        detector.test_score_thresh = before
 
 
 def _images_of(batch: Tensor, card: ModelCard) -> list[Tensor]:
     """The images of a batch. Where the graph is told their sizes, each has another one."""
-    if card.preprocessing == "inside":
+    if not card.takes_sizes or card.image_size:
         return list(batch)
     height, width = batch.shape[2:]
     return [
@@ -230,72 +232,75 @@ def _worst(ours: Tensor, theirs: Tensor, relative: bool) -> float:
     if ours.shape != theirs.shape:
         return math.inf
     scale = max(float(ours.abs().max()), 1.0) if relative else 1.0
-    return _largest(ours - theirs) / scale
+    return largest(ours - theirs) / scale
 
 
-def inputs_of(detector: GFL, card: ModelCard, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def inputs_of(detector: Detector, card: ModelCard, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """What a file takes of images (C, H, W) with values 0..255. With preprocessing inside they are
     of one size."""
     if card.preprocessing == "inside":
         return (torch.stack([*images]),)
     batch = detector.preprocess_image([{"image": image} for image in images])
-    if card.level == "raw":
-        return (batch.tensor,)
-    return batch.tensor, torch.tensor(batch.image_sizes)
+    sizes = (torch.tensor(batch.image_sizes),) if card.takes_sizes else ()
+    return (batch.tensor, *sizes)
 
 
-def thresholds_of(detector: GFL) -> Tensor:
+def thresholds_of(detector: Detector) -> Tensor:
     """(K,) score thresholds of a detector whose post-processing has them."""
     thresholds = cast("NMSPostProcess", detector.postprocess).thresholds(detector.num_classes)
     return torch.tensor(thresholds).expand(detector.num_classes)
 
 
 @torch.no_grad()
-def _detections(detector: GFL, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+def _detections(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+    """The detector's answers, as level "full" has them."""
     inputs = [{"image": image} for image in images]
-    found = [x["instances"] for x in detector(inputs)]
+    return _flat([x["instances"] for x in detector(inputs)], card)
+
+
+@torch.no_grad()
+def _detected(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+    """The same in pixels of the network's input, before the output decides which of them stay."""
+    batch = detector.preprocess_image([{"image": image} for image in images])
+    found = detector.inference(*detector.predict(batch.tensor), batch.image_sizes)
+    return _flat(found, card)
+
+
+def _flat(found: Sequence[Instances], card: ModelCard) -> dict[str, Tensor]:
     ret = {
         "boxes": torch.cat([x.pred_boxes.tensor for x in found]),
         "scores": torch.cat([x.scores for x in found]),
         "classes": torch.cat([x.pred_classes for x in found]),
         "image_idxs": torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
     }
-    if card.stds:
+    # A postprocess that has its standard deviations switched off gives none beside dense ones.
+    if card.stds and all(x.has("pred_box_stds") for x in found):
         ret["stds"] = torch.cat([x.pred_box_stds for x in found])
     return ret
 
 
 @torch.no_grad()
-def _dense(detector: GFL, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
+def _dense(detector: Detector, images: Sequence[Tensor], card: ModelCard) -> dict[str, Tensor]:
     """The outputs of level "raw" or "decoded"."""
-    batch, anchors, predictions = detector.forward_dense([{"image": image} for image in images])
-    representation: Any = detector.head.box_representation
-    stds = [representation.std(predictions.box_logits)] if card.stds else []
+    batch = detector.preprocess_image([{"image": image} for image in images])
     if card.level == "raw":
-        tensors = [*predictions.tensors, *stds]
-        levels = [x for tensor in tensors for x in tensor.split(anchors.level_sizes, dim=1)]
-        return dict(zip(card.outputs, levels))
-    boxes = anchors.decode(predictions.distances_of(predictions.box_logits))
-    limits = boxes.new_tensor([[width, height] * 2 for height, width in batch.image_sizes])
-    boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
-    stds = [x * anchors.strides[:, None] for x in stds]
-    return dict(zip(card.outputs, [boxes, predictions.joint_logits().sigmoid(), *stds]))
+        return detector.raw(batch.tensor, **({"stds": True} if card.stds else {}))
+    decoded = detector.decode_levels(batch.tensor)
+    boxes = decoded.boxes
+    if card.clips_boxes:
+        limits = boxes.new_tensor([[width, height] * 2 for height, width in batch.image_sizes])
+        limits = limits - getattr(detector.postprocess, "clip_margin", 0.0)
+        boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
+    stds = [decoded.stds()] if card.stds and decoded.stds else []
+    return dict(zip(card.outputs, [boxes, decoded.scores, *stds]))
 
 
 @torch.no_grad()
-def _thresholds(detector: GFL, batch: Tensor, pairs: int) -> Tensor:
+def _thresholds(detector: Detector, batch: Tensor, pairs: int) -> Tensor:
     """(K,) score thresholds that about so many (location, class) pairs of an image exceed, as many
     of each class. No pair has the score of a threshold: rounding would decide about it."""
-    _, _, predictions = detector.forward_dense([{"image": batch[0]}])
-    scores = predictions.joint_logits().sigmoid()[0].sort(dim=0, descending=True).values  # (R, K)
+    images = detector.preprocess_image([{"image": batch[0]}]).tensor
+    _, scores = detector.decode(images)
+    scores = scores[0].sort(dim=0, descending=True).values  # (R, K)
     rank = min(max(pairs // scores.shape[1], 1), len(scores) - 1)
-    return scores[rank - 1 : rank + 1].mean(dim=0).clamp(min=LOWEST_SCORE)
-
-
-def _groups(found: dict[str, Tensor]) -> Iterator[tuple[int, int]]:
-    yield from zip(found["image_idxs"].tolist(), found["classes"].tolist())
-
-
-def _of_group(found: dict[str, Tensor], key: tuple[int, int]) -> dict[str, Tensor]:
-    rows = (found["image_idxs"] == key[0]) & (found["classes"] == key[1])
-    return {name: x[rows] for name, x in found.items()}
+    return scores[rank - 1 : rank + 1].mean(dim=0).clamp(LOWEST_SCORE, HIGHEST_THRESHOLD)

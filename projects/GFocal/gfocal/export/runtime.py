@@ -16,7 +16,7 @@ from ..data.batching import ImagePredictor, Size, format_to_read, padded
 from .card import ModelCard
 from .detections import BoxArray, Detections
 from .onnx_file import open_onnx
-from .resizing import resize, resized
+from .resizing import center_padded, resize, resized
 
 __all__ = ["OnnxPredictor"]
 
@@ -100,7 +100,8 @@ class OnnxPredictor(ImagePredictor):
 
         Returns:
             "image" (C, H', W') float32, values from 0 to 255, and the "height" H and "width" W of
-            the output.
+            the output. Of a file that pads images on all sides also "border", (top, left) of the
+            image there, and its "content_size".
 
         Raises:
             TypeError: not a uint8 array.
@@ -110,21 +111,34 @@ class OnnxPredictor(ImagePredictor):
         height, width = image.shape[:2]
         if self.input_format == "RGB" and self.read_format == "BGR":
             image = image[:, :, ::-1]
-        if self._rule:
-            image = resize(image, self.resized((height, width)))
+        size, place = self.resized((height, width)), {}
+        if "center_pad" in self._rule:
+            mean = self._rule["center_pad"]["mean"]
+            image, border = center_padded(image, size, mean)
+            place = {"border": border, "content_size": (height, width)}
+        elif self._rule:
+            image = resize(image, size)
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
-        return {"image": pixels, "height": height, "width": width}
+        return {"image": pixels, "height": height, "width": width, **place}
 
     def detect(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The detections of one batch of inputs: "instances", :class:`Detections` in the pixels of
         "height" x "width".
 
         Raises:
-            ValueError: the graph's outputs contradict its metadata.
+            ValueError: an image of another size than the file is for; or the graph's outputs
+                contradict its metadata.
         """
         sizes = [tuple(x["image"].shape[-2:]) for x in inputs]
+        expected = self.card.image_size
+        for size in sizes:
+            if expected is not None and size != expected:
+                raise ValueError(
+                    f"{self.weights} is for images of {expected[0]} x {expected[1]} px; got one of "
+                    f"{size[0]} x {size[1]}"
+                )
         feeds = {"images": self._batch([x["image"] for x in inputs])}
-        if self.card.preprocessing == "outside":
+        if self.card.takes_sizes:
             feeds["image_sizes"] = np.array(sizes, np.int64)
         names = [x.name for x in self.session.get_outputs()]
         found = dict(zip(names, self.session.run(names, feeds)))
@@ -134,8 +148,10 @@ class OnnxPredictor(ImagePredictor):
             {
                 "instances": _in_pixels_of(
                     (x["height"], x["width"]),
-                    size,
+                    x.get("content_size", size),
                     {name: values[start:end] for name, values in found.items()},
+                    border=x.get("border", (0, 0)),
+                    clips_boxes=self.card.clips_boxes,
                 )
             }
             for x, size, start, end in zip(inputs, sizes, ends, ends[1:])
@@ -175,21 +191,33 @@ class OnnxPredictor(ImagePredictor):
             raise ValueError(f"{self.weights}: the graph gave {wrong}")
 
 
-def _in_pixels_of(size: Size, in_network: Size, found: dict[str, np.ndarray]) -> Detections:
-    """The detections of one image, scaled, clipped, without empty boxes: as Detectron2's
-    ``detector_postprocess``.
+def _in_pixels_of(
+    size: Size,
+    in_network: Size,
+    found: dict[str, np.ndarray],
+    border: tuple[int, int] = (0, 0),
+    clips_boxes: bool = True,
+) -> Detections:
+    """The detections of one image: moved, scaled and, with ``clips_boxes``, clipped and without
+    empty boxes, as by Detectron2's ``detector_postprocess``.
 
     Args:
         size: of the image.
         in_network: its size in the network, whose pixels ``found`` has.
         found: the graph's outputs for it.
+        border: its place (top, left) there.
     """
     height, width = size
     scale = np.array([width / in_network[1], height / in_network[0]] * 2, np.float32)
-    limits = np.array([width, height] * 2, np.float32)
-    boxes = BoxArray((found["boxes"] * scale).clip(0, limits))
+    boxes = (found["boxes"] - np.array([*border[::-1]] * 2, np.float32)) * scale
+    if clips_boxes:
+        boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
     more = {"pred_box_stds": found["stds"] * scale} if "stds" in found else {}
     detections = Detections(
-        size, pred_boxes=boxes, scores=found["scores"], pred_classes=found["classes"], **more
+        size,
+        pred_boxes=BoxArray(boxes),
+        scores=found["scores"],
+        pred_classes=found["classes"],
+        **more,
     )
-    return detections[boxes.nonempty()]
+    return detections[detections.pred_boxes.nonempty()] if clips_boxes else detections

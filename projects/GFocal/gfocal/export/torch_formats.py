@@ -107,7 +107,8 @@ def read_torch_export(path: str) -> TorchGraph:
 
 
 def dynamic_shapes(network: TensorNetwork) -> tuple[Any, ...]:
-    """Which sizes of the inputs are free, as torch.export takes it: batch, height and width.
+    """Which sizes of the inputs are free, as torch.export takes it: batch, height and width; of a
+    network for one size the batch alone.
 
     Raises:
         ValueError: a PyTorch that is too old.
@@ -118,7 +119,8 @@ def dynamic_shapes(network: TensorNetwork) -> tuple[Any, ...]:
             "(TorchScript does not: --output model.ts)"
         )
     free = torch.export.Dim.DYNAMIC
-    shapes = {"images": {0: free, 2: free, 3: free}, "image_sizes": {0: free}}
+    sides = {} if network.image_size else {2: free, 3: free}
+    shapes = {"images": {0: free, **sides}, "image_sizes": {0: free}}
     return tuple(shapes[name] for name in network.input_names)
 
 

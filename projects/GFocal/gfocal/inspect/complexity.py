@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a detector.
 
-The network (backbone and head) is counted on one image, padded as in inference. A FLOP is one
-multiply-add, as fvcore counts.
+What a detector's ``raw`` computes, that is its networks, is counted on one image, padded as in
+inference. A FLOP is one multiply-add, as fvcore counts.
 """
 
 from collections import Counter
@@ -13,24 +13,27 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import Tensor, nn
 
-from ..detectors.gfl import GFL
+from ..modeling.detector import Detector
 
 __all__ = ["count_flops", "count_parameters", "deform_conv2d_flops"]
 
 # At most one operation an element, like the activations that fvcore itself leaves out.
-NOT_COUNTED = ("add", "add_", "avg_pool2d", "max_pool2d", "mean", "mul", "softmax", "topk")
-NO_ARITHMETIC = ("unflatten",)
+NOT_COUNTED = (
+    *("add", "add_", "avg_pool2d", "div", "linalg_vector_norm", "max_pool2d", "maximum"),
+    *("mean", "mul", "softmax", "topk"),
+)
+NO_ARITHMETIC = ("pad", "unflatten")
 
 
 class Network(nn.Module):
     """The part of a detector that runs on every image in the same way, from tensors to tensors."""
 
-    def __init__(self, model: GFL):
+    def __init__(self, model: Detector):
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.model.head(self.model.features(images)).tensors
+        return tuple(self.model.raw(images).values())
 
 
 def deform_conv2d_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
@@ -46,18 +49,19 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def count_flops(model: GFL, input_size: tuple[int, int]) -> tuple[int, Counter]:
+def count_flops(model: Detector, input_size: tuple[int, int]) -> tuple[int, Counter]:
     """
     Args:
-        model: any GFL; it is set to eval mode.
+        model: a detector with ``raw``; it is set to eval mode.
         input_size: (height, width) of the image before padding, pixels.
 
     Returns:
-        Multiply-adds of backbone and head; and {name: number of calls} of operators that were not
+        Multiply-adds of its networks; and {name: number of calls} of operators that were not
         counted and may be expensive.
     """
     model.eval()
-    images = model.preprocess_image([{"image": torch.zeros(3, *input_size)}]).tensor
+    image = torch.zeros(len(model.pixel_mean), *input_size, device=model.device)
+    images = model.preprocess_image([{"image": image}]).tensor
     analysis = FlopCountAnalysis(Network(model), images)
     analysis.set_op_handle("torchvision::deform_conv2d", deform_conv2d_flops)
     analysis.set_op_handle(**{f"aten::{name}": None for name in NOT_COUNTED + NO_ARITHMETIC})

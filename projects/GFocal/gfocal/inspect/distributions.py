@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from detectron2.structures import Instances
 
-from ..detectors.gfl import GFL
+from ..modeling.detector import Detector
 
 __all__ = ["detect_with_distributions", "with_distributions"]
 
 
 @torch.no_grad()
 def detect_with_distributions(
-    model: GFL, batched_inputs: list[dict[str, Any]]
+    model: Detector, batched_inputs: list[dict[str, Any]]
 ) -> list[dict[str, Instances]]:
     """Detects, and keeps the distributions of the four sides of every detection.
 
@@ -33,7 +33,7 @@ def detect_with_distributions(
     """
     if model.training:
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
-    representation: Any = getattr(getattr(model, "head", None), "box_representation", None)
+    representation = getattr(model, "box_representation", None)
     if not hasattr(representation, "probabilities"):
         raise TypeError(
             f"{type(model).__name__} with box representation {type(representation).__name__} reads "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .contracts import Head, Matcher, PostProcess
 from .ground_truth import check_ground_truth
 from .matchers import check_matches, ignore_background_inside
+from .numerics import is_traced
 from .postprocess import Candidates, NMSPostProcess
 from .sides import check_distributions
 from .structures import IGNORED, DenseAnchors, DensePredictions, DenseTargets, GroundTruth
@@ -97,6 +99,49 @@ class DenseCore(nn.Module):
             [(f.shape[-2], f.shape[-1]) for f in features],
             self.strides,
         )
+
+    def locations(self, shapes: Sequence[tuple[Any, Any]], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres (R, 2) and strides (R, 1) of all locations, pixels: those of :meth:`anchors`,
+        for a trace, where sizes are tensors.
+
+        Args:
+            shapes: (H, W) of each level.
+            like: a tensor of the device.
+        """
+        offset = float(cast("Any", self.anchor_generator).offset)
+        centers, strides = [], []
+        for (height, width), stride in zip(shapes, map(int, self.strides)):
+            rows, columns = (
+                (torch.arange(n, device=like.device) + offset) * stride for n in (height, width)
+            )
+            y, x = torch.meshgrid(rows, columns, indexing="ij")
+            centers.append(torch.stack([x, y], dim=-1).flatten(0, 1))
+            strides.append(torch.full_like(centers[-1][:, :1], float(stride)))
+        return torch.cat(centers), torch.cat(strides)
+
+    def check_locations(self) -> None:
+        """Refuses anchors that :meth:`locations` does not know.
+
+        Raises:
+            TypeError: of another anchor generator, or with other centres.
+        """
+        if type(self.anchor_generator) is not DefaultAnchorGenerator:
+            raise TypeError(
+                f"the anchor generator is a {type(self.anchor_generator).__name__}; gfocal export "
+                "knows DefaultAnchorGenerator"
+            )
+        shapes = [(3 + i, 2 + i) for i in range(len(self.strides))]
+        like = next(self.anchor_generator.buffers(), torch.zeros(()))
+        anchors = self.anchors([like.new_zeros(1, 1, *shape) for shape in shapes])
+        centers, strides = self.locations(shapes, like)
+        if not (
+            torch.allclose(centers, anchors.centers, atol=1e-4)
+            and torch.equal(strides[:, 0], anchors.strides)
+        ):
+            raise TypeError(
+                "the anchors' centres are not at (index + offset) * stride; gfocal export knows no "
+                "others"
+            )
 
     @torch.no_grad()
     def label_anchors(
@@ -243,8 +288,7 @@ def refuse_to_be_traced() -> None:
     Raises:
         RuntimeError: in torch.jit.trace, torch.export or torch.onnx.export.
     """
-    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", bool)
-    if torch.jit.is_tracing() or exporting():
+    if is_traced():
         raise RuntimeError(
             "this detector cannot be traced or exported as it is: its post-processing depends on "
             "what is on an image. `gfocal export --weights W --output model.onnx` (or .ts, .pt2) "

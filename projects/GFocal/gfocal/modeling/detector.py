@@ -15,11 +15,12 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..process.sums import each_micro_batch_on_its_own, is_counting
+from .decoded import Decoded
 from .dense import refuse_to_be_traced
 from .ground_truth import check_channels, ground_truth_of
 from .observers import TrainingPictures
 from .settings import DETECTOR, check_setting, for_classes
-from .sides import in_output
+from .sides import check_distributions, in_output
 from .structures import GroundTruth
 
 __all__ = ["Detector", "TrainingStep"]
@@ -70,8 +71,9 @@ class Detector(nn.Module):
     - ``inference(*outputs, image_sizes)``: ``Instances`` of each image, in pixels of the network's
       input; ``image_sizes`` are (height, width) without padding.
     - ``raw(images)``: the network's outputs, {name: tensor}; for exports and FLOPs.
-    - ``decode(images)``: boxes (N, R, 4) XYXY pixels and scores (N, R, K) of all candidates,
-      without a number that depends on what is on the images; for exports.
+    - ``decode(images)``: boxes (N, R, 4) XYXY pixels, not clipped, and scores (N, R, K) of all
+      candidates, without a number that depends on what is on the images; for exports. A detector
+      of several levels has ``decode_levels`` too.
 
     ``outputs`` are NamedTuples with ``detach()`` and, if they have a row an image, ``first()``.
 
@@ -94,6 +96,13 @@ class Detector(nn.Module):
     observers: list[Callable[[Any, Any], None]]
     pixel_mean: Tensor
     pixel_std: Tensor
+
+    # Detections are clipped to the image, and those without area dropped. Where it is False,
+    # `inference` and `in_output` leave them as they are.
+    clips_boxes = True
+    # What reads distributions and standard deviations of the sides; None where there are none. (A
+    # subclass has a property: a module that is set on the detector would be hidden by this.)
+    box_representation: Any = None
 
     def __init__(
         self,
@@ -190,6 +199,42 @@ class Detector(nn.Module):
 
     def inference(self, *outputs_and_sizes: Any) -> list[Instances]:
         raise NotImplementedError
+
+    def raw(self, images: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def decode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def decode_levels(self, images: Tensor) -> Decoded:
+        """As ``decode``, with what top-k and detections ask for beside. By default all candidates
+        are of one level.
+
+        Args:
+            images: (N, C, H, W), normalized and padded.
+        """
+        boxes, scores = self.decode(images)
+        return Decoded(boxes, scores, [boxes.shape[1]])
+
+    def check_decode(self) -> None:
+        """Refuses a detector with a part that ``decode`` does not know, so that its boxes would be
+        other ones than those of ``inference``.
+
+        Raises:
+            TypeError: there is such a part.
+        """
+
+    def check_distributions(self) -> None:
+        """
+        Raises:
+            TypeError: the sides have no distributions.
+        """
+        if self.box_representation is None:
+            raise TypeError(
+                f"distributions of a {type(self).__name__}: its sides have none; those of a GFL "
+                "with GeneralDistribution have"
+            )
+        check_distributions(self.box_representation)
 
     def in_output(
         self, result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]

@@ -1,6 +1,6 @@
 """FeatureAlign: the features of the class branch move to the predicted box.
 
-Reference: FoveaBox (https://arxiv.org/abs/1904.03797), Sec. 3.6.
+Reference: FoveaBox (https://arxiv.org/abs/1904.03797).
 """
 
 import math

@@ -45,10 +45,10 @@ def quality_focal_loss(
     Raises:
         ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
     """
-    _check_same_shape(inputs, targets, "inputs", "targets")
+    check_same_shape(inputs, targets, "inputs", "targets")
     check_beta(beta)
     bce = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
-    return _reduce((targets - inputs.sigmoid()).abs().pow(beta) * bce, reduction)
+    return reduced((targets - inputs.sigmoid()).abs().pow(beta) * bce, reduction)
 
 
 def sparse_quality_focal_loss(
@@ -224,7 +224,7 @@ def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "n
     log_probs = inputs.log_softmax(dim=-1)
     log_left = log_probs.gather(1, left[:, None]).squeeze(1)
     log_right = log_probs.gather(1, left[:, None] + 1).squeeze(1)
-    return _reduce(-(1 - right_weight) * log_left - right_weight * log_right, reduction)
+    return reduced(-(1 - right_weight) * log_left - right_weight * log_right, reduction)
 
 
 def generalized_focal_loss(
@@ -257,15 +257,15 @@ def generalized_focal_loss(
     Raises:
         ValueError: if shapes differ, ``beta`` is another number or ``reduction`` is unknown.
     """
-    _check_same_shape(p_left, targets, "p_left", "targets")
-    _check_same_shape(p_right, targets, "p_right", "targets")
+    check_same_shape(p_left, targets, "p_left", "targets")
+    check_same_shape(p_right, targets, "p_right", "targets")
     check_beta(beta)
     estimate = y_left * p_left + y_right * p_right
     # xlogy, so that a probability of 0 with weight 0 contributes 0
     cross_entropy = -(
         torch.xlogy(y_right - targets, p_left) + torch.xlogy(targets - y_left, p_right)
     )
-    return _reduce((targets - estimate).abs().pow(beta) * cross_entropy, reduction)
+    return reduced((targets - estimate).abs().pow(beta) * cross_entropy, reduction)
 
 
 def generalized_iou_loss(
@@ -285,7 +285,7 @@ def generalized_iou_loss(
     Raises:
         ValueError: if shapes differ or ``reduction`` is unknown.
     """
-    _check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
+    check_same_shape(boxes1, boxes2, "boxes1", "boxes2")
     left_top1, right_bottom1 = at_least_float32(boxes1).split(2, dim=-1)
     left_top2, right_bottom2 = at_least_float32(boxes2).split(2, dim=-1)
     inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
@@ -296,7 +296,7 @@ def generalized_iou_loss(
     )
     union = area1 + area2 - intersection
     loss = 1 - intersection / (union + eps) + (enclosing - union) / (enclosing + eps)
-    return _reduce(loss, reduction)
+    return reduced(loss, reduction)
 
 
 def check_beta(beta: float) -> None:
@@ -305,14 +305,14 @@ def check_beta(beta: float) -> None:
         raise ValueError(f"beta is {beta}; expected 0 or at least 1")
 
 
-def _check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
+def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:
     if a.shape != b.shape:
         raise ValueError(
             f"{a_name} have shape {tuple(a.shape)} and {b_name} {tuple(b.shape)}; expected the same"
         )
 
 
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
+def reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return loss
     if reduction == "mean":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["at_least_float32", "has_false", "joint_logits", "to_device"]
+__all__ = ["at_least_float32", "has_false", "is_traced", "joint_logits", "to_device"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -22,6 +22,12 @@ def has_false(mask: Tensor) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def is_traced() -> bool:
+    """Whether this runs for a graph: in torch.jit.trace, torch.export or torch.onnx.export."""
+    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", bool)
+    return torch.jit.is_tracing() or exporting()
 
 
 def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:

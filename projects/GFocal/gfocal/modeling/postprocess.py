@@ -177,15 +177,15 @@ class NMSPostProcess(Checked):
         """
         candidates = self.candidates(anchors, predictions, image_sizes)
         results = [self.suppress(*x) for x in zip(image_sizes, candidates)]
-        if results and (self.stds or self.distributions):
-            self._set_sides(results, anchors, predictions)
+        self.set_sides(results, anchors, predictions)
         return results
 
-    def _set_sides(
+    def set_sides(
         self, results: list[Instances], anchors: DenseAnchors, predictions: DensePredictions
     ) -> None:
-        """The fields of sides.py, image after image: so few numbers are summed by one thread, and
-        their last bit depends neither on the number of threads nor on the other images."""
+        """Sets the fields of sides.py that are asked for."""
+        # Image after image: so few numbers are summed by one thread, and their last bit depends
+        # neither on the number of threads nor on the other images.
         for index, result in enumerate(results):
             detections = (anchors, predictions, index, result.anchor_idxs)
             if self.stds:

@@ -23,6 +23,7 @@ __all__ = [
     "DiracDistance",
     "GaussianDistance",
     "GeneralDistribution",
+    "GeometricDistribution",
     "LogDistance",
 ]
 
@@ -76,7 +77,7 @@ class DiracDistance(nn.Module):
 
 class LogDistance(nn.Module):
     """One number a side: the logarithm of its distance in units, as in FoveaBox
-    (https://arxiv.org/abs/1904.03797, Sec. 3.4). Trained by
+    (https://arxiv.org/abs/1904.03797). Trained by
     :class:`gfocal.modeling.terms.LogSmoothL1Loss`.
 
     Args:
@@ -195,3 +196,32 @@ class GeneralDistribution(nn.Module):
 
     def extra_repr(self) -> str:
         return f"reg_max={self.reg_max}, bin_width={self.bin_width}"
+
+
+class GeometricDistribution(GeneralDistribution):
+    """A general distribution whose bins get wider with the distance: 0, and ``reg_max`` points from
+    ``first`` to ``last`` in equal ratios. One level can then hold boxes of all sizes.
+
+    Args:
+        reg_max: n of the paper, the last bin.
+        first, last: distances of the bins 1 and ``reg_max``, strides.
+
+    Raises:
+        ValueError: ``reg_max`` is not an integer of at least 2, or not 0 < ``first`` < ``last``.
+    """
+
+    def __init__(self, reg_max: int = 16, first: float = 1.0, last: float = 128.0):
+        super().__init__(reg_max)
+        if reg_max < 2 or not 0 < first < last:
+            raise ValueError(
+                f"got reg_max {reg_max!r}, first {first!r} and last {last!r}; expected an integer "
+                "of at least 2, and 0 < first < last"
+            )
+        self.first, self.last = float(first), float(last)
+        ratios = torch.linspace(0, 1, self.reg_max, dtype=torch.float64)
+        points = first * (last / first) ** ratios
+        bins = torch.cat([points.new_zeros(1), points]).to(self.bins.dtype)
+        self.register_buffer("bins", bins, persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"reg_max={self.reg_max}, first={self.first}, last={self.last}"

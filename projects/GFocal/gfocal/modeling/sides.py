@@ -9,11 +9,12 @@ the fields
   a y for top and bottom. Bin 0 is the anchor's centre.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling import detector_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from .structures import DenseAnchors, DensePredictions
@@ -22,6 +23,7 @@ __all__ = [
     "Distributions",
     "check_distributions",
     "in_output",
+    "in_unpadded_output",
     "side_distributions",
     "side_stds",
 ]
@@ -102,8 +104,40 @@ def in_output(result: Instances, height: int, width: int) -> Instances:
         Detections in pixels of the output image: boxes clipped to it, those without area dropped.
     """
     fields = dict(result.get_fields())
-    scales = [float(width) / result.image_size[1], float(height) / result.image_size[0]] * 2
+    _scale_sides(fields, (width / result.image_size[1], height / result.image_size[0]))
+    return detector_postprocess(Instances(result.image_size, **fields), height, width)
+
+
+def in_unpadded_output(
+    result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]
+) -> Instances:
+    """Detections of an image that may lie in the middle of a padded one. They are moved and scaled
+    and nothing else: boxes are not clipped, and those without area stay, as published detectors of
+    points answer them.
+
+    Args:
+        result: detections in pixels of the network's input.
+        inputs: the image's dict. "border" is the (top, left) of the image in the padded one and
+            "content_size" its (height, width), pixels; without them nothing was padded. "height"
+            and "width" are those of the output; by default the size of the image.
+        image_size: (height, width) of the network's input without padding, pixels.
+    """
+    top, left = inputs.get("border", (0, 0))
+    content = inputs.get("content_size", image_size)
+    height, width = inputs.get("height", content[0]), inputs.get("width", content[1])
+    scales = (width / content[1], height / content[0])
+    fields = dict(result.get_fields())
+    corner, boxes = (left, top) * 2, fields["pred_boxes"].tensor
+    fields["pred_boxes"] = Boxes((boxes - boxes.new_tensor(corner)) * boxes.new_tensor(scales * 2))
+    if "bin_edges" in fields:
+        edges = fields["bin_edges"]
+        fields["bin_edges"] = edges - edges.new_tensor(corner).view(_FIELDS["bin_edges"])
+    _scale_sides(fields, scales)
+    return Instances((height, width), **fields)
+
+
+def _scale_sides(fields: dict[str, Any], scales: tuple[float, float]) -> None:
+    """Scales the sides' fields among those of some detections, by x and y."""
     for name, view in _FIELDS.items():
         if name in fields:
-            fields[name] = fields[name] * fields[name].new_tensor(scales).view(view)
-    return detector_postprocess(Instances(result.image_size, **fields), height, width)
+            fields[name] = fields[name] * fields[name].new_tensor(scales * 2).view(view)

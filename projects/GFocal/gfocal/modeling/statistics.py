@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from detectron2.utils.events import get_event_storage
@@ -15,7 +15,7 @@ from .numerics import to_device
 from .observers import is_due
 from .representations import BinnedRepresentation
 
-__all__ = ["TargetStatistics", "put_target_statistics"]
+__all__ = ["CenterStatistics", "TargetStatistics", "put_target_statistics"]
 
 
 def put_target_statistics(counts: Tensor) -> list[float]:
@@ -126,3 +126,32 @@ def _counts(step: DenseStep) -> list[Tensor]:
             per_level = values.new_zeros(len(anchors.level_sizes))
             numbers += per_level.index_add(0, levels, values)
     return numbers
+
+
+class CenterStatistics:
+    """Looks at the centres of a batch, over all processes, once in ``period`` iterations. Each look
+    puts what every detector has, see :func:`put_target_statistics`: an object with a cell of its
+    own is a positive.
+
+    Args:
+        period: iterations between looks; 0 for none.
+    """
+
+    def __init__(self, period: int):
+        self.period = period
+
+    @torch.no_grad()
+    def __call__(self, detector: Any, step: Any) -> None:
+        """
+        Args:
+            detector: a :class:`gfocal.detectors.centernet.CenterNet`.
+            step: a :class:`gfocal.modeling.detector.TrainingStep`.
+        """
+        if not is_due(self.period):
+            return
+        (predictions,) = step.outputs
+        centers = detector.centers(step.truth, predictions)
+        owns = centers.owns_cell
+        ious = detector.picked(predictions.channels, centers)[1][owns].double()
+        counts = to_device([len(step.truth.boxes), sum(step.truth.counts)], ious)
+        put_target_statistics(torch.cat([counts, owns.sum().expand(2), ious.sum()[None]]))

@@ -69,6 +69,7 @@ class _SoftNMS(Checked):
 
     min_score: float
     class_agnostic: bool
+    class_shift: bool = False
 
     def factor(self, ious: Tensor) -> Tensor:
         """By what a score is multiplied, from the IoUs (T,) with the box that is taken."""
@@ -78,10 +79,13 @@ class _SoftNMS(Checked):
         # Scores only fall. So the boxes are taken in the order of their final scores, and those
         # after the first `limit` need not be known. No step waits for the device.
         boxes, left = boxes.double(), scores.double()
+        if self.class_shift and len(boxes) and not self.class_agnostic:
+            boxes = (boxes + classes[:, None] * (boxes.max() + 1)).float().double()
         idxs, taken = [], []
         for _ in range(min(limit, len(scores))):
             score, idx = left.max(dim=0, keepdim=True)
-            factor = self.factor(box_iou(boxes[idx], boxes).squeeze(0))
+            ious = box_iou(boxes[idx], boxes).squeeze(0).nan_to_num(0.0)  # of boxes without area
+            factor = self.factor(ious)
             if not self.class_agnostic:
                 factor = torch.where(classes == classes[idx], factor, 1.0)
             left = (left * factor).scatter(0, idx, -1.0)
@@ -126,19 +130,30 @@ class GaussianSoftNMS(_SoftNMS):
         sigma: the larger, the softer.
         min_score: boxes whose score falls below it are dropped.
         class_agnostic: boxes of another class count too. By default only those of the same class.
+        class_shift: the boxes of class c are first moved by c * (largest coordinate + 1) and
+            rounded to float32, as MMDetection does it. The scores of boxes thinner than a pixel
+            then differ in the fifth digit.
 
     Raises:
         ValueError: a value out of its range; also when it is set later.
     """
 
-    SETTINGS = MappingProxyType({"sigma": POSITIVE, "min_score": SCORE, "class_agnostic": FLAG})
+    SETTINGS = MappingProxyType(
+        {"sigma": POSITIVE, "min_score": SCORE, "class_agnostic": FLAG, "class_shift": FLAG}
+    )
 
     def __init__(
-        self, sigma: float = 0.5, *, min_score: float = 1e-3, class_agnostic: bool = False
+        self,
+        sigma: float = 0.5,
+        *,
+        min_score: float = 1e-3,
+        class_agnostic: bool = False,
+        class_shift: bool = False,
     ):
         self.sigma = sigma
         self.min_score = min_score
         self.class_agnostic = class_agnostic
+        self.class_shift = class_shift
 
     def factor(self, ious: Tensor) -> Tensor:
         return (-ious.square() / self.sigma).exp()

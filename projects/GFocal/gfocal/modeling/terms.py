@@ -230,7 +230,7 @@ class GaussianNLLLoss(nn.Module):
 
 class LogSmoothL1Loss(nn.Module):
     """Smooth L1 of the logarithms of the foreground's four sides, summed over them: FoveaBox
-    (https://arxiv.org/abs/1904.03797, Sec. 3.4).
+    (https://arxiv.org/abs/1904.03797).
 
     Targets are clipped to 1 / 16 and 16 units of :class:`LogDistance`, as in the published code.
 

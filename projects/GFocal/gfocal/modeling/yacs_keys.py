@@ -14,7 +14,7 @@ from . import recipes
 from .head import GFLHead
 from .settings import UNSET
 
-__all__ = ["added_keys", "gfl_arguments", "threshold_of_tools"]
+__all__ = ["added_keys", "class_names_of", "gfl_arguments", "threshold_of_tools"]
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
         "test_clip_margin": gfl.CLIP_MARGIN_TEST,
         "suppression": parts["suppression"],
-        "class_names": _class_names(cfg),
+        "class_names": class_names_of(cfg),
         "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -110,7 +110,7 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def _class_names(cfg) -> Sequence[str]:
+def class_names_of(cfg) -> Sequence[str]:
     """The class names of the first dataset of a yacs config that has some."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         names = name in MetadataCatalog.list() and MetadataCatalog.get(name).get("thing_classes")

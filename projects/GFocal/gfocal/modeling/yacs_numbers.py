@@ -35,7 +35,7 @@ NUMBERS = (
     Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
     # Give a box without any positive its best candidate (not in the paper).
     Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
-    # Side of the fovea, as a share of the box's (FoveaBox Sec. 3.3).
+    # Side of the fovea, as a share of the box's (FoveaBox).
     Number("FOVEA_SIGMA", 0.4, "MATCHER", "matcher", "sigma"),
     # Losses.
     Number("QFL_BETA", 2.0, "QUALITY", "cls_loss", "beta"),

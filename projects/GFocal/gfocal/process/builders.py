@@ -12,6 +12,7 @@ __all__ = ["TRAINER_KEYS", "built_here", "warn_of_keys_for_trainers"]
 # yacs keys that this package adds and its trainers alone act on.
 TRAINER_KEYS = (
     "DETERMINISTIC",
+    "INPUT.AUGMENTATIONS",
     "MODEL.CHANNELS_LAST",
     "SOLVER.ACCUMULATE",
     "SOLVER.EMA_DECAY",
@@ -47,7 +48,8 @@ def warn_of_keys_for_trainers(cfg: Any) -> None:
             value = attrgetter(key)(cfg)
         except AttributeError:  # without add_gfocal_config
             continue
-        if value is True or (value and value != 1):  # SOLVER.ACCUMULATE 1: none
+        # SOLVER.ACCUMULATE 1: none. INPUT.AUGMENTATIONS "default": what every trainer has.
+        if value is True or (value and value not in (1, "default")):
             asked.append(f"{key} ({value!r})")
     if asked:
         logging.getLogger(__name__).warning(

@@ -13,6 +13,9 @@ from .reading import load_weights_only, named_tensors, refuse_exported
 __all__ = ["GFLCheckpointer", "StrictCheckpointer", "WeightsOnlyCheckpointer", "check_weights"]
 
 _BACKBONE = "backbone.bottom_up."
+_NOT_IN_CLASSIFIER = {
+    f"{_BACKBONE}{layer}.{part}" for layer in ("conv6", "conv7") for part in ("weight", "bias")
+}
 
 
 class WeightsOnlyCheckpointer(DetectionCheckpointer):
@@ -105,9 +108,9 @@ class StrictCheckpointer(WeightsOnlyCheckpointer):
 class GFLCheckpointer(WeightsOnlyCheckpointer):
     """A DetectionCheckpointer that can also start a backbone from a classifier's ``.pth``.
 
-    It reads checkpoints, Detectron2's pickles, and the files of torchvision's ResNet and ResNeXt
-    and of the models that mmdetection starts from; it knows these by the names of their weights.
-    Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
+    It reads checkpoints, Detectron2's pickles, and the files of torchvision's ResNet, ResNeXt and
+    VGG-16 and of the models that mmdetection starts from; it knows these by the names of their
+    weights. Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
     deformable offsets, which start at 0. No block of a stage may be left over. From a detector's
     file, the weights that fit are loaded, as for fine-tuning with other classes.
 
@@ -120,8 +123,12 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
         checkpoint = super()._load_file(filename)
         model = checkpoint["model"]
         names = {"conv1.weight", "stem.0.weight"} & set(model)
-        ours = f"{_BACKBONE}stem.conv1.weight" in self.model.state_dict()
-        if names and "layer1.0.conv1.weight" in model and ours:
+        ours = self.model.state_dict()
+        is_resnet = names and "layer1.0.conv1.weight" in model
+        is_vgg = "features.0.weight" in model
+        if (is_resnet and f"{_BACKBONE}stem.conv1.weight" in ours) or (
+            is_vgg and f"{_BACKBONE}conv1_1.weight" in ours
+        ):
             return {"model": convert_imagenet_state_dict(model), "backbone_only": True}
         return checkpoint
 
@@ -151,11 +158,15 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
             )
 
     def _refuse_another_backbone(self, incompatible: Any) -> None:
-        # The rest is not expected in the file, and neither are deformable offsets.
+        # The rest is not expected in the file, and neither are deformable offsets, nor a VGG-16's
+        # two layers that a classifier does not have.
+        untrained = _NOT_IN_CLASSIFIER & set(incompatible.missing_keys)
         missing = [
             key
             for key in incompatible.missing_keys
-            if key.startswith(_BACKBONE) and ".conv2_offset." not in key
+            if key.startswith(_BACKBONE)
+            and ".conv2_offset." not in key
+            and not (untrained == _NOT_IN_CLASSIFIER and key in untrained)
         ]
         # A deeper network's file would fill this one. Stages that this network lacks do not count.
         own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(f"{_BACKBONE}res")}

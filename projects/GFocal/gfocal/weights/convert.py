@@ -4,6 +4,7 @@ A name without counterpart is an error. If a file is converted, so is a weight t
 has another shape than the model's.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from .fit import is_optional, problems_of, refuse_misfit
 from .names import OLD_BACKBONE_ROWS, DetectorTable, Row, backbone_rows, inverse, rename
 from .reading import load_mmdet_checkpoint, load_weights_only, named_tensors
 from .tables import table_of
+from .tables.ssd import VGG
 
 __all__ = [
     "convert_checkpoint_to_mmdet",
@@ -24,6 +26,9 @@ __all__ = [
     "convert_mmdet_state_dict",
     "to_mmdet_state_dict",
 ]
+
+# Prefixes of the layers that only a classifier has.
+_CLASSIFIERS = ("fc.", "classifier.")
 
 
 def convert_mmdet_state_dict(
@@ -154,16 +159,24 @@ def convert_imagenet_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, T
 
     Args:
         state_dict: of torchvision's ResNet or ResNeXt, or of the ImageNet models that mmdetection
-            starts from (ResNeXt, Res2Net v1d), whose names are the same. The classifier ``fc`` and
-            ``num_batches_tracked`` are dropped.
+            starts from (ResNeXt, Res2Net v1d), whose names are the same; or of VGG-16, that of
+            torchvision or mmdetection. The classifiers ``fc`` and ``classifier`` and
+            ``num_batches_tracked`` are dropped. A VGG-16 without SSD's conv6 and conv7, such as
+            torchvision's, is taken with a warning.
 
     Raises:
         ValueError: if keys have no counterpart here (all are listed).
     """
-    names = [n for n in state_dict if not n.startswith("fc.") and not _is_counter(n)]
-    rows = backbone_rows(state_dict, res2net="stem.")
+    names = [n for n in state_dict if not n.startswith(_CLASSIFIERS) and not _is_counter(n)]
+    is_vgg = "features.0.weight" in state_dict
+    rows = VGG if is_vgg else backbone_rows(state_dict, res2net="stem.")
     renamed, unmapped = rename([f"backbone.{n}" for n in names], rows)
-    _refuse(unmapped, "not of a ResNet, ResNeXt or Res2Net")
+    _refuse(unmapped, "not of a ResNet, ResNeXt, Res2Net or VGG-16 (without batch norm)")
+    if is_vgg and not any(".conv6." in name for name in renamed.values()):
+        logging.getLogger(__name__).warning(
+            "The VGG-16 has no conv6 and conv7 (a classifier has linear layers there, which are "
+            "dropped): these two start untrained"
+        )
     return {ours: state_dict[name] for name, ours in zip(names, renamed.values())}
 
 
@@ -182,6 +195,9 @@ def _convert(
     for name in table.class_rows:
         if name in converted:
             converted[name] = _class_rows(name, converted[name], num_classes, has_extra)
+    found = num_classes if num_classes is None else table.classes_of(converted)
+    if found != num_classes:
+        raise ValueError(f"the weights are of {found} classes; expected num_classes {num_classes}")
     return converted, unmapped
 
 

@@ -75,7 +75,7 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
         Args:
             model: what is evaluated.
         """
-        representation = getattr(getattr(model, "head", None), "box_representation", None)
+        representation = getattr(model, "box_representation", None)
         has_switch = hasattr(getattr(model, "postprocess", None), "distributions")
         with contextlib.ExitStack() as stack:
             if has_switch and hasattr(representation, "probabilities"):
@@ -129,8 +129,8 @@ class DetectionReliabilityEvaluator(DatasetEvaluator):
         evidence = self._evidence(found)
         if evidence.sides.stds is None:
             logger.info(
-                "The detections have no pred_box_stds (a Dirac delta has none, nor has another "
-                "detector than GFL): reliability is that of scores alone"
+                "The detections have no pred_box_stds (a Dirac delta has none, nor have detectors "
+                "without box distributions): reliability is that of scores alone"
             )
         flat, parts = measure(evidence, self._truth.class_names)
         logger.info("Reliability:\n" + "\n".join(f"{k:24} {v:.4f}" for k, v in flat.items()))

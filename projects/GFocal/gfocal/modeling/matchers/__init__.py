@@ -13,6 +13,7 @@ from .atss import ATSSMatcher
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
 from .fovea import FoveaMatcher
+from .max_iou import MaxIoUMatcher
 
 __all__ = [
     "BACKGROUND",
@@ -20,6 +21,7 @@ __all__ = [
     "ATSSMatcher",
     "FCOSMatcher",
     "FoveaMatcher",
+    "MaxIoUMatcher",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",

@@ -16,7 +16,7 @@ _SMALLEST, _LARGEST = 1 / 8, 16.0
 
 
 class FoveaMatcher:
-    """FoveaBox's matching (https://arxiv.org/abs/1904.03797, Sec. 3.2 and 3.3).
+    """FoveaBox's matching (https://arxiv.org/abs/1904.03797).
 
     A box belongs to the levels whose range holds its size, the square root of its area: 2 to 8
     strides, both included. So it may belong to two. On the finest level the range starts at 1/8

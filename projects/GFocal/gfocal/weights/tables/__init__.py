@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 
 from ..names import DetectorTable
+from .centernet import CENTERNET
+from .cornernet import CORNERNET
 from .foveabox import FOVEABOX
 from .gfl import GFL
+from .ssd import SSD
 
-__all__ = ["FOVEABOX", "GFL", "TABLES", "table_of"]
+__all__ = ["CENTERNET", "CORNERNET", "FOVEABOX", "GFL", "SSD", "TABLES", "table_of"]
 
 # The first that knows a name counts.
-TABLES = (GFL, FOVEABOX)
+TABLES = (GFL, SSD, CENTERNET, CORNERNET, FOVEABOX)
 
 
 def table_of(names: Iterable[str]) -> DetectorTable:
