@@ -45,8 +45,8 @@ def test_training():
     assert {file for _, file in backward.found} <= {"losses.py"}  # on a CPU only: is it times 1?
 
 
-# How often a step of training, and an inference without NMS's own, read a number. SSD's matcher
-# does so twice a level: it looks only at the priors that may fit a box.
+# How often a step of training, and an inference before NMS, read a number. Most of SSD's and
+# CenterNet's are masks as indices. SSD's of inference are in its NMS.
 READS = {"ssd": (19, 7), "centernet": (12, 2), "cornernet": (2, 1)}
 
 

@@ -92,7 +92,7 @@ class PlaceTransform(T.Transform):
         return moved
 
     def apply_region(self, box: np.ndarray) -> np.ndarray:
-        """As :meth:`apply_box`, but nothing is dropped: what is still seen of a region counts."""
+        """As ``apply_box``, but nothing is dropped: what is still seen of a region counts."""
         boxes = self._within(box, self.source)
         moved = self.apply_coords(boxes.reshape(-1, 2)).reshape(-1, 4)
         return self._within(moved, self.size)
@@ -105,7 +105,7 @@ class PlaceTransform(T.Transform):
 
 
 class CenterPadTransform(PlaceTransform):
-    """The whole image in the middle of a larger one, for a test; see :class:`.CenterPad`.
+    """The whole image in the middle of a larger one, for a test; see ``CenterPad``.
 
     Args:
         source: size of the image.
@@ -141,7 +141,7 @@ def apply_regions(transforms: T.TransformList, boxes: np.ndarray) -> np.ndarray:
 
 
 def content_of(transforms: T.TransformList) -> Mapping[str, tuple[int, int]]:
-    """Where the image is in what :class:`.CenterPad` made of it.
+    """Where the image is in what ``CenterPad`` made of it.
 
     Args:
         transforms: that were applied to the image.

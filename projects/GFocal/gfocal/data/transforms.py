@@ -201,7 +201,7 @@ class CenterPad(T.Augmentation):
     A side of x pixels gets ``(x | multiple) + extra``: 31 and 1 make a multiple of 32, always a
     larger one (CenterNet); 127 and 0 make one less than a multiple of 128 (CornerNet). The mapper
     and the Predictor then give the model the "border" and the "content_size" of the image, see
-    :func:`.content_of`. (Where a side has that size, the published code loses its last pixel; here
+    ``content_of``. (Where a side has that size, the published code loses its last pixel; here
     all are kept.)
 
     Args:

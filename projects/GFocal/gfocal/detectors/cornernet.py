@@ -265,7 +265,7 @@ class CornerNet(Detector):
         return result
 
     def objects(self, predictions: CornerPredictions, truth: GroundTruth) -> Objects:
-        """The objects and their targets, see :func:`gfocal.modeling.corners.objects_of`.
+        """The objects and their targets, see :func:`gfocal.modeling.corner_losses.objects_of`.
 
         Raises:
             ValueError: see :func:`gfocal.modeling.ground_truth.check_ground_truth`.

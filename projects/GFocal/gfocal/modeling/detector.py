@@ -242,7 +242,7 @@ class Detector(nn.Module):
         """Detections in pixels of the wanted output.
 
         Args:
-            result: of :meth:`inference`.
+            result: of ``inference``.
             inputs: the image's dict.
             image_size: (height, width) of the network's input without padding.
         """
