@@ -6,11 +6,15 @@ import random
 import numpy as np
 import pytest
 import torch
+import torch.utils.data
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from gfocal.data.defects import warn_once
 
 torch.set_num_threads(2)
+# Seconds that PyTorch waits for each worker of a data loader to end. Those of a loader that the
+# garbage collector finds do not end by themselves, and usually it waits 5 seconds for each.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.1
 
 
 @pytest.fixture(autouse=True)

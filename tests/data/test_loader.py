@@ -123,9 +123,8 @@ def test_where_the_mapper_has_no_answer_another_image_is_taken():
         take(loader(mapper=lambda x: None), 1)
 
 
-def test_an_error_or_the_death_of_a_worker_reaches_the_user(monkeypatch):
+def test_an_error_or_the_death_of_a_worker_reaches_the_user():
     # How long PyTorch waits for a worker's end after an error, seconds.
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
 
     def broken(x):
         raise ValueError(f"cannot read {x['file_name']}")

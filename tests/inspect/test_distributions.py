@@ -8,6 +8,7 @@ import torch
 from gfocal.inspect import detect_with_distributions
 from gfocal.modeling.representations import GeneralDistribution
 from tests.helpers.tiny import make_gfl, make_head
+from tests.helpers.tiny_ssd import make_ssd
 
 
 @pytest.fixture
@@ -63,5 +64,7 @@ def test_distributions_need_eval_mode_and_bins(detector, inputs):
         detect_with_distributions(detector, inputs)
     detector.eval()
     other = SimpleNamespace(training=False, box_representation=torch.nn.Identity())
-    with pytest.raises(TypeError, match="Identity reads no distributions"):
+    with pytest.raises(TypeError, match="a SimpleNamespace with Identity has no distributions"):
         detect_with_distributions(other, inputs)
+    with pytest.raises(TypeError, match="a SSD has no distributions; GFL with General"):
+        detect_with_distributions(make_ssd().eval(), inputs)

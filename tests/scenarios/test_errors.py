@@ -184,8 +184,7 @@ def test_num_classes_of_the_weights(config, tmp_path):
     assert torch.equal(model.head.box_logits.weight, weights["head.box_logits.weight"])
 
 
-def test_a_worker_names_the_image(config, monkeypatch):
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+def test_a_worker_names_the_image(config):
     cfg = config("dataloader.train.num_workers=1")
     loader = instantiate(cfg.dataloader.train)
     path = Path(loader.dataset[0]["file_name"])

@@ -31,6 +31,13 @@ from gfocal.modeling.head import GFLHead
 from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher, FoveaMatcher
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, QualityBranch
 from gfocal.modeling.representations import GeneralDistribution
+from tests.helpers.detectors import (
+    DETECTORS,
+    KEEPS_ITS_BOXES,
+    each_detector,
+    losses_of,
+    on_predictions,
+)
 from tests.helpers.tiny import make_input
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -361,3 +368,68 @@ def test_inference(case, precision, score_thresh, topk, nms_thresh, max_detectio
             boxes, classes = boxes[sized].double(), classes[sized]
             ious = box_iou(boxes, boxes) * (classes[:, None] == classes).triu(diagonal=1)
             assert (ious <= nms_thresh + 1e-3).all()
+
+
+@st.composite
+def batches(draw):
+    """Images and boxes for any detector: as (seed, sizes, numbers of boxes)."""
+    side = st.integers(1, 40) | st.integers(1, 160)
+    sizes = draw(st.lists(st.tuples(side, side), min_size=1, max_size=2))
+    counts = st.integers(0, 3) | st.integers(0, 60)
+    return draw(st.integers(0, 2**31)), sizes, [draw(counts) for _ in sizes]
+
+
+@each_detector
+@settings(FUZZ, max_examples=int(EXAMPLES or 20))
+@given(
+    batch=batches(),
+    num_classes=st.sampled_from([1, 3, 20]),
+    predictions=st.sampled_from(["start", "zero", "+-50", "+50", "-50", "+-10000"]),
+    score_thresh=st.sampled_from([0.0, 0.01, 0.5]),
+    max_detections=st.sampled_from([1, 7, 100]),
+    output=st.sampled_from([None, 0.37, 3.0]),
+)
+def test_every_detector(
+    name, batch, num_classes, predictions, score_thresh, max_detections, output
+):
+    """``predictions`` is the size of what the network says; ``output`` as in the test above."""
+    seed, sizes, counts = batch
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = DETECTORS[name](
+        num_classes,
+        test_score_thresh=score_thresh,
+        max_detections_per_image=max_detections,
+    )
+    if predictions != "start":
+        hook = amplify("0" if predictions == "zero" else predictions)
+        on_predictions(model, lambda x: hook(None, None, x))
+    inputs = [
+        make_input(
+            *size, random_boxes(rng, count, *size), rng.integers(0, num_classes, count).tolist()
+        )
+        for size, count in zip(sizes, counts)
+    ]
+    losses = losses_of(model, inputs)
+    for key, loss in losses.items():
+        assert loss.isfinite() and loss >= 0, key
+    sum(losses.values()).backward()
+    for key, parameter in model.named_parameters():
+        assert not parameter.requires_grad or parameter.grad.isfinite().all(), key
+
+    if output is not None:
+        sizes = [tuple(max(1, round(output * side)) for side in size) for size in sizes]
+        for image, (height, width) in zip(inputs, sizes):
+            image.update(height=height, width=width)
+    with torch.no_grad():
+        results = [x["instances"] for x in model.eval()(inputs)]
+    for (height, width), result in zip(sizes, results, strict=True):
+        assert result.image_size == (height, width) and len(result) <= max_detections
+        boxes, scores, classes = result.pred_boxes.tensor, result.scores, result.pred_classes
+        assert ((scores > score_thresh) & (scores <= 1)).all()
+        assert (scores[:-1] >= scores[1:]).all()
+        assert ((classes >= 0) & (classes < num_classes)).all()
+        assert boxes.isfinite().all()
+        if name not in KEEPS_ITS_BOXES:
+            assert (boxes >= 0).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+            assert (boxes <= boxes.new_tensor([width, height, width, height])).all()

@@ -4,10 +4,10 @@
     gfocal ablate --index > configs/ablations/README.md
 
 A row is a config of configs/ablations. With --dataset coco it is trained as it is. With --dataset
-shapes its quality predictor, box representation, matcher, anchors' offset and criterion go into the
-small detector of configs/quick_start/shapes_gflv2.py. The same command again continues where it was
-stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run, table.md, table.json and
-table.png. They also name the rows that failed.
+shapes, what it changes of its detector's model (configs/common/models) is changed in the small one
+of configs/quick_start (shapes_gflv2, shapes_retinanet, shapes_fovea, shapes_ssd). The same command
+again continues where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run,
+table.md, table.json and table.png. They also name the rows that failed.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from ..inspect.ablations import (
-    ON_SHAPES,
     TABLES,
     index,
     label,
@@ -48,8 +47,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("expected either --table or --index")
     if args.seeds < 1 or (args.max_iter is not None and args.max_iter < 1):
         parser.error("--seeds and --max-iter: expected at least 1")
-    if args.dataset == "shapes" and args.table not in (*ON_SHAPES, None):
-        parser.error(f"--dataset shapes has a small model for tables {', '.join(ON_SHAPES)} only")
     return args
 
 

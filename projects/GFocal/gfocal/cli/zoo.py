@@ -1,4 +1,4 @@
-"""Lists the models of the zoo: their configs, the authors' AP, where their weights are.
+"""Lists the models of the zoo: their configs, the published AP, where their weights are.
 
     gfocal zoo
     gfocal zoo gflv2_R_50
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from ..config import model_zoo
-from ..config.published import PUBLISHED
+from ..config.published import PUBLISHED, PublishedModel
 from .common import exit_on_mistake, make_parser, parse_arguments
 
 FOLDER = "COCO-Detection/"
@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> None:
 def _list(everything: bool) -> None:
     """The table of models, and the names of the other configs."""
     configs = model_zoo.list_configs()
-    print(f"{'config':<52}  AP    parameters")
+    print(f"{'config':<52}  AP    parameters  whose AP")
     for name, model in PUBLISHED.items():
         config = f"{FOLDER}{name}.py"
         note = " (.yaml too)" if f"{FOLDER}{name}.yaml" in configs else ""
-        print(f"{config + note:<52}  {model.ap}  {model.parameters} M")
+        parameters = f"{model.parameters:.2f} M"
+        print(f"{config + note:<52}  {model.ap}  {parameters:<10}  {_whose(model)}")
     print(
-        "\nAP is the authors', on COCO val2017; none was measured here.\n"
+        "\nAP is on COCO val2017; none was measured here.\n"
         "Official weights, and the commands that use them: gfocal zoo NAME\n"
     )
     others = [name for name in model_zoo.list_all_configs() if not name.startswith(FOLDER)]
@@ -54,6 +55,10 @@ def _list(everything: bool) -> None:
     print("Other configs:", *shown, sep="\n  ")
     if hidden := len(others) - len(shown):
         print(f"  ... and {hidden} of the papers' ablations: gfocal zoo --all")
+
+
+def _whose(model: PublishedModel) -> str:
+    return f"{model.whose}, {model.tested}" if model.tested else model.whose
 
 
 def _matching(name: str) -> Sequence[str]:
@@ -75,7 +80,7 @@ def _show(names: Sequence[str]) -> None:
             f"{name}\n"
             f"  config      {config}\n"
             f"              in {model_zoo.get_config_file(config)}\n"
-            f"  AP          {model.ap} on COCO val2017, the authors'; not measured here\n"
+            f"  AP          {model.ap} on COCO val2017, by {_whose(model)}; not measured here\n"
             f"  parameters  {model.parameters} M\n"
             f"  weights     {model.weights}\n"
             f"  convert     gfocal convert DOWNLOADED.pth {name}.pth\n"

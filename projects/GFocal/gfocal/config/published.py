@@ -12,17 +12,22 @@ class PublishedModel(NamedTuple):
     """A published model.
 
     Attributes:
-        ap: on COCO val2017, as its authors report it.
-        parameters: in millions, of backbone and head.
+        ap: on COCO val2017, as reported.
+        parameters: in millions, of all networks.
         weights: address of the official file, which `gfocal convert` turns into one of ours.
+        whose: whose AP and weights these are.
+        tested: how, if not on the image alone.
     """
 
     ap: float
     parameters: float
     weights: str
+    whose: str = "mmdetection"
+    tested: str = ""
 
 
 _V1 = "https://download.openmmlab.com/mmdetection/v2.0/gfl/"
+_AUTHORS = "the authors"
 _V2 = "https://drive.google.com/file/d/"
 _FOVEA = "https://download.openmmlab.com/mmdetection/v2.0/foveabox/"
 _SSD = "https://download.openmmlab.com/mmdetection/v2.0/ssd/"
@@ -67,22 +72,40 @@ PUBLISHED = {
         "gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco_20200630_102002-14a2bf25.pth",
     ),
     "gflv2_R_50_FPN_1x": PublishedModel(
-        ap=41.0, parameters=32.44, weights=f"{_V2}1wSE9-c7tcQwIDPC6Vm_yfOokdPfmYmy7/view"
+        ap=41.0,
+        parameters=32.44,
+        weights=f"{_V2}1wSE9-c7tcQwIDPC6Vm_yfOokdPfmYmy7/view",
+        whose=_AUTHORS,
     ),
     "gflv2_R_50_FPN_ms_2x": PublishedModel(
-        ap=43.9, parameters=32.44, weights=f"{_V2}17-1cKRdR5J3SfZ9NBCwe6QE554uTS30F/view"
+        ap=43.9,
+        parameters=32.44,
+        weights=f"{_V2}17-1cKRdR5J3SfZ9NBCwe6QE554uTS30F/view",
+        whose=_AUTHORS,
     ),
     "gflv2_R_101_FPN_ms_2x": PublishedModel(
-        ap=45.8, parameters=51.43, weights=f"{_V2}1qomgA7mzKW0bwybtG4Avqahv67FUxmNx/view"
+        ap=45.8,
+        parameters=51.43,
+        weights=f"{_V2}1qomgA7mzKW0bwybtG4Avqahv67FUxmNx/view",
+        whose=_AUTHORS,
     ),
     "gflv2_R_101_dcn_FPN_ms_2x": PublishedModel(
-        ap=48.0, parameters=52.72, weights=f"{_V2}1xsBjxmqsJoYZYPMr0k06X5K9nnPrexcx/view"
+        ap=48.0,
+        parameters=52.72,
+        weights=f"{_V2}1xsBjxmqsJoYZYPMr0k06X5K9nnPrexcx/view",
+        whose=_AUTHORS,
     ),
     "gflv2_X_101_32x4d_dcn_FPN_ms_2x": PublishedModel(
-        ap=48.8, parameters=53.47, weights=f"{_V2}1AHDVQoclYPSP0Ync2a5FCsr_rhq2QdMH/view"
+        ap=48.8,
+        parameters=53.47,
+        weights=f"{_V2}1AHDVQoclYPSP0Ync2a5FCsr_rhq2QdMH/view",
+        whose=_AUTHORS,
     ),
     "gflv2_R2_101_dcn_FPN_ms_2x": PublishedModel(
-        ap=49.9, parameters=53.58, weights=f"{_V2}1sAXfYLXIxZgMrC44LBqDgfYImThZ_kud/view"
+        ap=49.9,
+        parameters=53.58,
+        weights=f"{_V2}1sAXfYLXIxZgMrC44LBqDgfYImThZ_kud/view",
+        whose=_AUTHORS,
     ),
     "fovea_R_50_FPN_1x": PublishedModel(
         ap=36.5,
@@ -129,5 +152,6 @@ PUBLISHED = {
         parameters=201.04,
         weights=f"{_CORNERNET}cornernet_hourglass104_mstest_10x5_210e_coco/"
         "cornernet_hourglass104_mstest_10x5_210e_coco_20200824_185720-5fefbf1c.pth",
+        tested="with the mirrored image",
     ),
 }

@@ -35,9 +35,9 @@ def detect_with_distributions(
         raise ValueError("detect_with_distributions needs a model in eval mode: call model.eval()")
     representation = getattr(model, "box_representation", None)
     if not hasattr(representation, "probabilities"):
+        kind = "" if representation is None else f" with {type(representation).__name__}"
         raise TypeError(
-            f"{type(model).__name__} with box representation {type(representation).__name__} reads "
-            "no distributions; GFL with GeneralDistribution does"
+            f"a {type(model).__name__}{kind} has no distributions; GFL with GeneralDistribution has"
         )
     with with_distributions(model):
         return model(batched_inputs)

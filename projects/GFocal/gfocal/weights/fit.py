@@ -76,16 +76,21 @@ def find_configs(
         table: of its detector; by default it is told by the names.
 
     Returns:
-        The names of the nearest configs, and the problems with respect to them, in the form of
-        :func:`check_state_dict`: {} if it is complete.
+        The names of the nearest configs, of the same detector if the zoo has it, and the problems
+        with respect to them, in the form of :func:`check_state_dict`: {} if it is complete.
     """
-    num_classes = (table or table_of(state_dict)).classes_of(state_dict)
+    table = table or table_of(state_dict)
+    num_classes = table.classes_of(state_dict)
     fits: dict[str, dict[str, str]] = {}
+    others: dict[str, dict[str, str]] = {}
     for name in model_zoo.list_configs():
         if name.endswith(".py"):
             cfg = model_zoo.get_config(name).model
             cfg.num_classes = num_classes or 80
-            fits[name] = check_state_dict(state_dict, expected_state_dict(cfg))
+            expected = expected_state_dict(cfg)
+            same = fits if table_of(expected) is table else others
+            same[name] = check_state_dict(state_dict, expected)
+    fits = fits or others
     fewest = min(map(len, fits.values()))
     nearest = [name for name, problems in fits.items() if len(problems) == fewest]
     return nearest, fits[nearest[0]]

@@ -2,11 +2,11 @@
 
 from .report import index, plot, table_lines
 from .runs import save_config, train
-from .tables import METRICS, ON_SHAPES, TABLES, label, make_config, paper_of, rows
+from .tables import METRICS, TABLES, label, make_config, paper_of, rows, small_of
+from .transplant import transplanted
 
 __all__ = [
     "METRICS",
-    "ON_SHAPES",
     "TABLES",
     "index",
     "label",
@@ -15,6 +15,8 @@ __all__ = [
     "plot",
     "rows",
     "save_config",
+    "small_of",
     "table_lines",
     "train",
+    "transplanted",
 ]

@@ -1,12 +1,14 @@
 """The tables' rows: a config of configs/ablations each, and the paper's result for it."""
 
+import functools
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ...config import model_zoo
+from .transplant import transplanted
 
-__all__ = ["METRICS", "ON_SHAPES", "TABLES", "label", "make_config", "paper_of", "rows"]
+__all__ = ["METRICS", "TABLES", "label", "make_config", "paper_of", "rows", "small_of"]
 
 TABLES = {
     "1a": "separate, implicit and joint representation of quality",
@@ -18,8 +20,8 @@ TABLES = {
     "3": "QFL and DFL",
 }
 METRICS = ("AP", "AP50", "AP75")
-# Not in table 1b, whose rows are another detector.
-ON_SHAPES = [table for table in TABLES if table != "1b"]
+# How rows of other detectors than GFL begin, and the name of their model in configs/common/models.
+_DETECTORS = {"fovea": "fovea", "retinanet": "retinanet", "ssd": "ssd"}
 
 
 def rows(table: str) -> list[str]:
@@ -28,6 +30,7 @@ def rows(table: str) -> list[str]:
     return sorted(f"ablations/table{table}/{p.name}" for p in folder.glob(f"table{table}/*.py"))
 
 
+@functools.cache
 def paper_of(row: str) -> dict:
     """The paper's result for a row: the config's ``paper``, or dashes if it has none."""
     return {name: "-" for name in METRICS} | dict(model_zoo.get_config(row).get("paper", {}))
@@ -38,6 +41,15 @@ def label(row: str) -> str:
     return Path(row).stem
 
 
+def small_of(row: str) -> tuple[str, str]:
+    """The configs of the row's detector: the model that the row changes, and the small detector of
+    configs/quick_start that is made of the same model."""
+    for start, detector in _DETECTORS.items():
+        if label(row).startswith(start):
+            return f"common/models/{detector}.py", f"quick_start/shapes_{detector}.py"
+    return "common/models/gfl.py", "quick_start/shapes_gflv2.py"
+
+
 def make_config(
     row: str, dataset: str, max_iter: int | None, seed: int, folder: Path
 ) -> DictConfig:
@@ -45,9 +57,9 @@ def make_config(
 
     Args:
         row: see :func:`rows`.
-        dataset: "coco" trains the row as it stands. "shapes" puts its quality predictor, box
-            representation, matcher, anchors' offset and criterion into the small detector of
-            configs/quick_start/shapes_gflv2.py.
+        dataset: "coco" trains the row as it stands. "shapes" trains the small detector of
+            :func:`small_of` with what the row changes of its model, see
+            :func:`.transplant.transplanted`.
         max_iter: iterations; None: as many as the config has.
         seed: of the training.
         folder: for the run.
@@ -55,11 +67,9 @@ def make_config(
     cfg = model_zoo.get_config(row)
     cfg.pop("paper", None)
     if dataset == "shapes":
-        parts, cfg = cfg.model, model_zoo.get_config("quick_start/shapes_gflv2.py")
-        cfg.model.head.quality_predictor = parts.head.quality_predictor
-        cfg.model.head.box_representation = parts.head.box_representation
-        cfg.model.anchor_generator.offset = parts.anchor_generator.offset
-        cfg.model.matcher, cfg.model.criterion = parts.matcher, parts.criterion
+        base, small = map(model_zoo.get_config, small_of(row))
+        small.model = transplanted(cfg.model, base.model, small.model)
+        cfg = small
     cfg.train.max_iter = max_iter or cfg.train.max_iter
     cfg.train.seed = seed
     cfg.train.eval_period = cfg.train.max_iter
