@@ -1,5 +1,6 @@
 """What all detectors share, on the smallest detector that there can be."""
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from gfocal.modeling.detector import Detector, TrainingStep
+from gfocal.detectors import SSD
+from gfocal.modeling.detector import Detector
+from gfocal.modeling.observers import TrainingStep
 from gfocal.modeling.postprocess import NMSPostProcess
+from gfocal.modeling.settings import UNSET
+from gfocal.modeling.suppression import GaussianSoftNMS
 from tests.helpers.tiny import TinyBackbone, make_input
 
 
@@ -30,7 +35,6 @@ class OneBox(Detector):
         defaults = {"backbone": TinyBackbone(), "num_classes": 2}
         defaults |= {"pixel_mean": [0.0] * 3, "pixel_std": [255.0] * 3}
         super().__init__(**{**defaults, **kwargs})
-        self.postprocess = NMSPostProcess()
 
     def predict(self, images):
         return (Brightness(self.backbone(images)["p3"].mean(dim=(1, 2, 3)).sigmoid()),)
@@ -107,3 +111,33 @@ def test_bad_input_names_the_image():
         model([make_input(32, 32, [[9, 2, 1, 9]], image_id=7)])
     with pytest.raises(ValueError, match="class 2; expected 0..1"):
         model([make_input(32, 32, [[1, 2, 9, 9]], [2])])
+
+
+class WithShared(OneBox):
+    def __init__(self, *, own=1, **shared):
+        super().__init__(**shared)
+        self.own = own
+
+    def published(self):
+        return {"test_score_thresh": 0.2, "test_nms_thresh": 0.3, "max_detections_per_image": 7}
+
+
+def test_the_signature_has_the_shared_arguments_by_name():
+    names = inspect.signature(WithShared).parameters
+    assert {"own", "backbone", "num_classes", "test_nms_thresh", "observers"} <= names.keys()
+    assert not {"shared", "self"} & names.keys()
+    assert inspect.signature(SSD).parameters["test_score_thresh"].default is UNSET
+    with pytest.raises(TypeError, match="test_nms_tresh"):
+        WithShared(test_nms_tresh=0.5)
+
+
+def test_published_settings_count_where_nothing_else_is_said():
+    part = WithShared().postprocess
+    assert (part.score_thresh, part.nms_thresh, part.max_detections) == (0.2, 0.3, 7)
+    part = WithShared(test_score_thresh=0.0, suppression=GaussianSoftNMS()).postprocess
+    assert part.score_thresh == 0 and isinstance(part.suppression, GaussianSoftNMS)
+    assert WithShared(postprocess=NMSPostProcess()).postprocess.max_detections == 100
+    with pytest.raises(ValueError, match="got a postprocess NMSPostProcess and also test_nms"):
+        WithShared(postprocess=NMSPostProcess(), test_nms_thresh=0.5)
+    with pytest.raises(TypeError, match="the postprocess is a function; expected an NMSPost"):
+        WithShared(postprocess=lambda anchors, predictions, sizes: [])

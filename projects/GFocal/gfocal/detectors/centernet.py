@@ -10,10 +10,9 @@ places in it are (x, y).
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -21,30 +20,19 @@ from ..modeling.boxes import aligned_iou
 from ..modeling.cells import Centers, cell_anchors, cells_of, centers_of, valid_background
 from ..modeling.centers import BoxReading, CenterNetHead, CenterNetPredictions, HeatInputs
 from ..modeling.decoded import Decoded
-from ..modeling.detector import Detector, TrainingStep
+from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
 from ..modeling.heatmaps import corner_radius, heatmap_peaks, paint_gaussians
 from ..modeling.numerics import at_least_float32
-from ..modeling.postprocess import NMSPostProcess, postprocess_of
-from ..modeling.settings import FLAG, UNSET, ScoreThresh, check_setting, check_yacs
+from ..modeling.observers import TrainingStep
+from ..modeling.settings import FLAG, check_setting
 from ..modeling.sides import check_distributions, in_unpadded_output
 from ..modeling.statistics import CenterStatistics
 from ..modeling.structures import DensePredictions, GroundTruth
-from ..modeling.suppression import Suppression
 from ..modeling.yacs_centernet import centernet_arguments
-from ..modeling.yacs_keys import added_keys
-from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import sum_over_workers
 
 __all__ = ["CenterNet"]
-
-# The published numbers of inference: the 100 best peaks, whatever they score.
-_PUBLISHED = {
-    "test_score_thresh": 0.0,
-    "test_topk_candidates": 100,
-    "test_nms_thresh": 1.0,  # no IoU is above it
-    "max_detections_per_image": 100,
-}
 
 
 @META_ARCH_REGISTRY.register()
@@ -60,24 +48,20 @@ class CenterNet(Detector):
     :mod:`gfocal.modeling.sides`.
 
     Args:
-        backbone: a Detectron2 backbone, e.g. :class:`gfocal.backbones.DeconvolutionNeck`.
-        in_feature: its map that the head sees.
+        in_feature: the backbone's map that the head sees.
         head: a :class:`CenterNetHead`.
         box: the box reading, see :mod:`gfocal.modeling.centers`.
         heat_loss: a heat loss, see there.
-        num_classes: K.
         radius: ``(widths, heights)`` of boxes in cells -> radii of their Gaussians, which are
             rounded down. :func:`gfocal.modeling.heatmaps.centernet_radius` is the one of
             CenterNet's own code.
         test_flip: predict the mirrored image too, and take both together.
-        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image: see
-            :class:`gfocal.detectors.gfl.GFL`; by default the 100 best peaks, without NMS.
-        suppression, class_names, postprocess: see there; the last is an :class:`NMSPostProcess`.
-        pixel_mean, pixel_std, input_format, vis_period, draw_training, observers: see
-            :class:`gfocal.modeling.detector.Detector`.
         statistics_period: iterations between looks at the targets: positives_per_image,
             boxes_without_positive and mean_iou_of_positives of
             :class:`gfocal.modeling.statistics.TargetStatistics`; 0 for none.
+        shared: see :class:`gfocal.modeling.detector.Detector`. The backbone is e.g. a
+            :class:`gfocal.backbones.DeconvolutionNeck`. By default the 100 best peaks are
+            detections, without NMS.
 
     Raises:
         ValueError: the parts do not fit together, or a setting is out of its range.
@@ -86,69 +70,36 @@ class CenterNet(Detector):
 
     clips_boxes = False
 
+    yacs_arguments = staticmethod(centernet_arguments)
+
     @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
         head: CenterNetHead,
         box: BoxReading,
         heat_loss: nn.Module,
-        num_classes: int,
         in_feature: str = "p2",
         radius: Callable[[Tensor, Tensor], Tensor] = corner_radius,
         test_flip: bool = False,
-        test_score_thresh: ScoreThresh = UNSET,
-        test_topk_candidates: int = UNSET,
-        test_nms_thresh: float = UNSET,
-        max_detections_per_image: int = UNSET,
-        suppression: Suppression = UNSET,
-        class_names: Sequence[str] = UNSET,
-        postprocess: NMSPostProcess | None = None,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        vis_period: int = 0,
-        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
         statistics_period: int = 20,
-        input_format: str = "BGR",
-        observers: Sequence[Callable[[Any, Any], None]] = (),
+        **shared: Any,
     ):
-        super().__init__(
-            backbone=backbone,
-            num_classes=num_classes,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-            input_format=input_format,
-            vis_period=vis_period,
-            draw_training=draw_training,
-            observers=[CenterStatistics(statistics_period), *observers],
-        )
+        super().__init__(**shared)
+        self.observers.insert(0, CenterStatistics(statistics_period))
         check_setting("test_flip", test_flip, FLAG)
         self.in_feature, self.head, self.box, self.heat_loss = in_feature, head, box, heat_loss
         self.radius, self.test_flip = radius, test_flip
-        given = {
-            "test_score_thresh": test_score_thresh,
-            "test_topk_candidates": test_topk_candidates,
-            "test_nms_thresh": test_nms_thresh,
-            "max_detections_per_image": max_detections_per_image,
-            "suppression": suppression,
-            "class_names": class_names,
-        }
-        given = _with_published(given, postprocess)
-        self.postprocess: Any = postprocess_of(postprocess, num_classes, **given)
         self._check_parts()
 
-    @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in: MODEL.CENTERNET, see config/yacs_centernet.py.
-
-        Raises:
-            ValueError: a key is missing, or the keys do not fit together.
-        """
-        warn_of_keys_for_trainers(cfg)
-        check_yacs(cfg)
-        with added_keys():
-            return centernet_arguments(cfg)
+    def published(self) -> dict[str, Any]:
+        """The 100 best peaks, whatever they score."""
+        return {
+            "test_score_thresh": 0.0,
+            "test_topk_candidates": 100,
+            "test_nms_thresh": 1.0,  # no IoU is above it
+            "max_detections_per_image": 100,
+        }
 
     def _check_parts(self) -> None:
         shapes, head = self.backbone.output_shape(), self.head
@@ -163,11 +114,6 @@ class CenterNet(Detector):
             raise ValueError(
                 f"the head has the branches {head.num_channels} beside the heat map; the box "
                 f"reading {type(self.box).__name__} expects {dict(self.box.branches)}"
-            )
-        if not isinstance(self.postprocess, NMSPostProcess):
-            raise TypeError(
-                f"the postprocess is a {type(self.postprocess).__name__}; expected an "
-                "NMSPostProcess"
             )
         if self.postprocess.distributions:
             check_distributions(self.box_representation)
@@ -325,14 +271,3 @@ class CenterNet(Detector):
 def _scores(predictions: CenterNetPredictions) -> Tensor:
     """(N, R, K) of all cells; 0 off the peaks."""
     return heatmap_peaks(predictions.heat_logits.sigmoid()).flatten(2).transpose(1, 2)
-
-
-def _with_published(given: Mapping[str, Any], postprocess: Any) -> dict[str, Any]:
-    """The settings of inference, with the published ones where nothing else is said."""
-    ret = {name: value for name, value in given.items() if value is not UNSET}
-    if postprocess is not None:
-        return ret
-    defaults = dict(_PUBLISHED)
-    if "suppression" in ret:
-        del defaults["test_nms_thresh"]
-    return {**defaults, **ret}

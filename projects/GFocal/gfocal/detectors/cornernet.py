@@ -6,10 +6,9 @@ them belong together, offsets where in its cell a corner lies.
 N images, K classes, G objects of the batch. Boxes are XYXY in pixels of the network's input.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -27,19 +26,17 @@ from ..modeling.corners import (
     best_corners,
     pair_corners,
 )
-from ..modeling.detector import Detector, TrainingStep
+from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
 from ..modeling.numerics import to_device
-from ..modeling.observers import is_due
-from ..modeling.postprocess import Candidates, NMSPostProcess, postprocess_of
-from ..modeling.settings import COUNT, FLAG, POSITIVE, UNSET, ScoreThresh, check_setting, check_yacs
+from ..modeling.observers import TrainingStep, is_due
+from ..modeling.postprocess import Candidates
+from ..modeling.settings import COUNT, FLAG, POSITIVE, check_setting
 from ..modeling.sides import in_unpadded_output
 from ..modeling.statistics import put_target_statistics
 from ..modeling.structures import GroundTruth
-from ..modeling.suppression import GaussianSoftNMS, Suppression
+from ..modeling.suppression import GaussianSoftNMS
 from ..modeling.yacs_cornernet import cornernet_arguments
-from ..modeling.yacs_keys import added_keys
-from ..process.builders import warn_of_keys_for_trainers
 
 __all__ = ["CornerNet", "CornerStatistics"]
 
@@ -53,23 +50,19 @@ class CornerNet(Detector):
     Detections are not clipped at the right and at the bottom, nor dropped if they are empty.
 
     Args:
-        backbone: a Detectron2 backbone with maps of stride 4, e.g.
-            :class:`gfocal.backbones.Hourglass`.
         head: a :class:`gfocal.modeling.corner_head.CornerHead`.
         in_features: names of the backbone's maps, a stack each, the last one last. By default all.
-        num_classes: K.
         criterion: a :class:`gfocal.modeling.corner_losses.CornerCriterion`.
         num_corners: so many corners of each kind are paired.
         max_distance: of the embeddings of a pair.
         test_flip: also the mirror of each image; both answers go into one NMS.
-        test_topk_candidates: so many pairs of an image, or of its mirror, go into NMS.
-        test_score_thresh: of a pair. Soft-NMS lowers scores below it, to its own ``min_score``.
-        test_nms_thresh, max_detections_per_image, suppression, class_names, postprocess: see
-            :class:`gfocal.detectors.gfl.GFL`. By default Gaussian soft-NMS, and 100.
-        pixel_mean, pixel_std, vis_period, draw_training, input_format, observers: see
-            :class:`gfocal.modeling.detector.Detector`.
         statistics_period: iterations between looks at the targets, see :class:`CornerStatistics`; 0
             for none.
+        shared: see :class:`gfocal.modeling.detector.Detector`. The backbone has maps of stride 4,
+            e.g. :class:`gfocal.backbones.Hourglass`. ``test_topk_candidates`` is the number of
+            pairs of an image, or of its mirror, that go into NMS. ``test_score_thresh`` is that of
+            a pair; soft-NMS lowers scores below it, to its own ``min_score``. By default NMS is
+            Gaussian soft-NMS.
 
     Raises:
         ValueError: the parts do not fit together, or a setting is out of its range.
@@ -78,79 +71,35 @@ class CornerNet(Detector):
 
     clips_boxes = False
 
+    yacs_arguments = staticmethod(cornernet_arguments)
+
     @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
         head: CornerHead,
         in_features: Sequence[str] | None = None,
-        num_classes: int,
         criterion: CornerCriterion,
         num_corners: int = 100,
         max_distance: float = 0.5,
         test_flip: bool = False,
-        test_score_thresh: ScoreThresh = UNSET,
-        test_topk_candidates: int = UNSET,
-        test_nms_thresh: float = UNSET,
-        max_detections_per_image: int = UNSET,
-        suppression: Suppression = UNSET,
-        class_names: Sequence[str] = UNSET,
-        postprocess: NMSPostProcess | None = None,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        vis_period: int = 0,
-        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
         statistics_period: int = 20,
-        input_format: str = "BGR",
-        observers: Sequence[Callable[[Any, Any], None]] = (),
+        **shared: Any,
     ):
-        super().__init__(
-            backbone=backbone,
-            num_classes=num_classes,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-            input_format=input_format,
-            vis_period=vis_period,
-            draw_training=draw_training,
-            observers=[CornerStatistics(statistics_period), *observers],
-        )
-        self.postprocess: Any = _postprocess_of(
-            postprocess,
-            num_classes,
-            test_score_thresh=test_score_thresh,
-            test_topk_candidates=test_topk_candidates,
-            test_nms_thresh=test_nms_thresh,
-            max_detections_per_image=max_detections_per_image,
-            suppression=suppression,
-            class_names=class_names,
-        )
-        self.head, self.in_features = head, list(in_features or backbone.output_shape())
+        super().__init__(**shared)
+        self.observers.insert(0, CornerStatistics(statistics_period))
+        self.head, self.in_features = head, list(in_features or self.backbone.output_shape())
         self.criterion = criterion
         self.num_corners, self.max_distance, self.test_flip = num_corners, max_distance, test_flip
         self._check_parts()
 
-    @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in: MODEL.CORNERNET, see config/yacs_cornernet.py.
-
-        Raises:
-            ValueError: a key is missing, or the keys do not fit together.
-        """
-        warn_of_keys_for_trainers(cfg)
-        check_yacs(cfg)
-        with added_keys():
-            return cornernet_arguments(cfg)
+    def published(self) -> dict[str, Any]:
+        return {"test_score_thresh": 0.0, "suppression": GaussianSoftNMS(class_shift=True)}
 
     def _check_parts(self) -> None:
         check_setting("num_corners", self.num_corners, COUNT)
         check_setting("max_distance", self.max_distance, POSITIVE)
         check_setting("test_flip", self.test_flip, FLAG)
-        if not isinstance(self.postprocess, NMSPostProcess):
-            raise TypeError(
-                f"the postprocess is a {type(self.postprocess).__name__}; expected an "
-                "NMSPostProcess"
-            )
         head, names, shapes = self.head, self.in_features, self.backbone.output_shape()
         if (head.num_classes, head.num_stacks) != (self.num_classes, len(names)):
             raise ValueError(
@@ -314,14 +263,3 @@ class CornerStatistics:
         counts = [len(step.truth.boxes), sum(step.truth.counts), number, number]
         sums = to_device(counts, ious).double()
         put_target_statistics(torch.cat([sums, ious.sum().double()[None]]))
-
-
-def _postprocess_of(given: NMSPostProcess | None, num_classes: int, **settings: Any) -> Any:
-    """See :func:`gfocal.modeling.postprocess.postprocess_of`; what is published, where nothing else
-    is said."""
-    if given is None:
-        if settings["test_score_thresh"] is UNSET:
-            settings["test_score_thresh"] = 0.0
-        if settings["suppression"] is UNSET and settings["test_nms_thresh"] is UNSET:
-            settings["suppression"] = GaussianSoftNMS(class_shift=True)
-    return postprocess_of(given, num_classes, **settings)

@@ -16,12 +16,11 @@ from ..modeling.decoded import Decoded, per_level
 from ..modeling.dense import DenseCore, Observer
 from ..modeling.detector import Detector
 from ..modeling.postprocess import Candidates, postprocess_of
-from ..modeling.settings import UNSET, ScoreThresh, check_yacs
+from ..modeling.settings import UNSET, ScoreThresh
 from ..modeling.statistics import TargetStatistics
 from ..modeling.structures import DenseAnchors, DensePredictions
 from ..modeling.suppression import Suppression
-from ..modeling.yacs_keys import added_keys, gfl_arguments
-from ..process.builders import warn_of_keys_for_trainers
+from ..modeling.yacs_keys import gfl_arguments
 
 __all__ = ["GFL"]
 
@@ -79,6 +78,8 @@ class GFL(Detector, DenseCore):
     inference = DenseCore.inference
     losses = DenseCore.losses
 
+    yacs_arguments = staticmethod(gfl_arguments)
+
     @configurable
     def __init__(
         self,
@@ -130,18 +131,6 @@ class GFL(Detector, DenseCore):
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
         self.head, self.head_in_features = head, list(head_in_features)
         self._check_head_and_levels()
-
-    @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in; see config/yacs.py for the keys.
-
-        Raises:
-            ValueError: a key is missing, or the keys do not fit together.
-        """
-        warn_of_keys_for_trainers(cfg)
-        check_yacs(cfg)
-        with added_keys():
-            return gfl_arguments(cfg)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """Returns backbone and head, the parts that have weights."""

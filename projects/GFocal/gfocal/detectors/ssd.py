@@ -10,32 +10,27 @@ whole batch; boxes are XYXY in pixels of the network's input.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Instances
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
 from ..modeling.boxes import aligned_iou
-from ..modeling.detector import Detector, TrainingStep
+from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
 from ..modeling.matchers import MaxIoUMatcher, check_matches, ignore_background_inside
 from ..modeling.numerics import at_least_float32, to_device
-from ..modeling.observers import is_due
-from ..modeling.postprocess import Candidates, NMSPostProcess, postprocess_of
+from ..modeling.observers import TrainingStep, is_due
+from ..modeling.postprocess import Candidates, NMSPostProcess
 from ..modeling.prior_head import PriorPredictions, SSDHead
 from ..modeling.prior_losses import ClassLoss, PriorLossInputs
 from ..modeling.priors import PriorBoxes, PriorGenerator
-from ..modeling.settings import UNSET, ScoreThresh, check_yacs
 from ..modeling.statistics import put_target_statistics
 from ..modeling.structures import BACKGROUND, GroundTruth
-from ..modeling.suppression import Suppression
-from ..modeling.yacs_keys import added_keys
 from ..modeling.yacs_ssd import ssd_arguments
-from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import sum_over_workers
 
 __all__ = ["SSD", "PriorTargets"]
@@ -72,68 +67,33 @@ class SSD(Detector):
         box2box_transform: Detectron2's, between priors and boxes.
         cls_loss: the loss of the classes, which also says how many channels they have and how
             scores are read; see :mod:`gfocal.modeling.prior_losses`.
-        num_classes: K.
         smooth_l1_beta: below it, the loss of a delta is a parabola.
-        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image: see
-            :class:`gfocal.detectors.gfl.GFL`.
-        suppression, class_names, postprocess: see there; the last is an :class:`NMSPostProcess`.
-        pixel_mean, pixel_std, input_format, vis_period, draw_training, observers: see
-            :class:`gfocal.modeling.detector.Detector`.
         statistics_period: iterations between looks at the targets: positives_per_image,
             boxes_without_positive and mean_iou_of_positives of
             :class:`gfocal.modeling.statistics.TargetStatistics`; 0 for none.
+        shared: see :class:`gfocal.modeling.detector.Detector`.
 
     Raises:
         ValueError: the parts do not fit together, or a setting is out of its range.
         TypeError: a ``postprocess`` of another kind.
     """
 
+    yacs_arguments = staticmethod(ssd_arguments)
+
     @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
         anchor_generator: PriorGenerator,
         matcher: MaxIoUMatcher,
         box2box_transform: Box2BoxTransform,
         cls_loss: ClassLoss,
-        num_classes: int,
         smooth_l1_beta: float = 1.0,
-        test_score_thresh: ScoreThresh = UNSET,  # those of NMSPostProcess
-        test_topk_candidates: int = UNSET,
-        test_nms_thresh: float = UNSET,
-        max_detections_per_image: int = UNSET,
-        suppression: Suppression = UNSET,
-        class_names: Sequence[str] = UNSET,
-        postprocess: NMSPostProcess | None = None,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        vis_period: int = 0,
-        draw_training: Callable[..., np.ndarray] | str = "gfocal.inspect.draw_training_image",
         statistics_period: int = 20,
-        input_format: str = "BGR",
-        observers: Sequence[Callable[[Any, Any], None]] = (),
+        **shared: Any,
     ):
-        super().__init__(
-            backbone=backbone,
-            num_classes=num_classes,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-            input_format=input_format,
-            vis_period=vis_period,
-            draw_training=draw_training,
-            observers=[PriorStatistics(statistics_period), *observers],
-        )
-        self.postprocess = postprocess_of(
-            postprocess,
-            num_classes,
-            test_score_thresh=test_score_thresh,
-            test_topk_candidates=test_topk_candidates,
-            test_nms_thresh=test_nms_thresh,
-            max_detections_per_image=max_detections_per_image,
-            suppression=suppression,
-            class_names=class_names,
-        )
+        super().__init__(**shared)
+        self.observers.insert(0, PriorStatistics(statistics_period))
         self.anchor_generator = anchor_generator
         self.matcher, self.box2box_transform = matcher, box2box_transform
         self.cls_loss = cls_loss
@@ -149,11 +109,6 @@ class SSD(Detector):
                 f"anchor_generator has strides {self.anchor_generator.strides}; expected those of "
                 f"the backbone's maps {list(shapes)}: {strides}"
             )
-        if not isinstance(self.postprocess, NMSPostProcess):
-            raise TypeError(
-                f"the postprocess is a {type(self.postprocess).__name__}; expected an "
-                "NMSPostProcess, which takes scores and boxes"
-            )
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}; expected at least 1")
         if not self.smooth_l1_beta >= 0:
@@ -164,18 +119,6 @@ class SSD(Detector):
             num_channels=self.cls_loss.num_channels(self.num_classes),
             initialize=self.cls_loss.initialize,
         )
-
-    @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
-        """The yacs way in; see config/yacs_ssd.py for the keys.
-
-        Raises:
-            ValueError: a key is missing, or the keys do not fit together.
-        """
-        warn_of_keys_for_trainers(cfg)
-        check_yacs(cfg)
-        with added_keys():
-            return ssd_arguments(cfg)
 
     def predict(self, images: Tensor) -> tuple[PriorBoxes, PriorPredictions]:
         """Priors and predictions of normalized and padded images (N, C, H, W)."""

@@ -5,8 +5,9 @@ here: images are normalized, padded and batched, the ground truth is checked, an
 into the pixels of the wanted output.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,34 +15,20 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .decoded import Decoded
 from .dense import refuse_to_be_traced
 from .ground_truth import check_channels, ground_truth_of
 from .observers import TrainingPictures
-from .settings import DETECTOR, check_setting, for_classes
+from .postprocess import NMSPostProcess, postprocess_of
+from .settings import DETECTOR, UNSET, ScoreThresh, check_setting, check_yacs, for_classes
 from .sides import check_distributions, in_output
 from .structures import GroundTruth
+from .suppression import Suppression
+from .yacs_keys import added_keys
 
-__all__ = ["Detector", "TrainingStep"]
-
-
-class TrainingStep(NamedTuple):
-    """A training step, as an observer sees it.
-
-    Attributes:
-        outputs: what the detector's ``predict`` answered, detached.
-        truth: of the batch.
-        batched_inputs: the data loader's dicts.
-    """
-
-    outputs: tuple[Any, ...]
-    truth: GroundTruth
-    batched_inputs: Sequence[Mapping[str, Any]] = ()
-
-    def first(self) -> tuple[Any, ...]:
-        """What the detector's ``inference`` takes of the first image."""
-        return tuple(x.first() if hasattr(x, "first") else x for x in self.outputs)
+__all__ = ["Detector"]
 
 
 def _setting(place: str, name: str, key: str = "") -> property:
@@ -77,9 +64,16 @@ class Detector(nn.Module):
 
     ``outputs`` are NamedTuples with ``detach()`` and, if they have a row an image, ``first()``.
 
+    A subclass may take ``**shared`` beside arguments of its own: they are those below, and its
+    signature has them by name.
+
     Args:
         backbone: a Detectron2 backbone.
         num_classes: K.
+        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image,
+            suppression, class_names: see :class:`gfocal.detectors.gfl.GFL`.
+        postprocess: an :class:`NMSPostProcess`. By default one with the arguments above and, where
+            they are not given, the ``published()`` ones.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
         input_format: order of the data loader's channels, "RGB" or "BGR". The configs' data loaders
             and the Predictor read it here; the model itself only draws with it.
@@ -87,9 +81,14 @@ class Detector(nn.Module):
         draw_training: the function that draws them, see
             :class:`gfocal.modeling.observers.TrainingPictures`.
         observers: called after the losses of each step; see observers.py.
+
+    Raises:
+        ValueError: a setting of the inference is out of its range, or beside a ``postprocess``.
+        TypeError: a ``postprocess`` that does not take scores and boxes.
     """
 
     SETTINGS = DETECTOR  # arguments whose values are checked
+    yacs_arguments: Callable[[Any], dict[str, Any]]  # those that a yacs config's keys say
 
     backbone: Backbone
     num_classes: int
@@ -104,11 +103,27 @@ class Detector(nn.Module):
     # subclass has a property: a module that is set on the detector would be hidden by this.)
     box_representation: Any = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = dict(inspect.signature(cls.__init__).parameters)
+        if own.pop("shared", None) is not None:
+            del own["self"]
+            shared = dict(inspect.signature(Detector.__init__).parameters)
+            del shared["self"]
+            cls.__signature__ = inspect.Signature([*(shared | own).values()])  # type: ignore[attr-defined]
+
     def __init__(
         self,
         *,
         backbone: Backbone,
         num_classes: int,
+        test_score_thresh: ScoreThresh = UNSET,
+        test_topk_candidates: int = UNSET,
+        test_nms_thresh: float = UNSET,
+        max_detections_per_image: int = UNSET,
+        suppression: Suppression = UNSET,
+        class_names: Sequence[str] = UNSET,
+        postprocess: NMSPostProcess | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "BGR",
@@ -119,6 +134,25 @@ class Detector(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.observers = list(observers)
+        settings: dict[str, Any] = {
+            "test_score_thresh": test_score_thresh,
+            "test_topk_candidates": test_topk_candidates,
+            "test_nms_thresh": test_nms_thresh,
+            "max_detections_per_image": max_detections_per_image,
+            "suppression": suppression,
+            "class_names": class_names,
+        }
+        given = {name for name, value in settings.items() if value is not UNSET}
+        if given & {"suppression", "test_nms_thresh"}:  # one takes the place of the other
+            given |= {"suppression", "test_nms_thresh"}
+        if postprocess is None:
+            settings |= {k: x for k, x in self.published().items() if k not in given}
+        elif not isinstance(postprocess, NMSPostProcess):
+            raise TypeError(
+                f"the postprocess is a {type(postprocess).__name__}; expected an NMSPostProcess, "
+                "which takes scores and boxes"
+            )
+        self.postprocess: Any = postprocess_of(postprocess, num_classes, **settings)
         self._set_up(backbone, pixel_mean, pixel_std, input_format, vis_period, draw_training)
 
     def _set_up(
@@ -136,6 +170,22 @@ class Detector(nn.Module):
         self.observers.append(self.pictures)
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        """The yacs way in; the keys are those of ``add_gfocal_config``.
+
+        Raises:
+            ValueError: a key is missing, or the keys do not fit together.
+        """
+        warn_of_keys_for_trainers(cfg)
+        check_yacs(cfg)
+        with added_keys():
+            return cls.yacs_arguments(cfg)
+
+    def published(self) -> dict[str, Any]:
+        """The settings of inference that were published; {} for NMSPostProcess's."""
+        return {}
 
     # The numbers of the post-processing, by Detectron2's names.
     test_score_thresh = _setting("postprocess", "score_thresh", "test_score_thresh")

@@ -7,15 +7,35 @@ validation loss is computed by a copy of the model, so an observer must be copya
 there too, with an event storage of its own that is thrown away.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import locate
 
-__all__ = ["TrainingPictures", "is_due"]
+from .structures import GroundTruth
+
+__all__ = ["TrainingPictures", "TrainingStep", "is_due"]
+
+
+class TrainingStep(NamedTuple):
+    """A training step, as an observer sees it.
+
+    Attributes:
+        outputs: what the detector's ``predict`` answered, detached.
+        truth: of the batch.
+        batched_inputs: the data loader's dicts.
+    """
+
+    outputs: tuple[Any, ...]
+    truth: GroundTruth
+    batched_inputs: Sequence[Mapping[str, Any]] = ()
+
+    def first(self) -> tuple[Any, ...]:
+        """What the detector's ``inference`` takes of the first image."""
+        return tuple(x.first() if hasattr(x, "first") else x for x in self.outputs)
 
 
 def is_due(period: int) -> bool:

@@ -145,7 +145,7 @@ class CenterStatistics:
         """
         Args:
             detector: a :class:`gfocal.detectors.centernet.CenterNet`.
-            step: a :class:`gfocal.modeling.detector.TrainingStep`.
+            step: a :class:`gfocal.modeling.observers.TrainingStep`.
         """
         if not is_due(self.period):
             return
