@@ -174,13 +174,6 @@ class CenterNet(Detector):
         truth: GroundTruth,
         batched_inputs: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Tensor]:
-        """The losses of a batch, {name: scalar}.
-
-        Args:
-            predictions: of the batch.
-            truth: of the batch.
-            batched_inputs: for the observers.
-        """
         logits, channels = predictions
         centers = self.centers(truth, predictions)
         objects = centers.image_idxs, centers.classes, centers.cells

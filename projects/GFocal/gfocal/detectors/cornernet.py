@@ -229,13 +229,6 @@ class CornerNet(Detector):
         truth: GroundTruth,
         batched_inputs: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Tensor]:
-        """The losses of a batch, {name: scalar}.
-
-        Args:
-            predictions: of the batch.
-            truth: of the batch.
-            batched_inputs: for the observers.
-        """
         losses = self.criterion(predictions, self.objects(predictions, truth))
         self.observe(TrainingStep((predictions.detach(),), truth, batched_inputs))
         return losses

@@ -245,6 +245,8 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def losses(self, *outputs_truth_and_inputs: Any) -> dict[str, Tensor]:
+        """The losses of a batch, {name: scalar}: of what ``predict`` answered, the ground truth,
+        and the data loader's dicts, which the observers may draw."""
         raise NotImplementedError
 
     def inference(self, *outputs_and_sizes: Any) -> list[Instances]:

@@ -16,7 +16,7 @@ from .centers import (
 from .heatmaps import centernet_radius, corner_radius
 from .recipes import pick
 from .representations import GeometricDistribution
-from .yacs_keys import class_names_of, threshold_of_tools
+from .yacs_keys import shared_arguments
 
 __all__ = ["DEFAULTS", "centernet_arguments"]
 
@@ -71,7 +71,6 @@ def centernet_arguments(cfg: CfgNode) -> dict[str, Any]:
             f"{sorted(shapes)}"
         )
     parts = _parts(node)
-    of_tools = threshold_of_tools(cfg)
     return {
         "backbone": backbone,
         "in_feature": node.IN_FEATURE,
@@ -83,18 +82,9 @@ def centernet_arguments(cfg: CfgNode) -> dict[str, Any]:
             prior_prob=node.PRIOR_PROB,
         ),
         **parts,
-        "num_classes": node.NUM_CLASSES,
         "test_flip": node.FLIP_TEST,
-        "test_score_thresh": node.SCORE_THRESH_TEST if of_tools is None else of_tools,
-        "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
         "test_nms_thresh": node.NMS_THRESH_TEST,
-        "class_names": class_names_of(cfg),
-        "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-        "pixel_std": cfg.MODEL.PIXEL_STD,
-        "vis_period": cfg.VIS_PERIOD,
-        "statistics_period": node.STATISTICS_PERIOD,
-        "input_format": cfg.INPUT.FORMAT,
+        **shared_arguments(cfg, node),
     }
 
 

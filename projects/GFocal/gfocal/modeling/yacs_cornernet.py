@@ -8,7 +8,7 @@ from detectron2.modeling import build_backbone
 from .corner_head import CornerHead
 from .corner_losses import CornerCriterion
 from .suppression import GaussianSoftNMS
-from .yacs_keys import class_names_of, threshold_of_tools
+from .yacs_keys import shared_arguments
 
 __all__ = ["cornernet_arguments"]
 
@@ -29,7 +29,6 @@ def cornernet_arguments(cfg: CfgNode) -> dict[str, Any]:
             f"MODEL.CORNERNET.IN_FEATURES is {in_features}; expected maps of the backbone: "
             f"{sorted(shapes)}"
         )
-    of_tools = threshold_of_tools(cfg)
     return {
         "backbone": backbone,
         "head": CornerHead(
@@ -42,7 +41,6 @@ def cornernet_arguments(cfg: CfgNode) -> dict[str, Any]:
             prior_prob=node.PRIOR_PROB,
         ),
         "in_features": in_features,
-        "num_classes": node.NUM_CLASSES,
         "criterion": CornerCriterion(
             offset_weight=node.LOSS_OFFSET_WEIGHT,
             pull_weight=node.LOSS_PULL_WEIGHT,
@@ -51,14 +49,6 @@ def cornernet_arguments(cfg: CfgNode) -> dict[str, Any]:
         "num_corners": node.NUM_CORNERS_TEST,
         "max_distance": node.MAX_DISTANCE_TEST,
         "test_flip": node.FLIP_TEST,
-        "test_score_thresh": node.SCORE_THRESH_TEST if of_tools is None else of_tools,
-        "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
         "suppression": GaussianSoftNMS(node.NMS_SIGMA, class_shift=True),
-        "class_names": class_names_of(cfg),
-        "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-        "pixel_std": cfg.MODEL.PIXEL_STD,
-        "vis_period": cfg.VIS_PERIOD,
-        "statistics_period": node.STATISTICS_PERIOD,
-        "input_format": cfg.INPUT.FORMAT,
+        **shared_arguments(cfg, node),
     }

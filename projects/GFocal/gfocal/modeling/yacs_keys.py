@@ -12,9 +12,9 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from . import recipes
 from .head import GFLHead
-from .settings import UNSET
+from .settings import UNSET, ScoreThresh
 
-__all__ = ["added_keys", "class_names_of", "gfl_arguments", "threshold_of_tools"]
+__all__ = ["added_keys", "gfl_arguments", "shared_arguments", "threshold_of_tools"]
 
 
 @contextlib.contextmanager
@@ -71,7 +71,6 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         )
     shapes = [shapes[name] for name in gfl.IN_FEATURES]
     parts = recipes.from_yacs(gfl)
-    of_tools = threshold_of_tools(cfg)
     return {
         "backbone": backbone,
         "head": GFLHead(
@@ -95,22 +94,44 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         "matcher": parts["matcher"],
         "ignore_padding": parts["ignore_padding"],
         "criterion": parts["criterion"],
-        "num_classes": gfl.NUM_CLASSES,
-        "test_score_thresh": recipes.score_thresh(gfl) if of_tools is None else of_tools,
-        "test_topk_candidates": gfl.TOPK_CANDIDATES_TEST,
         "test_clip_margin": gfl.CLIP_MARGIN_TEST,
         "suppression": parts["suppression"],
-        "class_names": class_names_of(cfg),
+        **shared_arguments(cfg, gfl),
+        "test_score_thresh": score_thresh(cfg, recipes.score_thresh(gfl)),
+    }
+
+
+def shared_arguments(cfg: CfgNode, node: CfgNode) -> dict[str, Any]:
+    """The arguments that all detectors have.
+
+    Args:
+        cfg: a yacs config.
+        node: of the detector, e.g. ``cfg.MODEL.SSD``.
+
+    Raises:
+        ValueError: see :func:`threshold_of_tools`.
+    """
+    return {
+        "num_classes": node.NUM_CLASSES,
+        "test_score_thresh": score_thresh(cfg, node.SCORE_THRESH_TEST),
+        "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
+        "class_names": _class_names(cfg),
         "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "vis_period": cfg.VIS_PERIOD,
-        "statistics_period": gfl.STATISTICS_PERIOD,
+        "statistics_period": node.STATISTICS_PERIOD,
         "input_format": cfg.INPUT.FORMAT,
     }
 
 
-def class_names_of(cfg) -> Sequence[str]:
+def score_thresh(cfg: CfgNode, own: ScoreThresh) -> ScoreThresh:
+    """The score threshold of a detector: its own, unless a tool has set one."""
+    of_tools = threshold_of_tools(cfg)
+    return own if of_tools is None else of_tools
+
+
+def _class_names(cfg) -> Sequence[str]:
     """The class names of the first dataset of a yacs config that has some."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         names = name in MetadataCatalog.list() and MetadataCatalog.get(name).get("thing_classes")

@@ -11,7 +11,7 @@ from .matchers import MaxIoUMatcher
 from .prior_losses import SigmoidQualityFocalLoss, SoftmaxHardNegativeLoss
 from .priors import PERCENTS, PriorGenerator, prior_sizes
 from .recipes import pick
-from .yacs_keys import class_names_of, threshold_of_tools
+from .yacs_keys import shared_arguments
 
 __all__ = ["DEFAULTS", "ssd_arguments"]
 
@@ -46,7 +46,6 @@ def ssd_arguments(cfg: CfgNode) -> dict[str, Any]:
         raise ValueError(
             f"MODEL.SSD.INPUT_SIZE is {node.INPUT_SIZE}; expected one of {sorted(PERCENTS)}"
         )
-    of_tools = threshold_of_tools(cfg)
     return {
         "backbone": backbone,
         "anchor_generator": PriorGenerator(
@@ -57,17 +56,8 @@ def ssd_arguments(cfg: CfgNode) -> dict[str, Any]:
         "matcher": MaxIoUMatcher(),
         "box2box_transform": Box2BoxTransform((10.0, 10.0, 5.0, 5.0)),
         "cls_loss": _cls_loss(node),
-        "num_classes": node.NUM_CLASSES,
-        "test_score_thresh": node.SCORE_THRESH_TEST if of_tools is None else of_tools,
-        "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
         "test_nms_thresh": node.NMS_THRESH_TEST,
-        "class_names": class_names_of(cfg),
-        "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-        "pixel_std": cfg.MODEL.PIXEL_STD,
-        "vis_period": cfg.VIS_PERIOD,
-        "statistics_period": node.STATISTICS_PERIOD,
-        "input_format": cfg.INPUT.FORMAT,
+        **shared_arguments(cfg, node),
     }
 
 
