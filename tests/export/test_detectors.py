@@ -14,26 +14,12 @@ from gfocal.modeling.representations import GaussianDistance
 from gfocal.modeling.suppression import GaussianSoftNMS
 from gfocal.modeling.uncertainty import Calibration
 from tests.helpers.contract import Blocks, Points, make_spread
+from tests.helpers.exported import found_by, pictures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = {"blocks": Blocks, "points": Points}
 by_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 by_format = pytest.mark.parametrize("format", FORMATS)
-
-
-def pictures(count=2, height=70, width=90):
-    return (torch.rand(count, 3, height, width) * 255).round()
-
-
-@torch.no_grad()
-def found_by(model, images):
-    found = [x["instances"] for x in model([{"image": image} for image in images])]
-    return (
-        torch.cat([x.pred_boxes.tensor for x in found]),
-        torch.cat([x.scores for x in found]),
-        torch.cat([x.pred_classes for x in found]),
-        torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
-    )
 
 
 @pytest.mark.parametrize("topk", [3, 1000])

@@ -15,27 +15,11 @@ from gfocal.modeling.representations import DiracDistance, GaussianDistance, Gen
 from gfocal.modeling.suppression import GaussianSoftNMS, HardNMS
 from gfocal.modeling.terms import GIoULoss, QualityFocalLoss
 from gfocal.modeling.uncertainty import Calibration
+from tests.helpers.exported import found_by, pictures
 from tests.helpers.spread import make_spread_gfl
 from tests.helpers.tiny import make_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def pictures(count=2, height=70, width=90):
-    return (torch.rand(count, 3, height, width) * 255).round()
-
-
-@torch.no_grad()
-def found_by(model, images):
-    """The detector's own detections as the network has them."""
-    found = [x["instances"] for x in model([{"image": image} for image in images])]
-    return (
-        torch.cat([x.pred_boxes.tensor for x in found]),
-        torch.cat([x.scores for x in found]),
-        torch.cat([x.pred_classes for x in found]),
-        torch.cat([torch.full_like(x.pred_classes, i) for i, x in enumerate(found)]),
-        torch.cat([x.pred_box_stds for x in found]),
-    )
 
 
 def assert_same(ours, theirs):

@@ -70,8 +70,9 @@ class Detector(nn.Module):
     Args:
         backbone: a Detectron2 backbone.
         num_classes: K.
-        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image,
-            suppression, class_names: see :class:`gfocal.detectors.gfl.GFL`.
+        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image: see
+            :class:`gfocal.detectors.gfl.GFL`.
+        suppression, class_names: see there.
         postprocess: an :class:`NMSPostProcess`. By default one with the arguments above and, where
             they are not given, the ``published()`` ones.
         pixel_mean, pixel_std: per channel, in the order of ``input_format``.
