@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "tests/helpers/toy_config.py")
 GFL = """
 from detectron2.config import LazyCall as L
-from tests.helpers.toy_config import data, dataloader, train
 from tests.helpers.tiny import make_gfl
+from tests.helpers.toy_config import parts
 
+data, dataloader, train = parts()
 model = L(make_gfl)(test_score_thresh=0.0, input_format="RGB")
 """
 

@@ -18,12 +18,11 @@ from tests.helpers.spread import make_spread_gfl
 pytestmark = pytest.mark.usefixtures("one_thread", "loggers_restored")
 ROOT = Path(__file__).parents[2]
 CONFIG = """
-import copy
 from detectron2.config import LazyCall as L
 from tests.helpers.spread import SumEvaluator, make_spread_gfl
-from tests.helpers.toy_config import data, dataloader, train
+from tests.helpers.toy_config import parts
 
-data, dataloader, train = copy.deepcopy((data, dataloader, train))  # others have the same
+data, dataloader, train = parts()
 model = L(make_spread_gfl)(test_score_thresh=0.05, input_format="RGB")
 data["folder"], train["output_dir"] = {folder!r}, {folder!r}
 dataloader["test"].mapper.image_format = "RGB"

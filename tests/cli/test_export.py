@@ -22,13 +22,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 SHAPES = ["1 x 24 x 60", "1 x 32 x 24"]
 CONFIG = """
-import copy
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from tests.helpers.spread import make_spread_gfl
-from tests.helpers.toy_config import data, dataloader, train
+from tests.helpers.toy_config import parts
 
-data, dataloader, train = copy.deepcopy((data, dataloader, train))  # others have the same
+data, dataloader, train = parts()
 model = L(make_spread_gfl)(test_score_thresh=0.05, input_format="RGB")
 dataloader["test"].mapper.image_format = "RGB"
 dataloader["test"].dataset.names = "not_there"

@@ -20,8 +20,9 @@ CONFIG = """
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from tests.helpers.tiny import make_gfl
-from tests.helpers.toy_config import data, dataloader, train
+from tests.helpers.toy_config import parts
 
+data, dataloader, train = parts()
 model = L(make_gfl)(test_score_thresh=0.0, max_detections_per_image=5, input_format="RGB")
 dataloader["test"].dataset.names = "predicted"
 """

@@ -1,5 +1,7 @@
 """A LazyConfig with the schema of Detectron2's tools/lazyconfig_train_net.py."""
 
+import copy
+
 import detectron2.data.transforms as T
 import torch
 from detectron2.config import LazyCall as L
@@ -59,3 +61,8 @@ train = dict(
     device="cpu",
     seed=1,
 )
+
+
+def parts():
+    """Copies of data, dataloader and train: what a config changes of them does not stay."""
+    return copy.deepcopy((data, dataloader, train))
