@@ -1,5 +1,6 @@
 import copy
 import logging
+import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from detectron2.utils.events import EventStorage, JSONWriter
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from omegaconf import OmegaConf
 
+from gfocal.data import probes
 from gfocal.engine import LazyTrainer
 from gfocal.export import fast_dtype
 from tests.helpers.toy import ToyDetector, ToyEvaluator
@@ -428,7 +430,8 @@ def test_the_trainer_looks_before_the_first_iteration(toy_config, monkeypatch, w
         LazyTrainer(cfg)
 
 
-def test_the_trainer_warns(toy_config, caplog):
+def test_the_trainer_warns(toy_config, caplog, monkeypatch):
+    monkeypatch.setattr(probes, "_MAX_SECONDS", math.inf)  # the first image may be a quiet one
     cfg = toy_config()
     cfg.dataloader.train.mapper.augmentations.append({"_target_": "tests.data.test_probes.Hidden"})
     with caplog.at_level(logging.WARNING):
