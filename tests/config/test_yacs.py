@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 TWINS = [f"{name}_R_50_FPN_{schedule}" for name in ("gfl", "gflv2") for schedule in ("1x", "ms_2x")]
-TWINS.append("fovea_R_50_FPN_1x")
+TWINS += ["fovea_R_50_FPN_1x", "fovea_align_R_50_FPN_gn_2x", "fovea_align_R_50_FPN_gn_ms_2x"]
 
 
 def yacs(name, *overrides):

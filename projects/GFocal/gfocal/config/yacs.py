@@ -77,6 +77,10 @@ def _gfl() -> CN:
     gfl.NUM_CONVS = 4
     gfl.CONV_DIM = 256
     gfl.NORM = "GN"
+    # [channels, kernel size] of each convolution of the class tower, if it is another one.
+    gfl.CLS_CONVS = []
+    # FoveaBox's FeatureAlign before the class tower, with so many groups of offsets; 0 for none.
+    gfl.FEATURE_ALIGN_GROUPS = 0
     # A trained factor of the box channels of each level.
     gfl.LEVEL_SCALES = True
     # Class score of an untrained head.

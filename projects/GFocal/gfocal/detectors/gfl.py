@@ -1,6 +1,7 @@
 """The detector: a backbone, a head, and the dense core with losses and post-processing."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import ImageList
 from torch import nn
 
+from ..backbones import DeformConv2d
 from ..modeling.boxes import distances_to_boxes
 from ..modeling.contracts import Head, Matcher, PostProcess
 from ..modeling.decoded import Decoded, per_level
@@ -78,7 +80,7 @@ class GFL(Detector, DenseCore):
     inference = DenseCore.inference
     losses = DenseCore.losses
 
-    yacs_arguments = staticmethod(gfl_arguments)
+    yacs_arguments = staticmethod(partial(gfl_arguments, deform_conv=DeformConv2d))
 
     @configurable
     def __init__(

@@ -2,15 +2,17 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from torch import nn
 
 from . import recipes
+from .feature_align import FeatureAlign
 from .head import GFLHead
 from .settings import UNSET, ScoreThresh
 
@@ -55,8 +57,12 @@ def threshold_of_tools(cfg: Any) -> float | None:
     return None if retinanet == default else retinanet
 
 
-def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
+def gfl_arguments(cfg: CfgNode, deform_conv: Callable[..., nn.Module]) -> dict[str, Any]:
     """The arguments of GFL in a yacs config.
+
+    Args:
+        cfg: has the keys of ``add_gfocal_config``.
+        deform_conv: makes the deformable convolution of FeatureAlign.
 
     Raises:
         ValueError: the keys do not fit together.
@@ -71,10 +77,15 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
         )
     shapes = [shapes[name] for name in gfl.IN_FEATURES]
     parts = recipes.from_yacs(gfl)
+    channels = shapes[0].channels
+    align = None
+    if gfl.FEATURE_ALIGN_GROUPS:
+        conv = deform_conv(channels, channels, kernel_size=3, padding=1, bias=False)
+        align = FeatureAlign(conv=conv, groups=gfl.FEATURE_ALIGN_GROUPS)
     return {
         "backbone": backbone,
         "head": GFLHead(
-            in_channels=shapes[0].channels,
+            in_channels=channels,
             num_levels=len(shapes),
             num_classes=gfl.NUM_CLASSES,
             conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
@@ -83,6 +94,8 @@ def gfl_arguments(cfg: CfgNode) -> dict[str, Any]:
             norm=gfl.NORM,
             prior_prob=gfl.PRIOR_PROB,
             level_scales=gfl.LEVEL_SCALES,
+            cls_convs=gfl.CLS_CONVS,
+            feature_align=align,
         ),
         "head_in_features": gfl.IN_FEATURES,
         "anchor_generator": DefaultAnchorGenerator(
