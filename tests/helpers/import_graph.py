@@ -17,6 +17,7 @@ FLOORS = {
     "_installed": 0,
     "_lazy": 0,
     "_moved": 0,
+    "_padding": 0,
     "_version": 0,
     "process": 1,
     "solver": 1,

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from .._padding import Size
 from .images import as_array
 
-__all__ = ["ImagePredictor", "Size", "format_to_read", "padded", "plan_batches"]
+__all__ = ["ImagePredictor", "Size", "format_to_read", "plan_batches"]
 
-Size = tuple[int, int]
 
 
 class ImagePredictor(ABC):
@@ -132,13 +132,6 @@ def format_to_read(channels: int, input_format: str | None) -> str | None:
     """The format in which an image is read for a network: "BGR" for one of colours, in whichever
     order it takes them; else its own."""
     return "BGR" if channels == 3 and input_format in ("RGB", "BGR") else input_format
-
-
-def padded(size: Size, divisibility: int) -> Size:
-    """A size rounded up to multiples of the backbone's divisibility."""
-    step = max(divisibility, 1)
-    height, width = (-(-x // step) * step for x in size)
-    return height, width
 
 
 def plan_batches(sizes: Sequence[Size | None], batch_size: int) -> list[list[int]]:

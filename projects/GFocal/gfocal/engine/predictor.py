@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from ..config import Config, augmented, check_model, config_settings, resolve_device
 from ..config.levels import channels_of
-from ..data.batching import ImagePredictor, Size, format_to_read, padded
+from .._padding import Padding
+from ..data.batching import ImagePredictor, Size, format_to_read
 from ..data.mapper import prepared
 from ..data.pipelines import yacs_augmentations
 from ..data.placement import CenterPadTransform, content_of
@@ -178,9 +179,8 @@ class Predictor(ImagePredictor):
         return size
 
     def padded(self, size: Size) -> Size:
-        """A size rounded up to multiples of the backbone's divisibility."""
-        backbone = getattr(self.model, "backbone", None)
-        return padded(size, getattr(backbone, "size_divisibility", 1))
+        """A size with the backbone's padding."""
+        return Padding.of(getattr(self.model, "backbone", None)).size(size)
 
     @property
     def num_classes(self) -> int:

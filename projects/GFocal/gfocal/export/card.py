@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from .._padding import Padding
+
 __all__ = ["KEY", "LEVELS", "ModelCard"]
 
 KEY = "gfocal"  # of the metadata
@@ -32,7 +34,8 @@ class ModelCard:
         category_ids: of the dataset, for each class; () likewise.
         input_format: order of the channels, e.g. "BGR".
         pixel_mean, pixel_std: per channel.
-        size_divisibility: to multiples of this, pixels, the image is padded below and to the right.
+        size_divisibility: to multiples of this, pixels, the image is padded below and to the right;
+            to ``square_size`` before, unless that is 0.
         resize: how an image is resized before: {"short_edge": 800, "max_size": 1333} in pixels,
             {"height": 512, "width": 512} of a graph for one size, {} for not at all, None if it
             could not be told. {"center_pad": {"multiple": 31, "extra": 1, "mean": [0]}}: it comes
@@ -73,11 +76,16 @@ class ModelCard:
     topk_candidates: int
     max_detections: int
     versions: Mapping[str, str]
+    square_size: int = 0
     calibrated: bool = False
     clips_boxes: bool = True
     outputs: Sequence[str] = field(default_factory=list)
     description: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def padding(self) -> Padding:
+        return Padding(self.size_divisibility, self.square_size)
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -130,7 +138,9 @@ class ModelCard:
             raise ValueError(f"{path}: its metadata {KEY!r} lacks {', '.join(missing)}")
         data = {name: data[name] for name in known if name in data}
         wrong = [
-            f"{name} is {data[name]!r}" for name, kind in _KINDS.items() if not kind(data[name])
+            f"{name} is {data[name]!r}"
+            for name, kind in _KINDS.items()
+            if name in data and not kind(data[name])
         ]
         if wrong:
             raise ValueError(f"{path}: in its metadata {KEY!r} {'; '.join(wrong)}")
@@ -177,6 +187,7 @@ _KINDS = {
     "pixel_mean": _are_numbers,
     "pixel_std": _are_numbers,
     "size_divisibility": _is_integer,
+    "square_size": _is_integer,
     "resize": _is_rule,
     "strides": _are_numbers,
     "score_thresh": lambda x: _is_number(x) or _are_numbers(x),

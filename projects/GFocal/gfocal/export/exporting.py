@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._padding import Padding
 from .._version import __version__
-from ..data.batching import padded
 from ..modeling.detector import Detector
 from .card import ModelCard
 from .formats import FORMATS, Runnable
@@ -177,6 +177,7 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
     detector = network.detector
     full = network.level == "full"
     thresholds = network.score_thresh.tolist() if full else [0.0]
+    padding = Padding.of(detector.backbone)
     return ModelCard(
         level=network.level,
         preprocessing=network.preprocessing,
@@ -186,7 +187,8 @@ def _card(network: TensorNetwork, **known: Any) -> ModelCard:
         num_classes=detector.num_classes,
         pixel_mean=detector.pixel_mean.flatten().tolist(),
         pixel_std=detector.pixel_std.flatten().tolist(),
-        size_divisibility=max(detector.backbone.size_divisibility, 1),  # 0 is Detectron2's for none
+        size_divisibility=padding.divisibility,
+        square_size=padding.square,
         strides=[int(stride) for stride in getattr(detector, "strides", ())],
         score_thresh=thresholds if len({*thresholds}) > 1 else thresholds[0],
         nms_thresh=network.nms_thresh if full else 1.0,
@@ -207,7 +209,7 @@ def _example(network: TensorNetwork) -> tuple[Tensor, ...]:
     count, height, width = _EXAMPLE
     height, width = network.image_size or (height, width)
     if network.preprocessing == "outside":
-        height, width = padded((height, width), network.detector.backbone.size_divisibility)
+        height, width = Padding.of(network.detector.backbone).size((height, width))
     channels = len(network.detector.pixel_mean)
     images = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
     inputs = (255 * images, torch.tensor([[height, width - 1], [height - 2, width]]))

@@ -20,6 +20,7 @@ from detectron2.layers import DeformConv, ModulatedDeformConv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._padding import Padding
 from ..modeling.decoded import Decoded, per_level
 from ..modeling.detector import Detector
 from ..modeling.postprocess import NMSPostProcess
@@ -170,8 +171,11 @@ class TensorNetwork(nn.Module):
         return self._padded((images - self.detector.pixel_mean) / self.detector.pixel_std)
 
     def _padded(self, images: Tensor) -> Tensor:
-        step = max(self.detector.backbone.size_divisibility, 1)
+        step, square = Padding.of(self.detector.backbone)
         height, width = images.shape[-2], images.shape[-1]
+        if square:
+            side = square + -square % step
+            return F.pad(images, (0, side - width, 0, side - height))
         return F.pad(images, (0, -width % step, 0, -height % step))
 
     def _raw(self, images: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._installed import MissingPackageError, is_installed
-from ..data.batching import padded
 from .card import KEY, ModelCard
 
 __all__ = ["open_onnx", "session_of"]
@@ -125,6 +124,7 @@ def _check_card(card: ModelCard, path: str) -> None:
         "pixel_std": len(card.pixel_std) != channels or not all(x > 0 for x in card.pixel_std),
         "pixel_mean": channels < 1,
         "size_divisibility": card.size_divisibility < 1,
+        "square_size": card.square_size < 0,
         "resize": bool(rule) and not _is_rule(rule, channels),
     }
     wrong = [f"{name} {getattr(card, name)!r}" for name, is_wrong in problems.items() if is_wrong]
@@ -147,8 +147,9 @@ def _check_graph(session: Any, card: ModelCard, path: str) -> None:
     """Refuses a graph whose inputs and outputs are not those of its card."""
     sides: tuple[int | None, ...] = (None, None)
     if card.image_size:
-        outside = card.preprocessing == "outside"
-        sides = padded(card.image_size, card.size_divisibility if outside else 1)
+        sides = card.image_size
+        if card.preprocessing == "outside":
+            sides = card.padding.size(sides)
     inputs: dict[str, tuple[str, Sequence[int | None]]] = {
         "images": (_FLOATS, (None, len(card.pixel_mean), *sides))
     }

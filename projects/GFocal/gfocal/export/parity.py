@@ -98,7 +98,8 @@ class Difference(NamedTuple):
 
 def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
     """Batches (N, C, H, W) of made-up pictures, values 0..255: sizes that are multiples of nothing,
-    a wide one, a high one, a batch; or of the one size that a graph takes. (Smooth noise at several
+    a wide one, a high one, a batch, within the square that the network pads to; or of the one size
+    that a graph takes. (Smooth noise at several
     scales: on flat pictures many scores would be equal, and which of two equal boxes NMS keeps is
     nobody's contract.)"""
     generator = torch.Generator().manual_seed(seed)
@@ -107,6 +108,8 @@ def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
     shapes = [(1, 161, 163), (4, 256, 320), (1, 480, 333), (2, 199, 414)]
     if card.image_size:
         shapes = [(count, *card.image_size) for count in (1, 3)]
+    elif card.square_size:
+        shapes = [(x[0], *(min(side, card.square_size) for side in x[1:])) for x in shapes]
     for count, height, width in shapes:
         batch = torch.zeros(count, channels, height, width)
         for step in (1, 4, 16, 64):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batching import ImagePredictor, Size, format_to_read, padded
+from ..data.batching import ImagePredictor, Size, format_to_read
 from .card import ModelCard
 from .detections import BoxArray, Detections
 from .onnx_file import open_onnx
@@ -163,8 +163,8 @@ class OnnxPredictor(ImagePredictor):
 
     def padded(self, size: Size) -> Size:
         """The size that an input has in a batch. A graph that pads takes images of one size."""
-        outside = self.card.preprocessing == "outside"
-        return padded(size, self.card.size_divisibility if outside else 1)
+        padded = self.card.padding.size(size)
+        return padded if self.card.preprocessing == "outside" else size
 
     def _batch(self, images: list[np.ndarray]) -> np.ndarray:
         """(N, C, H, W) float32 of images of one size in a batch."""

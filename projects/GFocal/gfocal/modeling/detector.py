@@ -14,12 +14,14 @@ import torch
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from .._padding import Padding
 from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .decoded import Decoded
 from .dense import refuse_to_be_traced
-from .ground_truth import check_channels, ground_truth_of
+from .ground_truth import check_channels, ground_truth_of, image_name
 from .observers import TrainingPictures
 from .postprocess import NMSPostProcess, postprocess_of
 from .settings import DETECTOR, UNSET, ScoreThresh, check_setting, check_yacs, for_classes
@@ -314,12 +316,23 @@ class Detector(nn.Module):
         """Normalize, pad to one size and batch.
 
         Raises:
-            ValueError: an image has other channels than ``pixel_mean``.
+            ValueError: an image has other channels than ``pixel_mean``, or is larger than the
+                square that the backbone pads to.
         """
         check_channels(batched_inputs, len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in images]
+        padding = Padding.of(self.backbone)
+        padded = [
+            padding.size(size, image_name(i, x))
+            for i, (size, x) in enumerate(zip(sizes, batched_inputs))
+        ]
+        if not padding.square:
+            return ImageList.from_tensors(images, padding.divisibility)
+        (height, width), *_ = padded
+        images = [F.pad(x, (0, width - w, 0, height - h)) for x, (h, w) in zip(images, sizes)]
+        return ImageList(torch.stack(images), sizes)
 
     def ground_truth(
         self, batched_inputs: list[dict[str, Any]], image_sizes: Sequence[tuple[int, int]]
@@ -334,6 +347,6 @@ class Detector(nn.Module):
             batched_inputs,
             image_sizes,
             num_classes=self.num_classes,
-            size_divisibility=self.backbone.size_divisibility,
+            padding=Padding.of(self.backbone),
             device=self.device,
         )

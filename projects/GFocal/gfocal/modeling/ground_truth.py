@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 
+from .._padding import Padding
 from .numerics import has_false
 from .structures import GroundTruth
 
@@ -37,7 +38,7 @@ def ground_truth_of(
     image_sizes: Sequence[tuple[int, int]],
     *,
     num_classes: int,
-    size_divisibility: int = 0,
+    padding: Padding = Padding(),
     device: torch.device | str = "cpu",
 ) -> GroundTruth:
     """The objects of a batch, on a device, without waiting for a GPU.
@@ -48,8 +49,8 @@ def ground_truth_of(
             CPU, where a check of them costs nothing.
         image_sizes: N (height, width) before padding, pixels.
         num_classes: K.
-        size_divisibility: of the backbone. An image is filled up to a multiple of it. As in the
-            official code, this filling belongs to the image: its locations are background.
+        padding: of the backbone. As in the official code, what fills an image up to it belongs to
+            the image: its locations are background.
         device: of the result.
 
     Raises:
@@ -61,11 +62,10 @@ def ground_truth_of(
     boxes = [copy.copy(x.gt_boxes) for x in instances]
     for of_image in boxes:  # Boxes.to would wait for a GPU
         of_image.tensor = of_image.tensor.to(device, non_blocking=True)
-    divisor = max(size_divisibility, 1)
     return GroundTruth(
         boxes=boxes,
         classes=[x.gt_classes.to(device, non_blocking=True) for x in instances],
-        image_sizes=[(_round_up(h, divisor), _round_up(w, divisor)) for h, w in image_sizes],
+        image_sizes=[padding.size((int(h), int(w))) for h, w in image_sizes],
         ignore_regions=[_checked_regions(i, x) for i, x in enumerate(batched_inputs)],
     )
 
@@ -106,10 +106,6 @@ def check_ground_truth(truth: GroundTruth, num_images: int, num_classes: int) ->
 def image_name(index: int, inputs: Mapping[str, Any]) -> str:
     """The name of an image in messages: its id, or its place in the batch, and its file."""
     return f"image {inputs.get('image_id', index)} ({inputs.get('file_name', 'no file name')})"
-
-
-def _round_up(size: int, divisor: int) -> int:
-    return -(-int(size) // divisor) * divisor
 
 
 def _checked_regions(index: int, inputs: Mapping[str, Any]) -> Boxes | None:
