@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -51,7 +51,8 @@ class VGG16(Backbone):
             wide, conv6 and conv7 16 times).
         in_channels: of the images.
         norm: after each convolution, as ``detectron2.layers.get_norm`` takes it; VGG-16 has none.
-        freeze_at: the first blocks that stay as they are, 0 to 5.
+        freeze_at: the first blocks that stay as they are, 0 to 5. Their batch norms become frozen
+            ones, as in Detectron2's ResNet.
 
     Raises:
         ValueError: for another number of blocks, or a width below 1.
@@ -82,6 +83,7 @@ class VGG16(Backbone):
         for conv in frozen:
             for parameter in conv.parameters():
                 parameter.requires_grad = False
+            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) -> "conv4_3" of stride 8 and "conv7" of stride 16, both after their ReLU."""

@@ -40,8 +40,8 @@ class CenterNet(Detector):
     """CenterNet, objects as points.
 
     The losses are those of the box reading and ``loss_center_heatmap``. All sums are divided by
-    the number of objects' peaks, a mean over the processes, but by at least 1. An object whose
-    centre is not on the padded image has no cell. Padding is background.
+    the number of objects' peaks, a mean over the processes, but by at least 1 in all of them
+    together. An object whose centre is not on the padded image has no cell. Padding is background.
 
     Detections are neither clipped to the image, nor dropped if they have no area. With a box
     reading that has a standard deviation they have `pred_box_stds`, see
