@@ -103,6 +103,12 @@ def test_images_that_are_too_small():
     [
         ({"extra_levels": [(8, 3, 2)], "strides": [8, 16, 32]}, r"extra_levels has \(8, 3, 2\)"),
         ({"extra_levels": [(8, 3, 2, 1)], "strides": [8, 16]}, "expected 3: of conv4_3"),
+        ({"extra_levels": [], "strides": [16, 32]}, "that of p3 is 16; expected 8, the product"),
+        ({"extra_levels": [(8, 3, 2, 1)], "strides": [8, 16, 31]}, "of p5 is 31; expected 32"),
+        (
+            {"extra_levels": [(8, 3, 1, 0)], "strides": [8, 16, 15]},
+            "p5 is 15; expected at least 16",
+        ),
     ],
 )
 def test_wrong_levels(kwargs, message):

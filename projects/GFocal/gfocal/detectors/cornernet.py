@@ -28,6 +28,7 @@ from ..modeling.corners import (
 )
 from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
+from ..modeling.head import check_channels_between
 from ..modeling.numerics import to_device
 from ..modeling.observers import TrainingStep, is_due
 from ..modeling.postprocess import Candidates
@@ -113,6 +114,8 @@ class CornerNet(Detector):
                 f"in_features {names} have strides {[shapes[name].stride for name in names]}; "
                 f"expected {STRIDE}"
             )
+        for name in names:
+            check_channels_between(head.in_channels, name, shapes)
 
     def networks(self) -> tuple[Backbone, CornerHead]:
         """Returns backbone and head, the parts that have weights."""

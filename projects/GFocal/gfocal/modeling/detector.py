@@ -288,8 +288,8 @@ class Detector(nn.Module):
         """
         if self.box_representation is None:
             raise TypeError(
-                f"distributions of a {type(self).__name__}: its sides have none; those of a GFL "
-                "with GeneralDistribution have"
+                f"distributions of a {type(self).__name__}: its sides have none; those with a "
+                "GeneralDistribution have (docs/detectors.md: DFL)"
             )
         check_distributions(self.box_representation)
 
