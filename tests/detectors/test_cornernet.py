@@ -154,6 +154,7 @@ def test_a_trace_of_the_decoded_level_is_right_for_other_images():
                 torch.testing.assert_close(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_exports_of_the_decoded_level(format, tmp_path):
     """An export compares the file with the detector on images of several sizes."""
