@@ -105,6 +105,7 @@ def test_setup_imports_no_torch() -> None:
     assert run_python("-c", code).split() == ["0.1.0"]
 
 
+@pytest.mark.slow
 def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     """Its command lists the zoo, trains a config of the package, and predicts with the weights."""
     venv = tmp_path / "an environment"

@@ -1,7 +1,7 @@
 """COCO 2017 for CornerNet: windows of 511 x 511 pixels, 50 a batch. A test has each image in its
 own size, in the middle of one of the mean colour.
 
-For another window: ``data = dict(size=255)`` in a config, or ``+data.size=255``. The first code of
+``dataloader.size`` is the side of a window. The first code of
 CornerNet changes colours in another way, and fills with black.
 """
 
@@ -9,12 +9,14 @@ from gfocal.data.pipelines import cornernet_augmentations
 
 from .data import dataloader
 
+dataloader.size = 511  # pixels
+
 for _name in ("train", "test"):
     dataloader[_name].mapper.augmentations = cornernet_augmentations(
         _name == "train",
         mean="${model.pixel_mean}",
         image_format="${model.input_format}",
-        size="${oc.select:data.size,511}",
+        size="${dataloader.size}",
     )
 dataloader.train.total_batch_size = 50
 dataloader.train.aspect_ratio_grouping = False

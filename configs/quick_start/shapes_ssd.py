@@ -23,5 +23,4 @@ model.pixel_std = [58.395, 57.12, 57.375]
 
 for _loader in (dataloader.train, dataloader.test):
     _loader.mapper.augmentations[0] = L(T.Resize)(shape=[192, 192])
-optimizer.lr = 0.001  # a head without norm is not stable at 0.002
 train.output_dir = "./output/shapes_ssd"

@@ -24,6 +24,19 @@ def test_maps_of_the_published_sizes(size, sides):
     assert [x.channels for x in shapes.values()] == [x.shape[1] for x in maps.values()]
 
 
+def test_frozen_blocks_stay_as_they_are():
+    torch.manual_seed(0)
+    backbone = VGG16(width=2, norm="BN", freeze_at=2).train()
+    before = {name: x.clone() for name, x in backbone.state_dict().items()}
+    sum(x.sum() for x in backbone(9 * torch.randn(2, 3, 64, 64)).values()).backward()
+    after = backbone.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert "conv3_1.norm.running_mean" in changed
+    assert not any(name.startswith(("conv1_", "conv2_")) for name in changed)
+    trained = {name.split(".")[0] for name, x in backbone.named_parameters() if x.grad is not None}
+    assert trained == {f"conv{b}_{i}" for b in (3, 4, 5) for i in (1, 2, 3)} | {"conv6", "conv7"}
+
+
 def test_channels_of_vgg16():
     shapes = VGG16().output_shape()
     assert shapes == {
@@ -90,6 +103,12 @@ def test_images_that_are_too_small():
     [
         ({"extra_levels": [(8, 3, 2)], "strides": [8, 16, 32]}, r"extra_levels has \(8, 3, 2\)"),
         ({"extra_levels": [(8, 3, 2, 1)], "strides": [8, 16]}, "expected 3: of conv4_3"),
+        ({"extra_levels": [], "strides": [16, 32]}, "that of p3 is 16; expected 8, the product"),
+        ({"extra_levels": [(8, 3, 2, 1)], "strides": [8, 16, 31]}, "of p5 is 31; expected 32"),
+        (
+            {"extra_levels": [(8, 3, 1, 0)], "strides": [8, 16, 15]},
+            "p5 is 15; expected at least 16",
+        ),
     ],
 )
 def test_wrong_levels(kwargs, message):

@@ -91,9 +91,23 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.endswith(f"gfocal eval --weights {tmp_path}/out.pth")
     os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
+    assert convert(None, "--to-mmdet") == (0, "")  # by the config that it carries
+    bare = torch.load(tmp_path / "in.pth", weights_only=True)
+    torch.save({"model": bare["model"]}, tmp_path / "in.pth")
     assert convert(None, "--to-mmdet")[0] == 1
     assert convert(None, "--to-mmdet", "--config-file", config) == (0, "")
     assert convert(own, "--config-file", config, "--num-classes", "7")[0] == 1
+
+
+def test_an_ssd_with_qfl_has_no_background(convert, tmp_path):
+    cfg = model_zoo.get_config("quick_start/shapes_ssd.py")
+    cfg.model.cls_loss = model_zoo.get_config("ablations/table1b/ssd512_qfl.py").model.cls_loss
+    weights = {k: torch.zeros(x.shape) for k, x in expected_state_dict(cfg.model).items()}
+    config = str(tmp_path / "qfl.yaml")
+    LazyConfig.save(cfg, config)
+    torch.save({"model": weights}, tmp_path / "in.pth")
+    code, message = convert(None, "--to-mmdet", "--config-file", config)
+    assert code == 1 and "is an SSD without a channel for the background" in message
 
 
 def test_what_does_not_fit_is_listed_and_nothing_written(theirs, convert, tmp_path):

@@ -6,7 +6,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from gfocal import model_zoo
-from gfocal.config import check_config
+from gfocal.config import add_gfocal_config, check_config
 from gfocal.config.verdicts import VERDICTS, check_verdicts, leaves, verdict_of
 
 LEAVES = leaves(get_cfg())
@@ -81,6 +81,28 @@ def test_the_threshold_of_tools_that_know_other_detectors():
     cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.6
     check_config(cfg)
     assert DefaultPredictor(cfg).model.test_score_thresh == 0.6  # as demo.py builds it
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value"),
+    [
+        ("SSD", "MODEL.GFL.NUM_CLASSES", 6),
+        ("SSD", "MODEL.FPN.TOP_IN_FEATURE", "res5"),
+        ("CenterNet", "MODEL.SSD.NUM_CLASSES", 6),
+        ("CornerNet", "MODEL.GFL.SCORE_THRESH_PER_CLASS", [0.3] * 80),
+        ("CornerNet", "MODEL.BACKBONE.FREEZE_AT", 5),
+        ("GFL", "MODEL.CENTERNET.NUM_CLASSES", 6),
+        ("QFLRetinaNet", "MODEL.CORNERNET.CONV_DIM", 8),
+    ],
+)
+def test_keys_of_another_architecture(architecture, key, value):
+    cfg = get_cfg()
+    add_gfocal_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    check_verdicts(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=rf"that {architecture} does not read: {key} is"):
+        check_verdicts(cfg)
 
 
 @pytest.mark.parametrize("node", ["RETINANET", "ROI_HEADS"])

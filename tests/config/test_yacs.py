@@ -14,7 +14,8 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 
 from gfocal import model_zoo
-from gfocal.config import add_gfocal_config, apply_overrides
+from gfocal.config import add_gfocal_config, apply_overrides, check_config
+from gfocal.data.pipelines import yacs_augmentations
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import one_more_an_image
 from gfocal.modeling.quality import NoQuality
@@ -344,3 +345,42 @@ def test_a_quality_branch_reads_the_last_width_of_the_tower(quality, tmp_path):
     keys = ["MODEL.GFL.QUALITY", quality, "MODEL.GFL.CONV_DIM", 32, "MODEL.GFL.NUM_CONVS", 2]
     head = build_model(yacs("gfl_R_50_FPN_1x", *keys)).head
     assert head.quality_predictor.conv.in_channels == 32
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ssd512_VGG_16", "ssd300_VGG_16", "centernet_R_18", "centernet_R_18_dcn", "cornernet_HG_104"],
+)
+def test_twins_of_the_other_detectors(name):
+    """The same network, inference, images and schedule; optimizers where Detectron2 has them."""
+    cfg, lazy = yacs(name), LazyConfig.load(str(CONFIGS / "COCO-Detection" / f"{name}.py"))
+    check_config(cfg)
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        models = model, twin = instantiate(lazy.model), build_model(cfg)
+    assert str(model) == str(twin)
+    shapes = [{key: x.shape for key, x in m.state_dict().items()} for m in models]
+    assert shapes[0] == shapes[1]
+    settings = ("num_classes", "test_score_thresh", "test_topk_candidates", "test_nms_thresh")
+    for attribute in (*settings, "max_detections_per_image", "input_format"):
+        assert getattr(model, attribute, None) == getattr(twin, attribute, None), attribute
+    assert repr(model.postprocess) == repr(twin.postprocess)
+    assert lazy.model.pixel_std == cfg.MODEL.PIXEL_STD
+    for is_train, loader in ((True, "train"), (False, "test")):
+        mapper = instantiate(lazy.dataloader[loader].mapper)
+        assert str(mapper.augmentations.augs) == str(yacs_augmentations(cfg, is_train))
+        assert mapper.image_format == cfg.INPUT.FORMAT
+    assert cfg.MODEL.WEIGHTS == lazy.train.init_checkpoint
+    assert cfg.SOLVER.MAX_ITER == lazy.train.max_iter
+    assert cfg.SOLVER.IMS_PER_BATCH == lazy.dataloader.train.total_batch_size
+    optimizer = build_optimizer(cfg, torch.nn.Conv2d(3, 3, 1))
+    if name != "cornernet_HG_104":
+        (group, *_) = optimizer.param_groups
+        expected = (lazy.optimizer.lr, lazy.optimizer.weight_decay)
+        assert (group["lr"], group["weight_decay"]) == expected
+    theirs = build_lr_scheduler(cfg, optimizer)
+    ours, last = instantiate(lazy.lr_multiplier), cfg.SOLVER.MAX_ITER
+    steps = [*cfg.SOLVER.STEPS, *(step - 1 for step in cfg.SOLVER.STEPS)]
+    for iteration in (0, 400, 999, 1000, *steps, last - 1):
+        expected = theirs._multiplier(iteration / last)
+        assert ours(iteration / last) == pytest.approx(expected, rel=2e-3)

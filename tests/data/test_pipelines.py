@@ -35,8 +35,19 @@ def fragment(name, **data):
     """A config with the dataloader of a fragment, and no model but what the loader reads."""
     loaded = LazyConfig.load(str(COMMON / f"data_{name}.py"))
     model = {"pixel_mean": MEAN, "input_format": "RGB"}
-    content = {"model": model, "dataloader": loaded.dataloader, "data": data}
+    content = {"model": model, "dataloader": {**loaded.dataloader, **data}}
     return OmegaConf.create(content, flags={"allow_objects": True})
+
+
+def test_an_ssd_knows_its_size():
+    ssd = ("INPUT.AUGMENTATIONS", "ssd", "MODEL.META_ARCHITECTURE", "SSD")
+    cfg = yacs(*ssd, "MODEL.SSD.INPUT_SIZE", 300)
+    check_config(cfg)
+    assert "Resize(shape=(300, 300))" in str(yacs_augmentations(cfg, False))
+    cfg.INPUT.SIZE = 512
+    with pytest.raises(ValueError, match=r"INPUT.SIZE is 512, and MODEL.SSD.INPUT_SIZE.*is 300"):
+        check_config(cfg)
+    assert model_zoo.get_config("COCO-Detection/ssd300_VGG_16.py").dataloader.size == 300
 
 
 @pytest.mark.parametrize("name", PIPELINES)

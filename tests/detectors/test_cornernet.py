@@ -100,6 +100,23 @@ def test_test_flip_predicts_the_mirror():
     assert len(flipping.train().predict(torch.randn(2, 3, 64, 96))[0].stacks) == 2
 
 
+def test_test_flip_mirrors_the_images_and_not_their_padding():
+    """Each image of a batch as the mirror of the image itself, which is padded on its right too."""
+    torch.manual_seed(0)
+    plain, flipping = make_cornernet().eval(), make_cornernet(test_flip=True).eval()
+    flipping.load_state_dict(plain.state_dict())
+    sizes = [(64, 95), (50, 70)]
+    batch = [make_input(*size) for size in sizes]
+    mirrors = [{**x, "image": x["image"].flip(-1)} for x in batch]
+    with torch.no_grad():
+        others, both = plain.candidates(mirrors), flipping.candidates(batch)
+    for other, found, (_, width) in zip(others, both, sizes):
+        x0, y0, x1, y1 = other.boxes.unbind(1)
+        expected = torch.stack([width - x1, y0, width - x0, y1], dim=1)
+        torch.testing.assert_close(found.boxes[-len(other.boxes) :], expected)
+        torch.testing.assert_close(found.scores[-len(other.boxes) :], other.scores)
+
+
 def test_only_the_last_stack_is_computed_in_inference():
     model = make_cornernet().eval()
     (predictions,) = model.predict(torch.randn(1, 3, 32, 32))
@@ -137,6 +154,7 @@ def test_a_trace_of_the_decoded_level_is_right_for_other_images():
                 torch.testing.assert_close(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_exports_of_the_decoded_level(format, tmp_path):
     """An export compares the file with the detector on images of several sizes."""

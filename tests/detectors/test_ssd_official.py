@@ -34,6 +34,7 @@ def inputs(fixture):
     return mmdet.inputs(fixture)
 
 
+@pytest.mark.slow
 def test_losses_and_gradients(fixture, model, inputs):
     model.train()
     losses = model(inputs)

@@ -61,6 +61,14 @@ def test_contenders_are_all_that_can_be_chosen():
     assert torch.equal(torch.bincount(images, minlength=6)[:3], torch.tensor([0, 3, 15]))
 
 
+def test_what_is_not_a_number_stays_a_contender():
+    """Else the image had no negatives at all, and its loss was finite."""
+    bounds = torch.tensor([[9.0, torch.nan, 7.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+    negatives = torch.ones(2, 4, dtype=torch.bool)
+    found = contenders(bounds, 0.5, negatives, torch.tensor([1, 1]), 1.0)
+    assert found[0, 1] and found[1].tolist() == [True, False, False, False]
+
+
 def test_contenders_by_hand():
     bounds = torch.tensor([[9.0, 8.0, 7.0, 5.9, 6.0, 10.0]])
     negatives = torch.tensor([[1, 1, 1, 1, 1, 0]]).bool()

@@ -101,6 +101,40 @@ def test_a_batch_is_its_images(name):
 
 
 @each_detector
+def test_an_image_in_the_middle_of_a_padded_one(name):
+    """As gfocal.data.transforms.CenterPad puts it there; Detectron2's detectors keep the border."""
+    model = DETECTORS[name](test_score_thresh=0.0)
+    inputs = make_input(64, 96)
+    place = {"border": (8, 16), "content_size": (40, 60), "height": 80, "width": 120}
+    if name in DETECTRON2S:
+        with pytest.raises(ValueError, match="lies inside of a border"):
+            detections(model, [{**inputs, **place}])
+        return
+    (padded,), (found,) = (detections(model, [{**inputs, **x}]) for x in ({}, place))
+    assert found.image_size == (80, 120)
+    expected = 2 * (padded.pred_boxes.tensor - torch.tensor([16, 8, 16, 8]))
+    scores = padded.scores
+    if model.clips_boxes:
+        limits = torch.tensor([120, 80, 120, 80])
+        expected = expected.clamp(min=0).minimum(limits)
+        kept = (expected[:, 2:] > expected[:, :2]).all(dim=1)
+        expected, scores = expected[kept], scores[kept]
+    elif name == "cornernet":  # nothing lies left of the image or above it
+        expected = expected.clamp(min=0)
+    assert len(found) > 0
+    torch.testing.assert_close(found.pred_boxes.tensor, expected)
+    assert torch.equal(found.scores, scores)
+
+
+@each_detector
+def test_a_batch_without_images(name):
+    model = DETECTORS[name]()
+    for mode in (True, False):
+        with pytest.raises(ValueError, match="a batch without images"):
+            model.train(mode)([])
+
+
+@each_detector
 def test_double_precision(name):
     """All is computed in it, so that a comparison with other code can be exact. (Detectron2's
     ``Boxes`` are float32 at the very end.)"""

@@ -178,6 +178,8 @@ def test_where_results_go_is_not_the_choice_of_the_file(tmp_path):
     cfg, _ = find_config(written(tmp_path))
     assert cfg.train.output_dir == "./output/evaluation" and cfg.train.device is None
     assert cfg.dataloader.evaluator.output_dir == "./output/evaluation/inference"
+    cfg.train.output_dir = "elsewhere"  # an override
+    assert cfg.dataloader.evaluator.output_dir == "elsewhere/inference"
     cfg, _ = find_config(written(tmp_path), overrides=[f"train.output_dir={tmp_path}"])
     assert cfg.train.output_dir == str(tmp_path)
     text = describe(model_zoo.get_config("COCO-Detection/gfl_R_50_FPN_1x.yaml")).config

@@ -47,7 +47,10 @@ class DeconvolutionNeck(Backbone):
         super().__init__()
         shapes = bottom_up.output_shape()
         if in_feature not in shapes:
-            raise ValueError(f"in_feature is {in_feature!r}; expected one of {sorted(shapes)}")
+            raise ValueError(
+                f"in_feature (MODEL.CENTERNET.NECK.IN_FEATURE) is {in_feature!r}; expected one of "
+                f"{sorted(shapes)}, the bottom_up's out_features (MODEL.RESNETS.OUT_FEATURES)"
+            )
         shape = shapes[in_feature]
         if not channels or shape.stride % 2 ** len(channels):
             raise ValueError(

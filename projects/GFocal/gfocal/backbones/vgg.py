@@ -5,11 +5,11 @@ Sources: SSD (https://arxiv.org/abs/1512.02325), Sec. 2.1 and 3; VGG
 (https://arxiv.org/abs/1506.04579), Sec. 3.3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.nn import weight_init
 from torch import Tensor, nn
@@ -51,7 +51,8 @@ class VGG16(Backbone):
             wide, conv6 and conv7 16 times).
         in_channels: of the images.
         norm: after each convolution, as ``detectron2.layers.get_norm`` takes it; VGG-16 has none.
-        freeze_at: the first blocks that stay as they are, 0 to 5.
+        freeze_at: the first blocks that stay as they are, 0 to 5. Their batch norms become frozen
+            ones, as in Detectron2's ResNet.
 
     Raises:
         ValueError: for another number of blocks, or a width below 1.
@@ -82,6 +83,7 @@ class VGG16(Backbone):
         for conv in frozen:
             for parameter in conv.parameters():
                 parameter.requires_grad = False
+            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) -> "conv4_3" of stride 8 and "conv7" of stride 16, both after their ReLU."""
@@ -125,6 +127,37 @@ class L2Norm(nn.Module):
         return (self.weight[:, None, None] * (values / (lengths + self.EPSILON))).to(x.dtype)
 
 
+def _check_levels(
+    shapes: Mapping[str, ShapeSpec], extra_levels: Sequence[Sequence[int]], strides: Sequence[int]
+) -> None:
+    """Raises ValueError, see :class:`SSDPyramid`.
+
+    A level may have a larger stride than the convolutions say if its map is smaller than that,
+    because a convolution takes from the margin.
+    """
+    if missing := [name for name in _FROM_BELOW if name not in shapes]:
+        raise ValueError(f"bottom_up has maps {sorted(shapes)}; expected also {missing}")
+    if wrong := [tuple(x) for x in extra_levels if len(x) != 4]:
+        raise ValueError(
+            f"extra_levels has {wrong[0]}; expected (channels, kernel, stride, padding)"
+        )
+    if len(strides) != 2 + len(extra_levels):
+        raise ValueError(
+            f"strides are {list(strides)}; expected {2 + len(extra_levels)}: of conv4_3, conv7 "
+            f"and {len(extra_levels)} extra levels"
+        )
+    expected, exact = [shapes[name].stride for name in _FROM_BELOW], [True, True]
+    for _, kernel, stride, padding in extra_levels:
+        expected.append(expected[-1] * stride)
+        exact.append(exact[-1] and 2 * padding >= kernel - 1)
+    for level, (got, least, same) in enumerate(zip(strides, expected, exact), start=3):
+        if got < least or (same and got != least):
+            raise ValueError(
+                f"strides are {list(strides)}, and that of p{level} is {got}; expected "
+                f"{'' if same else 'at least '}{least}, the product of the convolutions' strides"
+            )
+
+
 class SSDPyramid(Backbone):
     """conv4_3 after :class:`L2Norm`, conv7, and further levels after it; named p3, p4, and so on.
 
@@ -140,8 +173,8 @@ class SSDPyramid(Backbone):
         scale: of the L2 norm at first.
 
     Raises:
-        ValueError: ``bottom_up`` lacks a map; the number of strides is not that of the levels; or
-            an extra level is no such tuple.
+        ValueError: ``bottom_up`` lacks a map; the strides are not those of the levels; or an extra
+            level is no such tuple.
     """
 
     def __init__(
@@ -154,17 +187,7 @@ class SSDPyramid(Backbone):
     ):
         super().__init__()
         shapes = bottom_up.output_shape()
-        if missing := [name for name in _FROM_BELOW if name not in shapes]:
-            raise ValueError(f"bottom_up has maps {sorted(shapes)}; expected also {missing}")
-        if wrong := [tuple(x) for x in extra_levels if len(x) != 4]:
-            raise ValueError(
-                f"extra_levels has {wrong[0]}; expected (channels, kernel, stride, padding)"
-            )
-        if len(strides) != 2 + len(extra_levels):
-            raise ValueError(
-                f"strides are {list(strides)}; expected {2 + len(extra_levels)}: of conv4_3, conv7 "
-                f"and {len(extra_levels)} extra levels"
-            )
+        _check_levels(shapes, extra_levels, strides)
         self.bottom_up = bottom_up
         channels = [shapes[name].channels for name in _FROM_BELOW]
         self.l2_norm = L2Norm(channels[0], scale)

@@ -1,4 +1,5 @@
-"""Converts a checkpoint of GFocalV2 or mmdetection 2.x/3.x (GFL, v1 or v2) into one of ours.
+"""Converts a checkpoint of GFocalV2 or mmdetection 2.x/3.x (GFL, FoveaBox, SSD, CenterNet,
+CornerNet) into one of ours.
 
     gfocal convert gfl_r50_fpn_1x_coco.pth gfl_R_50_FPN_1x.pth
     gfocal convert --to-mmdet model_final.pth for_mmdet.pth
@@ -8,6 +9,7 @@ another shape is an error. Then nothing is written.
 """
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
@@ -16,7 +18,7 @@ from omegaconf import DictConfig
 from ..config import load_config, model_zoo
 from ..engine.classes import Classes, classes_of
 from ..weights import convert_checkpoint_to_mmdet, convert_mmdet_checkpoint, describe
-from ..weights.description import KEY
+from ..weights.description import KEY, find_config
 from ..weights.tables import table_of
 from ..weights.writing import write_checkpoint
 from .common import exit_on_mistake, make_parser, parse_arguments
@@ -35,7 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-file",
         metavar="FILE",
-        help="the LazyConfig whose model it is, if it is none of the published models",
+        help="the LazyConfig whose model it is, if it is none of the published models; weights of "
+        "ours carry theirs",
     )
     parser.add_argument(
         "--to-mmdet", action="store_true", help="the other way: a checkpoint of ours to mmdetection"
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         if args.num_classes is not None:
             model.num_classes = args.num_classes
     if args.to_mmdet:
+        model = model or _carried_model(args.checkpoint)
         state_dict, names = convert_checkpoint_to_mmdet(args.checkpoint, model)
         write_checkpoint({"state_dict": state_dict, "meta": {}}, args.out)
     else:
@@ -70,6 +74,14 @@ def run(args: argparse.Namespace) -> None:
         print(f"It is the model of {' and '.join(names)}.")
     if not args.to_mmdet:
         print(f"It carries its config. To evaluate it:\n  gfocal eval --weights {args.out}")
+
+
+def _carried_model(checkpoint: str) -> DictConfig | None:
+    """The model of the LazyConfig that weights carry, if they do."""
+    with contextlib.suppress(ValueError):
+        cfg, _ = find_config(None, checkpoint)
+        return cfg.model if isinstance(cfg, DictConfig) else None
+    return None
 
 
 def _lazy_config(file: str) -> DictConfig:

@@ -20,8 +20,7 @@ def augmented(cfg: Config, model: nn.Module) -> AugmentedDetector | None:
     """The model with the test-time augmentation that a config asks for; None if it asks for none.
 
     Raises:
-        TypeError: the model can have none.
-        ValueError: its numbers are out of range.
+        ValueError: the model can have none, or its numbers are out of range.
     """
     options = train_options(cfg).test_augmentation
     if not options.enabled:
@@ -29,8 +28,7 @@ def augmented(cfg: Config, model: nn.Module) -> AugmentedDetector | None:
     try:
         return AugmentedDetector(model, options.min_sizes, options.max_size, options.flip)
     except (TypeError, ValueError) as error:
-        message = f"train.test_augmentation (TEST.AUG): {error}"
-        raise type(error)(message) from error
+        raise ValueError(f"train.test_augmentation (TEST.AUG): {error}") from error
 
 
 def check_inference(node: DictConfig, key: str, target: Any) -> None:

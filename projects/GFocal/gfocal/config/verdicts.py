@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 
+from .yacs import add_gfocal_config
+
 __all__ = ["VERDICTS", "Verdict", "check_expected_results", "check_verdicts", "verdict_of"]
 
 
@@ -32,7 +34,8 @@ def _refused(why: str) -> Verdict:
     return Verdict("refused", why)
 
 
-_OTHER_HEAD = _refused("it is of another architecture")
+_OTHER = _refused("it is of another architecture")
+_OTHER_HEAD = _OTHER
 _BOXES_ONLY = _refused("the detectors here find boxes only")
 _NO_PROPOSALS = _refused("a dense detector has no proposals")
 
@@ -87,6 +90,9 @@ VERDICTS: dict[str, Verdict] = {
     "TEST.KEYPOINT_OKS_SIGMAS": _BOXES_ONLY,
 }
 
+# The nodes of this package's architectures, which the others do not read.
+_NODES = ("MODEL.GFL", "MODEL.SSD", "MODEL.CENTERNET", "MODEL.CORNERNET")
+
 # What differs for QFLRetinaNet, which is Detectron2's RetinaNet with another loss.
 _RETINANET: dict[str, Verdict] = {
     "MODEL.ANCHOR_GENERATOR": _acted_on("the model"),
@@ -97,6 +103,7 @@ _RETINANET: dict[str, Verdict] = {
 _CORNERNET: dict[str, Verdict] = {
     "MODEL.RESNETS": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
     "MODEL.FPN": _refused("it is of another backbone: MODEL.CORNERNET.HOURGLASS"),
+    "MODEL.BACKBONE.FREEZE_AT": _refused("no part of an hourglass is frozen"),
     "MODEL.ANCHOR_GENERATOR": _refused("CornerNet has no anchors"),
     "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.CORNERNET"),
 }
@@ -111,12 +118,18 @@ _SSD: dict[str, Verdict] = {
     "MODEL.ANCHOR_GENERATOR": _refused("the priors are those of MODEL.SSD.INPUT_SIZE"),
     "MODEL.RETINANET": _refused("it is of another architecture; see MODEL.SSD"),
 }
+_OWN: dict[str, dict[str, Verdict]] = {
+    "GFL": {},
+    "QFLRetinaNet": _RETINANET,
+    "CornerNet": _CORNERNET,
+    "CenterNet": _CENTERNET,
+    "SSD": _SSD,
+}
+# QFLRetinaNet itself says which keys of MODEL.GFL it reads.
+_READS = {name: f"MODEL.{name.upper()}" for name in _OWN} | {"QFLRetinaNet": "MODEL.GFL"}
 _ARCHITECTURES = {
-    "GFL": VERDICTS,
-    "QFLRetinaNet": VERDICTS | _RETINANET,
-    "CornerNet": VERDICTS | _CORNERNET,
-    "CenterNet": VERDICTS | _CENTERNET,
-    "SSD": VERDICTS | _SSD,
+    name: {**VERDICTS, **{node: _OTHER for node in _NODES if node != _READS[name]}, **verdicts}
+    for name, verdicts in _OWN.items()
 }
 
 # Tools that know Detectron2's detectors alone set one threshold in all these (its demo.py does, and
@@ -129,7 +142,7 @@ def verdict_of(key: str, architecture: str = "GFL") -> Verdict | None:
     """What becomes of a key; None for one that nobody has judged.
 
     Args:
-        key: a key of Detectron2's own config, such as "TEST.AUG.ENABLED".
+        key: a key, such as "TEST.AUG.ENABLED".
         architecture: MODEL.META_ARCHITECTURE.
     """
     verdicts = _ARCHITECTURES[architecture]
@@ -152,16 +165,28 @@ def check_verdicts(cfg: CfgNode) -> None:
     if architecture not in _ARCHITECTURES:
         return
     defaults = get_cfg()
+    add_gfocal_config(defaults)
     refused = []
     for key in leaves(defaults):
         verdict = verdict_of(key, architecture)
         if verdict is None or verdict.kind != "refused":
             continue
-        value, default = attrgetter(key)(cfg), attrgetter(key)(defaults)
+        default = attrgetter(key)(defaults)
+        value = _value(cfg, key, default)
         if _lists(value) != _lists(default) and not _is_of_a_tool(cfg, key):
             refused.append(f"{key} is {value!r}: {verdict.why}; expected its default {default!r}")
     if refused:
         raise ValueError(f"keys that {architecture} does not read: " + ". ".join(refused))
+
+
+def _value(cfg: CfgNode, key: str, default: Any) -> Any:
+    """The value of a key; of one that the config does not have, the default."""
+    node: Any = cfg
+    for name in key.split("."):
+        if name not in node:
+            return default
+        node = node[name]
+    return node
 
 
 def _lists(value: Any) -> Any:

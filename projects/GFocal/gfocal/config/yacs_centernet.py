@@ -8,9 +8,8 @@ __all__ = ["centernet_node"]
 
 
 def centernet_node() -> CN:
-    """The keys with the values of CenterNet with ResNet-18. A config then needs
-    MODEL.META_ARCHITECTURE "CenterNet", and MODEL.BACKBONE.NAME
-    "build_resnet_deconvolution_backbone"."""
+    """The keys with the values of CenterNet with ResNet-18. What a config needs beside them has
+    configs/COCO-Detection/centernet_R_18.yaml."""
     node = CN()
     node.NUM_CLASSES = 80
     # The map of the backbone that the head sees.

@@ -6,8 +6,8 @@ __all__ = ["cornernet_node"]
 
 
 def cornernet_node() -> CN:
-    """The keys with the values of CornerNet with Hourglass-104. A config then needs
-    MODEL.META_ARCHITECTURE "CornerNet", and MODEL.BACKBONE.NAME "build_hourglass_backbone"."""
+    """The keys with the values of CornerNet with Hourglass-104. What a config needs beside them has
+    configs/COCO-Detection/cornernet_HG_104.yaml."""
     node = CN()
     node.NUM_CLASSES = 80
     # Maps of the backbone, a stack each; the detections are made of the last.

@@ -8,9 +8,8 @@ __all__ = ["ssd_node", "vgg_node"]
 
 
 def ssd_node() -> CN:
-    """The keys with the values of SSD512 on COCO. A config then needs MODEL.META_ARCHITECTURE
-    "SSD" and MODEL.BACKBONE.NAME "build_ssd_backbone". As published it also has
-    MODEL.BACKBONE.FREEZE_AT 0, TEST.DETECTIONS_PER_IMAGE 200 and images of 512 x 512."""
+    """The keys with the values of SSD512 on COCO. What a config needs beside them has
+    configs/COCO-Detection/ssd512_VGG_16.yaml."""
     node = CN()
     node.NUM_CLASSES = 80
     # 512 or 300: the levels of the backbone and the sizes of the priors are those of this input.

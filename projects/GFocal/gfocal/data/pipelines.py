@@ -87,7 +87,7 @@ def _of_heat_maps(
     ]
 
 
-# INPUT.AUGMENTATIONS: the function, and INPUT.SIZE where that is 0.
+# INPUT.AUGMENTATIONS: the function, and INPUT.SIZE where that is 0. (An SSD knows its own.)
 PIPELINES: dict[str, tuple[Callable[..., list[Any]], int]] = {
     "ssd": (ssd_augmentations, 512),
     "centernet": (centernet_augmentations, 512),
@@ -123,7 +123,7 @@ def yacs_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         is_train,
         mean=list(cfg.MODEL.PIXEL_MEAN),
         image_format=cfg.INPUT.FORMAT,
-        size=cfg.INPUT.SIZE or size,
+        size=cfg.INPUT.SIZE or (_size_of_ssd(cfg) if name == "ssd" else None) or size,
     )
     return [instantiate(call) for call in calls]
 
@@ -132,8 +132,8 @@ def check_augmentations(cfg: CfgNode) -> None:
     """Checks INPUT.AUGMENTATIONS and INPUT.SIZE of a yacs config, where it has them.
 
     Raises:
-        ValueError: an unknown name, a size that is none or that nothing reads, or a change of a key
-            that these augmentations do not read.
+        ValueError: an unknown name, a size that is none or that nothing reads, another one than an
+            SSD is made for, or a change of a key that these augmentations do not read.
     """
     name, size = cfg.INPUT.get("AUGMENTATIONS", "default"), cfg.INPUT.get("SIZE", 0)
     if name != "default" and name not in PIPELINES:
@@ -148,6 +148,12 @@ def check_augmentations(cfg: CfgNode) -> None:
                 "are INPUT.MIN_SIZE_TRAIN and so on), or one of " + ", ".join(map(repr, PIPELINES))
             )
         return
+    expected = _size_of_ssd(cfg)
+    if name == "ssd" and size and expected and size != expected:
+        raise ValueError(
+            f"INPUT.SIZE is {size}, and MODEL.SSD.INPUT_SIZE, which the levels and priors are of, "
+            f"is {expected}; expected the same, or INPUT.SIZE 0"
+        )
     defaults = get_cfg().INPUT
     changed = [
         f"INPUT.{key} is {_plain(cfg.INPUT[key])!r}, its default {_plain(defaults[key])!r}"
@@ -159,6 +165,11 @@ def check_augmentations(cfg: CfgNode) -> None:
             f"INPUT.AUGMENTATIONS is {name!r}, which reads INPUT.SIZE and INPUT.FORMAT alone; "
             f"expected the defaults of the others: {'; '.join(changed)}"
         )
+
+
+def _size_of_ssd(cfg: CfgNode) -> int | None:
+    """The side of the images that an SSD is made for; None of another detector."""
+    return cfg.MODEL.SSD.INPUT_SIZE if cfg.MODEL.META_ARCHITECTURE == "SSD" else None
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from ..modeling.centers import BoxReading, CenterNetHead, CenterNetPredictions, 
 from ..modeling.decoded import Decoded
 from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
+from ..modeling.head import check_channels_between
 from ..modeling.heatmaps import corner_radius, heatmap_peaks, paint_gaussians
 from ..modeling.numerics import at_least_float32
 from ..modeling.observers import TrainingStep
@@ -40,8 +41,8 @@ class CenterNet(Detector):
     """CenterNet, objects as points.
 
     The losses are those of the box reading and ``loss_center_heatmap``. All sums are divided by
-    the number of objects' peaks, a mean over the processes, but by at least 1. An object whose
-    centre is not on the padded image has no cell. Padding is background.
+    the number of objects' peaks, a mean over the processes, but by at least 1 in all of them
+    together. An object whose centre is not on the padded image has no cell. Padding is background.
 
     Detections are neither clipped to the image, nor dropped if they have no area. With a box
     reading that has a standard deviation they have `pred_box_stds`, see
@@ -106,6 +107,7 @@ class CenterNet(Detector):
         if self.in_feature not in shapes:
             raise ValueError(f"in_feature {self.in_feature!r} is not among {sorted(shapes)}")
         self.stride: int = shapes[self.in_feature].stride
+        check_channels_between(head.in_channels, self.in_feature, shapes)
         if head.num_classes != self.num_classes:
             raise ValueError(
                 f"the head has {head.num_classes} classes, the detector {self.num_classes}"

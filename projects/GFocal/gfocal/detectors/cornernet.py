@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ..modeling.boxes import aligned_iou
@@ -28,6 +28,7 @@ from ..modeling.corners import (
 )
 from ..modeling.detector import Detector
 from ..modeling.ground_truth import check_ground_truth
+from ..modeling.head import check_channels_between
 from ..modeling.numerics import to_device
 from ..modeling.observers import TrainingStep, is_due
 from ..modeling.postprocess import Candidates
@@ -113,6 +114,8 @@ class CornerNet(Detector):
                 f"in_features {names} have strides {[shapes[name].stride for name in names]}; "
                 f"expected {STRIDE}"
             )
+        for name in names:
+            check_channels_between(head.in_channels, name, shapes)
 
     def networks(self) -> tuple[Backbone, CornerHead]:
         """Returns backbone and head, the parts that have weights."""
@@ -122,11 +125,25 @@ class CornerNet(Detector):
         maps = self.backbone(images.to(next(self.backbone.parameters()).dtype))
         return self.head([maps[name] for name in self.in_features], last_only)
 
-    def predict(self, images: Tensor) -> tuple[CornerPredictions]:
+    def outputs(self, images: ImageList) -> tuple[CornerPredictions]:
+        widths = [width for _, width in images.image_sizes]
+        if not self.test_flip or set(widths) == {images.tensor.shape[-1]}:
+            return self.predict(images.tensor)
+        return self.predict(images.tensor, widths)
+
+    def predict(self, images: Tensor, widths: Sequence[int] = ()) -> tuple[CornerPredictions]:
+        """
+        Args:
+            images: (N, C, H, W), normalized and padded.
+            widths: without the padding, pixels; () if there is none.
+        """
         predictions = self._predictions(images, last_only=not self.training)
         if self.test_flip and not self.training:
-            mirrored = self._predictions(images.flip(-1), last_only=True).stacks[-1]
-            predictions = predictions._replace(mirrored=mirrored)
+            mirrors = images.flip(-1)
+            for mirror, width in zip(mirrors, widths):  # the padding stays on the right
+                mirror.copy_(mirror.roll(width - images.shape[-1], dims=-1))
+            mirrored = self._predictions(mirrors, last_only=True).stacks[-1]
+            predictions = predictions._replace(mirrored=mirrored, widths=widths)
         return (predictions,)
 
     def raw(self, images: Tensor) -> dict[str, Tensor]:
@@ -162,8 +179,10 @@ class CornerNet(Detector):
         if predictions.mirrored is None:
             return found
         mirrored = self._pairs_of(predictions.mirrored)
-        width = predictions.mirrored[0].heat_logits.shape[-1] * STRIDE
         x0, y0, x1, y1 = mirrored.boxes.unbind(-1)
+        width: Any = predictions.mirrored[0].heat_logits.shape[-1] * STRIDE
+        if predictions.widths:
+            width = to_device(predictions.widths, x0)[:, None]
         mirrored = mirrored._replace(boxes=torch.stack([width - x1, y0, width - x0, y1], dim=-1))
         return CornerPairs(*(torch.cat(x, dim=1) for x in zip(found, mirrored)))
 
@@ -189,7 +208,7 @@ class CornerNet(Detector):
     def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
         """What is left to NMS, for each image, in pixels of the network's input."""
         images = self.preprocess_image(batched_inputs)
-        outputs = self.predict(images.tensor)
+        outputs = self.outputs(images)
         with torch.autocast(images.tensor.device.type, enabled=False):
             return self._candidates(*outputs)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..modeling import recipes
 from ..modeling.boxes import aligned_iou
-from ..modeling.ground_truth import check_channels, ground_truth_of
+from ..modeling.ground_truth import check_channels, ground_truth_of, image_name
 from ..modeling.losses import check_beta, sparse_quality_focal_loss
 from ..modeling.settings import RETINANET, check_setting, check_yacs
 from ..modeling.yacs_keys import added_keys
@@ -85,10 +85,17 @@ class QFLRetinaNet(RetinaNet):
         """As RetinaNet's.
 
         Raises:
-            ValueError: an image has other channels than ``pixel_mean``. In training, also if it has
-                no "instances", or its boxes or classes are not usable; the message names the image.
+            ValueError: there is no image; one has other channels than ``pixel_mean``, or a border
+                of :class:`gfocal.data.transforms.CenterPad`. In training, also if it has no
+                "instances", or its boxes or classes are not usable; the message names the image.
         """
         check_channels(batched_inputs, len(self.pixel_mean))
+        for index, inputs in enumerate(batched_inputs):
+            if "border" in inputs:
+                raise ValueError(
+                    f"{image_name(index, inputs)} lies inside of a border (CenterPad, "
+                    "INPUT.AUGMENTATIONS), which RetinaNet's boxes would keep; expected none"
+                )
         if self.training:
             sizes = [x["image"].shape[-2:] for x in batched_inputs]
             ground_truth_of(batched_inputs, sizes, num_classes=self.num_classes)

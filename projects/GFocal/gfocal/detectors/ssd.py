@@ -100,6 +100,14 @@ class SSD(Detector):
         self.smooth_l1_beta = smooth_l1_beta
         self.head = self._head()
 
+    def published(self) -> dict[str, Any]:
+        return {
+            "test_score_thresh": 0.02,
+            "test_topk_candidates": 1000,
+            "test_nms_thresh": 0.45,
+            "max_detections_per_image": 200,
+        }
+
     def _head(self) -> SSDHead:
         """The head that the parts need, after a check of the parts."""
         shapes = self.backbone.output_shape()

@@ -1,6 +1,7 @@
 """Evaluations: of the weights that a config names, and of a model in training."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -118,6 +119,7 @@ def augmented_results(
     detector = augmented(cfg, model)
     if detector is None:
         return {}
+    logging.getLogger(__name__).info("Evaluation with test-time augmentation (bbox_TTA):")
     results = trainer.test(cfg, detector) or {}
     return {f"{name}_TTA": result for name, result in results.items()}
 

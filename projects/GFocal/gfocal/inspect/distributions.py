@@ -37,7 +37,8 @@ def detect_with_distributions(
     if not hasattr(representation, "probabilities"):
         kind = "" if representation is None else f" with {type(representation).__name__}"
         raise TypeError(
-            f"a {type(model).__name__}{kind} has no distributions; GFL with GeneralDistribution has"
+            f"a {type(model).__name__}{kind} has no distributions; a GeneralDistribution has "
+            "(docs/detectors.md: DFL)"
         )
     with with_distributions(model):
         return model(batched_inputs)

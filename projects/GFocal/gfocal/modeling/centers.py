@@ -22,6 +22,7 @@ from .boxes import boxes_to_distances, distances_to_boxes
 from .heatmaps import gaussian_focal_loss
 from .losses import check_beta, distribution_focal_loss, quality_focal_loss
 from .representations import BinnedRepresentation
+from .settings import COUNT, NOT_NEGATIVE, PROBABILITY, check_settings
 
 __all__ = [
     "BoxReading",
@@ -94,6 +95,9 @@ class CenterSize(nn.Module):
 
     Args:
         size_weight, offset_weight: of loss_wh and loss_offset.
+
+    Raises:
+        ValueError: for a negative weight.
     """
 
     representation = None
@@ -101,6 +105,7 @@ class CenterSize(nn.Module):
     def __init__(self, *, size_weight: float = 0.1, offset_weight: float = 1.0):
         super().__init__()
         self.branches = {"wh": 2, "offset": 2}
+        check_settings(NOT_NEGATIVE, size_weight=size_weight, offset_weight=offset_weight)
         self.size_weight, self.offset_weight = size_weight, offset_weight
 
     def decode(self, channels: Tensor, cells: Tensor) -> Tensor:
@@ -140,6 +145,7 @@ class CenterDistributions(nn.Module):
 
     Raises:
         TypeError: the representation has no bins.
+        ValueError: for a negative weight.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class CenterDistributions(nn.Module):
                 f"CenterDistributions got a {type(representation).__name__}; expected a "
                 "representation with bins, e.g. GeometricDistribution"
             )
+        check_settings(NOT_NEGATIVE, size_weight=size_weight, dfl_weight=dfl_weight)
         self.representation = representation
         self.branches = {"sides": 4 * representation.num_channels}
         self.size_weight, self.dfl_weight = size_weight, dfl_weight
@@ -195,6 +202,9 @@ class CenterNetHead(nn.Module):
         box: the box reading; only its ``branches`` are looked at.
         conv_dim: channels between the two convolutions.
         prior_prob: score of every cell at first.
+
+    Raises:
+        ValueError: for a number out of its range.
     """
 
     def __init__(
@@ -207,7 +217,9 @@ class CenterNetHead(nn.Module):
         prior_prob: float = 0.1,
     ):
         super().__init__()
-        self.num_classes = num_classes
+        check_settings(COUNT, in_channels=in_channels, num_classes=num_classes, conv_dim=conv_dim)
+        check_settings(PROBABILITY, prior_prob=prior_prob)
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.num_channels = dict(box.branches)
         self.branches = nn.ModuleDict(
             {
@@ -257,10 +269,14 @@ class CenterFocalLoss(nn.Module):
 
     Args:
         alpha, beta: its exponents.
+
+    Raises:
+        ValueError: for a negative exponent.
     """
 
     def __init__(self, *, alpha: float = 2.0, beta: float = 4.0):
         super().__init__()
+        check_settings(NOT_NEGATIVE, alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
 
     def forward(self, inputs: HeatInputs) -> Tensor:
@@ -280,12 +296,13 @@ class CenterQualityFocalLoss(nn.Module):
         alpha, beta: of the focal loss of heat maps.
 
     Raises:
-        ValueError: ``qfl_beta`` is another number.
+        ValueError: ``qfl_beta`` is another number, or an exponent is negative.
     """
 
     def __init__(self, *, qfl_beta: float = 2.0, alpha: float = 2.0, beta: float = 4.0):
         super().__init__()
         check_beta(qfl_beta)
+        check_settings(NOT_NEGATIVE, alpha=alpha, beta=beta)
         self.qfl_beta, self.alpha, self.beta = qfl_beta, alpha, beta
 
     def forward(self, inputs: HeatInputs) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .corners import CornerMaps, CornerPredictions, corner_pool
+from .settings import COUNT, PROBABILITY, check_settings
 
 __all__ = ["CornerHead"]
 
@@ -26,6 +27,9 @@ class CornerHead(nn.Module):
         conv_dim: of the convolution before each output.
         norm: of the corner pooling's convolutions, as ``detectron2.layers.get_norm`` takes it.
         prior_prob: score of an untrained head.
+
+    Raises:
+        ValueError: for a number out of its range.
     """
 
     def __init__(
@@ -40,6 +44,10 @@ class CornerHead(nn.Module):
         prior_prob: float = 0.1,
     ):
         super().__init__()
+        check_settings(COUNT, in_channels=in_channels, num_classes=num_classes)
+        check_settings(COUNT, num_stacks=num_stacks, pool_channels=pool_channels, conv_dim=conv_dim)
+        check_settings(PROBABILITY, prior_prob=prior_prob)
+        self.in_channels = in_channels
         self.num_classes, self.num_stacks = num_classes, num_stacks
 
         def branches(to_end: bool) -> nn.ModuleList:

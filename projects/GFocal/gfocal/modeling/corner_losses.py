@@ -16,6 +16,7 @@ from .corners import STRIDE, CornerPredictions
 from .heatmaps import corner_radius, gaussian_focal_loss, paint_gaussians
 from .matchers import ignore_background_inside
 from .numerics import at_least_float32, to_device
+from .settings import NOT_NEGATIVE, check_settings
 from .structures import BACKGROUND, GroundTruth
 
 __all__ = ["CornerCriterion", "CornerTargets", "Objects", "objects_of", "pull_and_push"]
@@ -171,6 +172,9 @@ class CornerCriterion(nn.Module):
 
     Args:
         offset_weight, pull_weight, push_weight: of these losses.
+
+    Raises:
+        ValueError: for a negative weight.
     """
 
     def __init__(
@@ -178,6 +182,7 @@ class CornerCriterion(nn.Module):
     ):
         super().__init__()
         weights = {"offset": offset_weight, "pull": pull_weight, "push": push_weight}
+        check_settings(NOT_NEGATIVE, **{f"{name}_weight": x for name, x in weights.items()})
         self.weights = {"heatmap": 1.0, **weights}
 
     def extra_repr(self) -> str:

@@ -9,7 +9,7 @@ the rest, in cells.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,17 +58,19 @@ class CornerPredictions(NamedTuple):
         stacks: of each stack the maps of the top left and of the bottom right corner; the last one
             is that of the detections.
         mirrored: those of the last stack for the mirrored images; None if nobody asked.
+        widths: of the images that were mirrored, without padding, pixels; () of images without.
     """
 
     stacks: tuple[tuple[CornerMaps, CornerMaps], ...]
     mirrored: tuple[CornerMaps, CornerMaps] | None = None
+    widths: Sequence[int] = ()
 
     def detach(self) -> "CornerPredictions":
         return self._with(lambda x: x.detach())
 
     def first(self) -> "CornerPredictions":
         """Those of the first image."""
-        return self._with(lambda x: x[:1])
+        return self._with(lambda x: x[:1])._replace(widths=self.widths[:1])
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "CornerPredictions":
         def changed(maps: tuple[CornerMaps, CornerMaps]) -> tuple[CornerMaps, CornerMaps]:
@@ -77,6 +79,7 @@ class CornerPredictions(NamedTuple):
         return CornerPredictions(
             tuple(changed(x) for x in self.stacks),
             None if self.mirrored is None else changed(self.mirrored),
+            self.widths,
         )
 
 

@@ -25,7 +25,7 @@ from .ground_truth import check_channels, ground_truth_of, image_name
 from .observers import TrainingPictures
 from .postprocess import NMSPostProcess, postprocess_of
 from .settings import DETECTOR, UNSET, ScoreThresh, check_setting, check_yacs, for_classes
-from .sides import check_distributions, in_output
+from .sides import check_distributions, in_output, without_border
 from .structures import GroundTruth
 from .suppression import Suppression
 from .yacs_keys import added_keys
@@ -233,7 +233,7 @@ class Detector(nn.Module):
         if not self.training:
             refuse_to_be_traced()
         images = self.preprocess_image(batched_inputs)
-        outputs = self.predict(images.tensor)
+        outputs = self.outputs(images)
         with torch.autocast(images.tensor.device.type, enabled=False):
             if self.training:
                 truth = self.ground_truth(batched_inputs, images.image_sizes)
@@ -246,6 +246,10 @@ class Detector(nn.Module):
 
     def predict(self, images: Tensor) -> tuple[Any, ...]:
         raise NotImplementedError
+
+    def outputs(self, images: ImageList) -> tuple[Any, ...]:
+        """What ``predict`` answers. For a detector that asks for the images' sizes."""
+        return self.predict(images.tensor)
 
     def losses(self, *outputs_truth_and_inputs: Any) -> dict[str, Tensor]:
         """The losses of a batch, {name: scalar}: of what ``predict`` answered, the ground truth,
@@ -286,8 +290,8 @@ class Detector(nn.Module):
         """
         if self.box_representation is None:
             raise TypeError(
-                f"distributions of a {type(self).__name__}: its sides have none; those of a GFL "
-                "with GeneralDistribution have"
+                f"distributions of a {type(self).__name__}: its sides have none; those with a "
+                "GeneralDistribution have (docs/detectors.md: DFL)"
             )
         check_distributions(self.box_representation)
 
@@ -301,8 +305,9 @@ class Detector(nn.Module):
             inputs: the image's dict.
             image_size: (height, width) of the network's input without padding.
         """
-        height, width = inputs.get("height", image_size[0]), inputs.get("width", image_size[1])
-        return in_output(result, height, width)
+        result = without_border(result, inputs, image_size)
+        height, width = result.image_size
+        return in_output(result, inputs.get("height", height), inputs.get("width", width))
 
     def observe(self, step: Any) -> None:
         """Calls the observers with a step of detached outputs."""
@@ -316,8 +321,8 @@ class Detector(nn.Module):
         """Normalize, pad to one size and batch.
 
         Raises:
-            ValueError: an image has other channels than ``pixel_mean``, or is larger than the
-                square that the backbone pads to.
+            ValueError: there is no image; or one has other channels than ``pixel_mean``, or is
+                larger than the square that the backbone pads to.
         """
         check_channels(batched_inputs, len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]

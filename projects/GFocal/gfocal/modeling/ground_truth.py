@@ -22,8 +22,10 @@ def check_channels(batched_inputs: Sequence[Mapping[str, Any]], channels: int) -
         channels: of ``pixel_mean``.
 
     Raises:
-        ValueError: an image has others.
+        ValueError: an image has others, or there is none.
     """
+    if not batched_inputs:
+        raise ValueError("a batch without images; expected at least one")
     for x in batched_inputs:
         if len(x["image"]) != channels:
             raise ValueError(

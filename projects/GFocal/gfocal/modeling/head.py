@@ -5,19 +5,20 @@ References: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), V2
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .numerics import at_least_float32
 from .quality import QualityPredictor
 from .representations import BoxRepresentation
+from .settings import PROBABILITY, check_setting
 from .structures import DensePredictions
 
-__all__ = ["GFLHead"]
+__all__ = ["GFLHead", "check_channels_between"]
 
 
 class GFLHead(nn.Module):
@@ -126,6 +127,24 @@ class GFLHead(nn.Module):
         )
 
 
+def check_channels_between(in_channels: int, name: str, shapes: Mapping[str, ShapeSpec]) -> None:
+    """Refuses a head that was made for another map.
+
+    Args:
+        in_channels: of the head.
+        name: of the map that it gets.
+        shapes: of the backbone's maps.
+
+    Raises:
+        ValueError: the map has another number of channels.
+    """
+    channels = shapes[name].channels
+    if in_channels != channels:
+        raise ValueError(
+            f"model.head.in_channels is {in_channels}; the backbone's map {name!r} has {channels}"
+        )
+
+
 def _check(num_classes: int, num_levels: int, conv_dims: Sequence[int], prior_prob: float) -> None:
     if num_classes < 1 or num_levels < 1:
         raise ValueError(
@@ -133,8 +152,7 @@ def _check(num_classes: int, num_levels: int, conv_dims: Sequence[int], prior_pr
         )
     if len(conv_dims) == 0:
         raise ValueError("conv_dims is empty; expected the width of at least one convolution")
-    if not 0.0 < prior_prob < 1.0:
-        raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+    check_setting("prior_prob", prior_prob, PROBABILITY)
 
 
 def _initialise(part: nn.Module) -> None:

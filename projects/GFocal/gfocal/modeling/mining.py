@@ -56,7 +56,8 @@ def contenders(
     if values.shape[1] == 0:
         return torch.zeros_like(negatives)
     last = values.gather(1, (share[:, None] - 1).clamp(0, values.shape[1] - 1))
-    return negatives & (bounds >= last - slack) & (share[:, None] > 0)
+    # So written, whatever is not a number stays, and its image's loss is none either.
+    return negatives & ~(bounds < last - slack) & (share[:, None] > 0)
 
 
 def _share(num_positives: Tensor, ratio: float) -> Tensor:

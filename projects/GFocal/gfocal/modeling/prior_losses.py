@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .losses import check_beta, sparse_quality_focal_loss
 from .mining import contenders, hard_negatives
 from .numerics import at_least_float32
+from .settings import NOT_NEGATIVE, PROBABILITY, check_settings
 
 __all__ = ["ClassLoss", "PriorLossInputs", "SigmoidQualityFocalLoss", "SoftmaxHardNegativeLoss"]
 
@@ -64,7 +65,7 @@ class SoftmaxHardNegativeLoss(nn.Module):
         weight: multiplies the loss.
 
     Raises:
-        ValueError: for a negative ratio.
+        ValueError: for a negative number.
     """
 
     # Logits a piece: temporaries of 0.5 MB in float32, which stay in the cache.
@@ -72,8 +73,7 @@ class SoftmaxHardNegativeLoss(nn.Module):
 
     def __init__(self, *, negative_ratio: float = 3.0, weight: float = 1.0):
         super().__init__()
-        if not negative_ratio >= 0:
-            raise ValueError(f"negative_ratio is {negative_ratio}; expected at least 0")
+        check_settings(NOT_NEGATIVE, negative_ratio=negative_ratio, weight=weight)
         self.negative_ratio = negative_ratio
         self.weight = weight
 
@@ -139,8 +139,8 @@ class SigmoidQualityFocalLoss(nn.Module):
     def __init__(self, *, beta: float = 2.0, weight: float = 1.0, prior_prob: float = 0.01):
         super().__init__()
         check_beta(beta)
-        if not 0.0 < prior_prob < 1.0:
-            raise ValueError(f"prior_prob is {prior_prob}; expected strictly between 0 and 1")
+        check_settings(NOT_NEGATIVE, weight=weight)
+        check_settings(PROBABILITY, prior_prob=prior_prob)
         self.beta = beta
         self.weight = weight
         self.prior_logit = math.log(prior_prob / (1 - prior_prob))

@@ -11,7 +11,11 @@ from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
+    "COUNT",
     "DETECTOR",
+    "IOU",
+    "NOT_NEGATIVE",
+    "PROBABILITY",
     "RETINANET",
     "UNSET",
     "YACS",
@@ -19,6 +23,7 @@ __all__ = [
     "ScoreThresh",
     "Setting",
     "check_setting",
+    "check_settings",
     "check_yacs",
     "for_classes",
     "index_of_class",
@@ -63,6 +68,12 @@ def check_setting(key: str, value: Any, setting: Setting) -> None:
         raise ValueError(f"{key} is {got!r}; expected {setting.expected}")
 
 
+def check_settings(setting: Setting, **values: Any) -> None:
+    """:func:`check_setting` of several of one kind, by name."""
+    for key, value in values.items():
+        check_setting(key, value, setting)
+
+
 def _is_number(value: Any) -> bool:
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value)
@@ -95,6 +106,8 @@ PIXELS = Setting("a number of pixels of at least 0", lambda x: _is_number(x) and
 IOU = Setting("a number in [0, 1]", lambda x: _is_number(x) and 0 <= x <= 1)
 COUNT = Setting("an integer, at least 1", _is_count)
 POSITIVE = Setting("a number above 0", lambda x: _is_number(x) and x > 0)
+NOT_NEGATIVE = Setting("a number of at least 0", lambda x: _is_number(x) and x >= 0)
+PROBABILITY = Setting("a number strictly between 0 and 1", lambda x: _is_number(x) and 0 < x < 1)
 SIZES = Setting(
     "a list of integers, each at least 1",
     lambda x: (

@@ -26,6 +26,7 @@ __all__ = [
     "in_unpadded_output",
     "side_distributions",
     "side_stds",
+    "without_border",
 ]
 
 _FIELDS = {"pred_box_stds": (-1, 4), "bin_edges": (-1, 4, 1)}  # which are in pixels, and their view
@@ -117,23 +118,41 @@ def in_unpadded_output(
 
     Args:
         result: detections in pixels of the network's input.
-        inputs: the image's dict. "border" is the (top, left) of the image in the padded one and
-            "content_size" its (height, width), pixels; without them nothing was padded. "height"
-            and "width" are those of the output; by default the size of the image.
+        inputs: the image's dict, see :func:`without_border`. "height" and "width" are those of the
+            output; by default the size of the image.
         image_size: (height, width) of the network's input without padding, pixels.
     """
-    top, left = inputs.get("border", (0, 0))
-    content = inputs.get("content_size", image_size)
-    height, width = inputs.get("height", content[0]), inputs.get("width", content[1])
-    scales = (width / content[1], height / content[0])
+    result = without_border(result, inputs, image_size)
+    height, width = result.image_size
+    height, width = inputs.get("height", height), inputs.get("width", width)
+    scales = (width / result.image_size[1], height / result.image_size[0])
     fields = dict(result.get_fields())
-    corner, boxes = (left, top) * 2, fields["pred_boxes"].tensor
-    fields["pred_boxes"] = Boxes((boxes - boxes.new_tensor(corner)) * boxes.new_tensor(scales * 2))
-    if "bin_edges" in fields:
-        edges = fields["bin_edges"]
-        fields["bin_edges"] = edges - edges.new_tensor(corner).view(_FIELDS["bin_edges"])
+    boxes = fields["pred_boxes"].tensor
+    fields["pred_boxes"] = Boxes(boxes * boxes.new_tensor(scales * 2))
     _scale_sides(fields, scales)
     return Instances((height, width), **fields)
+
+
+def without_border(
+    result: Instances, inputs: Mapping[str, Any], image_size: tuple[int, int]
+) -> Instances:
+    """Detections in pixels of the image that lies in the middle of a padded one.
+
+    Args:
+        result: detections in pixels of the network's input.
+        inputs: the image's dict. "border" is the (top, left) of the image in the padded one and
+            "content_size" its (height, width), pixels; without them nothing was padded.
+        image_size: (height, width) of the network's input without padding, pixels.
+    """
+    fields = dict(result.get_fields())
+    if "border" in inputs:
+        top, left = inputs["border"]
+        corner, boxes = (left, top) * 2, fields["pred_boxes"].tensor
+        fields["pred_boxes"] = Boxes(boxes - boxes.new_tensor(corner))
+        if "bin_edges" in fields:
+            edges = fields["bin_edges"]
+            fields["bin_edges"] = edges - edges.new_tensor(corner).view(_FIELDS["bin_edges"])
+    return Instances(inputs.get("content_size", image_size), **fields)
 
 
 def _scale_sides(fields: dict[str, Any], scales: tuple[float, float]) -> None:

@@ -27,6 +27,7 @@ from .losses import (
 )
 from .quality import NoQuality, localization_iou, measured
 from .representations import BinnedRepresentation
+from .settings import IOU, NOT_NEGATIVE, check_setting, check_settings
 from .structures import LossInputs
 
 __all__ = [
@@ -59,6 +60,7 @@ class QualityFocalLoss(nn.Module):
     ):
         super().__init__()
         check_beta(beta)
+        check_settings(NOT_NEGATIVE, weight=weight)
         self.beta = beta
         self.weight = weight
         self.measure = measure
@@ -82,10 +84,13 @@ class FocalLoss(nn.Module):
     It trains the class alone. :class:`QualityBranchLoss` trains a separate quality.
 
     Args:
-        alpha, gamma: of focal loss.
+        alpha, gamma: of focal loss; alpha -1 weights positives and negatives alike.
         weight: multiplies the loss.
         positive_weight: a measure (quality.py). It weights the loss of each positive at its class:
             "centerness-guided" or "IoU-guided" in Table 1a. None for no weighting.
+
+    Raises:
+        ValueError: for a number out of its range.
     """
 
     def __init__(
@@ -97,6 +102,9 @@ class FocalLoss(nn.Module):
         positive_weight: Measure | None = None,
     ):
         super().__init__()
+        check_settings(NOT_NEGATIVE, gamma=gamma, weight=weight)
+        if alpha != -1:
+            check_setting("alpha", alpha, IOU)
         self.alpha = alpha
         self.gamma = gamma
         self.weight = weight
@@ -126,6 +134,7 @@ class QualityBranchLoss(nn.Module):
 
     def __init__(self, *, measure: Measure, weight: float = 1.0):
         super().__init__()
+        check_settings(NOT_NEGATIVE, weight=weight)
         self.measure = measure
         self.weight = weight
 
@@ -159,6 +168,7 @@ class GIoULoss(nn.Module):
 
     def __init__(self, *, weight: float = 2.0):
         super().__init__()
+        check_settings(NOT_NEGATIVE, weight=weight)
         self.weight = weight
 
     def forward(self, inputs: LossInputs) -> Tensor:
@@ -178,6 +188,7 @@ class DistributionFocalLoss(nn.Module):
 
     def __init__(self, *, weight: float = 0.25):
         super().__init__()
+        check_settings(NOT_NEGATIVE, weight=weight)
         self.weight = weight
 
     def check_head(self, head: Head) -> None:
@@ -214,6 +225,7 @@ class GaussianNLLLoss(nn.Module):
 
     def __init__(self, *, weight: float = 0.25):
         super().__init__()
+        check_settings(NOT_NEGATIVE, weight=weight)
         self.weight = weight
 
     def check_head(self, head: Head) -> None:
@@ -246,8 +258,7 @@ class LogSmoothL1Loss(nn.Module):
 
     def __init__(self, *, beta: float = 0.11, weight: float = 1.0):
         super().__init__()
-        if not beta >= 0:
-            raise ValueError(f"beta is {beta!r}; expected a number of at least 0")
+        check_settings(NOT_NEGATIVE, beta=beta, weight=weight)
         self.beta = beta
         self.weight = weight
 

@@ -47,12 +47,13 @@ def threshold_of_tools(cfg: Any) -> float | None:
         ValueError: the threshold of one of them alone is changed, which no tool does.
     """
     default = 0.05  # of Detectron2
+    name = cfg.MODEL.META_ARCHITECTURE
     retinanet, rcnn = (cfg.MODEL[name].SCORE_THRESH_TEST for name in ("RETINANET", "ROI_HEADS"))
     if retinanet != rcnn:
         raise ValueError(
             f"MODEL.RETINANET.SCORE_THRESH_TEST is {retinanet!r} and MODEL.ROI_HEADS."
-            f"SCORE_THRESH_TEST is {rcnn!r}, and GFL reads neither; expected "
-            "MODEL.GFL.SCORE_THRESH_TEST, or the same in both, as tools set it"
+            f"SCORE_THRESH_TEST is {rcnn!r}, and {name} reads neither; expected "
+            f"MODEL.{name.upper()}.SCORE_THRESH_TEST, or the same in both, as tools set it"
         )
     return None if retinanet == default else retinanet
 

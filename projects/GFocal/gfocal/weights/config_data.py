@@ -196,7 +196,7 @@ def _with_own_output(cfg: DictConfig) -> DictConfig:
         cfg.train.output_dir = OUTPUT
         cfg.train.device = None
     if OmegaConf.select(cfg, "dataloader.evaluator.output_dir") is not None:
-        cfg.dataloader.evaluator.output_dir = f"{OUTPUT}/inference"
+        cfg.dataloader.evaluator.output_dir = "${train.output_dir}/inference"
     return cfg
 
 

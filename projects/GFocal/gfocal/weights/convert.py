@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from detectron2.config import instantiate
 from torch import Tensor
 
 from .fit import is_optional, problems_of, refuse_misfit
@@ -118,6 +119,13 @@ def convert_checkpoint_to_mmdet(
     table = table or table_of(state_dict)
     names, problems = problems_of(state_dict, model_cfg, table)
     refuse_misfit(path, problems, names)
+    if table.detector == "SSD" and model_cfg is not None:
+        cls_loss = instantiate(model_cfg.cls_loss)
+        if cls_loss.num_channels(1) != 2:
+            raise ValueError(
+                f"{path} is an SSD without a channel for the background, which mmdetection's has "
+                f"(model.cls_loss is a {type(cls_loss).__name__})"
+            )
     return to_mmdet_state_dict(state_dict, table), names
 
 

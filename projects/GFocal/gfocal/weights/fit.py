@@ -1,5 +1,6 @@
 """Whether weights are those of a model, and the differences if they are not."""
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -85,15 +86,21 @@ def find_configs(
     others: dict[str, dict[str, str]] = {}
     for name in model_zoo.list_configs():
         if name.endswith(".py"):
-            cfg = model_zoo.get_config(name).model
-            cfg.num_classes = num_classes or 80
-            expected = expected_state_dict(cfg)
+            expected = _expected_of_zoo(name, num_classes or 80)
             same = fits if table_of(expected) is table else others
             same[name] = check_state_dict(state_dict, expected)
     fits = fits or others
     fewest = min(map(len, fits.values()))
     nearest = [name for name, problems in fits.items() if len(problems) == fewest]
     return nearest, fits[nearest[0]]
+
+
+@functools.cache
+def _expected_of_zoo(name: str, num_classes: int) -> dict[str, Tensor]:
+    """:func:`expected_state_dict` of a published model."""
+    cfg = model_zoo.get_config(name).model
+    cfg.num_classes = num_classes
+    return expected_state_dict(cfg)
 
 
 def problems_of(
