@@ -19,7 +19,6 @@ from .images import as_array
 __all__ = ["ImagePredictor", "Size", "format_to_read", "plan_batches"]
 
 
-
 class ImagePredictor(ABC):
     """What predictors share: how they are called with one image or many.
 

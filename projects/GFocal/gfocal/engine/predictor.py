@@ -12,9 +12,9 @@ from detectron2.modeling import build_model
 from fvcore.transforms.transform import NoOpTransform
 from omegaconf import OmegaConf
 
+from .._padding import Padding
 from ..config import Config, augmented, check_model, config_settings, resolve_device
 from ..config.levels import channels_of
-from .._padding import Padding
 from ..data.batching import ImagePredictor, Size, format_to_read
 from ..data.mapper import prepared
 from ..data.pipelines import yacs_augmentations

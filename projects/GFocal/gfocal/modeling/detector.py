@@ -14,15 +14,15 @@ import torch
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .._padding import Padding
 from ..process.builders import warn_of_keys_for_trainers
 from ..process.sums import each_micro_batch_on_its_own, is_counting
 from .decoded import Decoded
 from .dense import refuse_to_be_traced
-from .ground_truth import check_channels, ground_truth_of, image_name
+from .ground_truth import check_channels, ground_truth_of
 from .observers import TrainingPictures
+from .padding import padded_batch
 from .postprocess import NMSPostProcess, postprocess_of
 from .settings import DETECTOR, UNSET, ScoreThresh, check_setting, check_yacs, for_classes
 from .sides import check_distributions, in_output, without_border
@@ -327,17 +327,7 @@ class Detector(nn.Module):
         check_channels(batched_inputs, len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
-        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in images]
-        padding = Padding.of(self.backbone)
-        padded = [
-            padding.size(size, image_name(i, x))
-            for i, (size, x) in enumerate(zip(sizes, batched_inputs))
-        ]
-        if not padding.square:
-            return ImageList.from_tensors(images, padding.divisibility)
-        (height, width), *_ = padded
-        images = [F.pad(x, (0, width - w, 0, height - h)) for x, (h, w) in zip(images, sizes)]
-        return ImageList(torch.stack(images), sizes)
+        return padded_batch(images, batched_inputs, Padding.of(self.backbone))
 
     def ground_truth(
         self, batched_inputs: list[dict[str, Any]], image_sizes: Sequence[tuple[int, int]]
