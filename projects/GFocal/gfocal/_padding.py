@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Padding", "Size"]
+__all__ = ["NO_PADDING", "Padding", "Size"]
 
 Size = tuple[int, int]  # height, width
 
@@ -48,3 +48,6 @@ class Padding(NamedTuple):
             height = width = self.square
         step = self.divisibility
         return -(-height // step) * step, -(-width // step) * step
+
+
+NO_PADDING = Padding()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 
-from .._padding import Padding
+from .._padding import NO_PADDING, Padding
 from .numerics import has_false
 from .structures import GroundTruth
 
@@ -40,7 +40,7 @@ def ground_truth_of(
     image_sizes: Sequence[tuple[int, int]],
     *,
     num_classes: int,
-    padding: Padding = Padding(),
+    padding: Padding = NO_PADDING,
     device: torch.device | str = "cpu",
 ) -> GroundTruth:
     """The objects of a batch, on a device, without waiting for a GPU.
