@@ -19,12 +19,15 @@ KNOWN_TO_DETECTRON2 = hasattr(Backbone, "padding_constraints")
 class SquareBackbone(TinyBackbone):
     """As ViTDet's SimpleFeaturePyramid with square_pad=256: each place has an embedding too."""
 
-    padding_constraints = {"square_size": 256}
-
     def __init__(self):
         super().__init__()
+        self.square_size = 256
         for level, side in (("p3", 32), ("p4", 16)):
             self.register_buffer(level, torch.randn(self.channels, side, side))
+
+    @property
+    def padding_constraints(self):
+        return {"square_size": self.square_size}
 
     def forward(self, x):
         return {level: y + getattr(self, level) for level, y in super().forward(x).items()}
