@@ -56,6 +56,8 @@ setup(
         "openvino": ["openvino>=2025.0"],
         # Isotonic regression, the yardstick of calibrated scores.
         "calibration": ["scikit-learn>=1.0"],
+        # Backbones of timm. (Its option pretrained_cfg_overlay is of 0.9.)
+        "timm": ["timm>=0.9"],
         # Detections in the form of Roboflow's supervision.
         "supervision": ["supervision>=0.20"],
     },

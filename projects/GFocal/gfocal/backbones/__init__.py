@@ -9,9 +9,10 @@ from .builders import (
 from .deconvolution import DeconvolutionNeck
 from .deformable import DeformBottleneckBlock, DeformConv2d
 from .hourglass import Hourglass
-from .necks import LinearP6P7
+from .necks import LinearP6P7, PathAggregation
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
 from .resnet import make_resnet_stages, res5_channels
+from .timm_backbone import TimmBackbone
 from .vgg import VGG16, SSDPyramid, build_ssd_backbone
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "DeformRes2NetBlock",
     "Hourglass",
     "LinearP6P7",
+    "PathAggregation",
     "Res2NetBlock",
     "SSDPyramid",
+    "TimmBackbone",
     "build_gfl_res2net_fpn_backbone",
     "build_gfl_resnet_fpn_backbone",
     "build_hourglass_backbone",
