@@ -2,11 +2,12 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from torch import nn
@@ -16,7 +17,13 @@ from .feature_align import FeatureAlign
 from .head import GFLHead
 from .settings import UNSET, ScoreThresh
 
-__all__ = ["added_keys", "gfl_arguments", "shared_arguments", "threshold_of_tools"]
+__all__ = [
+    "added_keys",
+    "dense_arguments",
+    "gfl_arguments",
+    "shared_arguments",
+    "threshold_of_tools",
+]
 
 
 @contextlib.contextmanager
@@ -62,56 +69,73 @@ def gfl_arguments(cfg: CfgNode, deform_conv: Callable[..., nn.Module]) -> dict[s
     """The arguments of GFL in a yacs config.
 
     Args:
+        cfg, deform_conv: see :func:`dense_arguments`.
+
+    Raises:
+        ValueError: the keys do not fit together.
+    """
+    gfl, backbone = cfg.MODEL.GFL, build_backbone(cfg)
+    return {
+        "backbone": backbone,
+        **dense_arguments(cfg, backbone.output_shape(), deform_conv),
+        "head_in_features": gfl.IN_FEATURES,
+        "test_clip_margin": gfl.CLIP_MARGIN_TEST,
+        "suppression": recipes.from_yacs(gfl)["suppression"],
+        **shared_arguments(cfg, gfl),
+        "test_score_thresh": score_thresh(cfg, recipes.score_thresh(gfl)),
+    }
+
+
+def dense_arguments(
+    cfg: CfgNode, shapes: Mapping[str, ShapeSpec], deform_conv: Callable[..., nn.Module]
+) -> dict[str, Any]:
+    """Head, anchors, matcher and criterion of MODEL.GFL.
+
+    Args:
         cfg: has the keys of ``add_gfocal_config``.
+        shapes: of the backbone's maps.
         deform_conv: makes the deformable convolution of FeatureAlign.
 
     Raises:
         ValueError: the keys do not fit together.
     """
     gfl = cfg.MODEL.GFL
-    backbone = build_backbone(cfg)
-    shapes = backbone.output_shape()
     missing = [name for name in gfl.IN_FEATURES if name not in shapes]
     if missing:
         raise ValueError(
             f"MODEL.GFL.IN_FEATURES has {missing}; expected maps of the backbone: {sorted(shapes)}"
         )
-    shapes = [shapes[name] for name in gfl.IN_FEATURES]
+    levels = [shapes[name] for name in gfl.IN_FEATURES]
     parts = recipes.from_yacs(gfl)
-    channels = shapes[0].channels
+    channels = levels[0].channels
     align = None
     if gfl.FEATURE_ALIGN_GROUPS:
         conv = deform_conv(channels, channels, kernel_size=3, padding=1, bias=False)
         align = FeatureAlign(conv=conv, groups=gfl.FEATURE_ALIGN_GROUPS)
+    head = GFLHead(
+        in_channels=channels,
+        num_levels=len(levels),
+        num_classes=gfl.NUM_CLASSES,
+        conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
+        box_representation=parts["box_representation"],
+        quality_predictor=parts["quality_predictor"],
+        norm=gfl.NORM,
+        prior_prob=gfl.PRIOR_PROB,
+        level_scales=gfl.LEVEL_SCALES,
+        cls_convs=gfl.CLS_CONVS,
+        feature_align=align,
+    )
+    anchor_generator = DefaultAnchorGenerator(
+        sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in levels],
+        aspect_ratios=[1.0],
+        strides=[shape.stride for shape in levels],
+        offset=parts["anchor_offset"],
+    )
+    names = ("matcher", "criterion", "ignore_padding")
     return {
-        "backbone": backbone,
-        "head": GFLHead(
-            in_channels=channels,
-            num_levels=len(shapes),
-            num_classes=gfl.NUM_CLASSES,
-            conv_dims=[gfl.CONV_DIM] * gfl.NUM_CONVS,
-            box_representation=parts["box_representation"],
-            quality_predictor=parts["quality_predictor"],
-            norm=gfl.NORM,
-            prior_prob=gfl.PRIOR_PROB,
-            level_scales=gfl.LEVEL_SCALES,
-            cls_convs=gfl.CLS_CONVS,
-            feature_align=align,
-        ),
-        "head_in_features": gfl.IN_FEATURES,
-        "anchor_generator": DefaultAnchorGenerator(
-            sizes=[[gfl.ANCHOR_SCALE * shape.stride] for shape in shapes],
-            aspect_ratios=[1.0],
-            strides=[shape.stride for shape in shapes],
-            offset=parts["anchor_offset"],
-        ),
-        "matcher": parts["matcher"],
-        "ignore_padding": parts["ignore_padding"],
-        "criterion": parts["criterion"],
-        "test_clip_margin": gfl.CLIP_MARGIN_TEST,
-        "suppression": parts["suppression"],
-        **shared_arguments(cfg, gfl),
-        "test_score_thresh": score_thresh(cfg, recipes.score_thresh(gfl)),
+        "head": head,
+        "anchor_generator": anchor_generator,
+        **{name: parts[name] for name in names},
     }
 
 
