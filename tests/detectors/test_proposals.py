@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -19,7 +19,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
-from gfocal.config import add_gfocal_config
+from gfocal.config import add_gfocal_config, model_zoo
 from gfocal.detectors import GFLProposals
 from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.suppression import HardNMS
@@ -236,6 +236,24 @@ def tiny_yacs(*overrides):
         ]
     )  # fmt: skip
     return cfg
+
+
+def test_the_twins_are_the_same_detector():
+    name = "COCO-Detection/gfl_proposals_faster_rcnn_R_50_FPN_1x"
+    cfg, lazy = (model_zoo.get_config(f"{name}.{suffix}") for suffix in ("yaml", "py"))
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        twin, model = build_model(cfg), instantiate(lazy.model)
+    shapes = [{k: x.shape for k, x in m.state_dict().items()} for m in (twin, model)]
+    assert shapes[0] == shapes[1]
+    ours, theirs = model.proposal_generator, twin.proposal_generator
+    assert repr(ours.postprocess) == repr(theirs.postprocess)
+    assert repr(ours.postprocess_in_training) == repr(theirs.postprocess_in_training)
+    assert ours.postprocess_in_training.topk_candidates == 2000
+    assert str(ours) == str(theirs)
+    for pooler in (model.roi_heads.box_pooler, twin.roi_heads.box_pooler):
+        assert [x.spatial_scale for x in pooler.level_poolers] == [1 / 8, 1 / 16, 1 / 32]
+    assert model.roi_heads.num_classes == twin.roi_heads.num_classes == 80
 
 
 def test_yacs():

@@ -50,8 +50,8 @@ def _list(everything: bool) -> None:
         "\nAP is on COCO val2017; none was measured here.\n"
         "Official weights, and the commands that use them: gfocal zoo NAME\n"
     )
-    others = [name for name in model_zoo.list_all_configs() if not name.startswith(FOLDER)]
-    shown = [name for name in others if everything or name.startswith("quick_start/")]
+    others = [name for name in model_zoo.list_all_configs() if name not in configs]
+    shown = [name for name in others if everything or not name.startswith("ablations/")]
     print("Other configs:", *shown, sep="\n  ")
     if hidden := len(others) - len(shown):
         print(f"  ... and {hidden} of the papers' ablations: gfocal zoo --all")

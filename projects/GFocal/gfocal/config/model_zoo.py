@@ -8,13 +8,14 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 
 from .files import load_config
+from .published import PUBLISHED
 
 __all__ = ["find_config", "get_config", "get_config_file", "list_all_configs", "list_configs"]
 
 
 def list_configs() -> list[str]:
     """Returns the names of the published models' configs, as :func:`get_config` takes them."""
-    return [name for name in list_all_configs() if name.startswith("COCO-Detection/")]
+    return [name for name in list_all_configs() if Path(name).stem in PUBLISHED]
 
 
 def list_all_configs() -> list[str]:
