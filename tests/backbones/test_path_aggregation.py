@@ -1,5 +1,9 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch.nn import functional as F
@@ -62,3 +66,18 @@ def test_behind_an_fpn():
 def test_mistakes(in_features, message):
     with pytest.raises(ValueError, match=message):
         make_neck(in_features=in_features)
+
+
+@pytest.mark.parametrize("name", ["TimmBackbone", "PathAggregation"])
+def test_the_example_of_the_docs(name):
+    text = (Path(__file__).parents[2] / "docs/extend.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = (block for block in blocks if f"L({name})" in block)
+    names = {}
+    exec(code.replace("pretrained=True", "pretrained=False"), names)  # noqa: S102
+    cfg = names["cfg"]
+    cfg.model.num_classes = 3
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+        _, predictions = model.predict(torch.zeros(1, 3, 64, 64))
+    assert predictions.cls_logits.shape == (1, 86, 3)

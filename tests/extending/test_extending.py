@@ -7,33 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 from detectron2.structures import Boxes
-from detectron2.utils.events import EventStorage
 
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.matchers import ATSSMatcher
-from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, matched_quality
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
-from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
+from tests.helpers.tiny import make_gfl, make_head, make_input
 
 from .decoupled import DecoupledHead
 from .geometric import GeometricDistribution
-from .proposals import DenseProposals
 from .task_aligned import TaskAlignedMatcher
 from .varifocal import VarifocalLoss
 
 BOX = [3.0, 2.0, 63.0, 58.0]
-LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25, "proposals": 40}
+LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25}
 
 
 def code_lines(path):
@@ -145,59 +134,3 @@ def test_decoupled_levels():
     for a, b in zip(head(features).tensors, shared(features).tensors):
         torch.testing.assert_close(a, b)
     train(make_gfl(head=head))
-
-
-def make_rcnn():
-    head = make_head(num_classes=1)
-    proposals = DenseProposals(
-        head=head,
-        in_features=["p3", "p4"],
-        anchor_generator=DefaultAnchorGenerator(
-            sizes=[[64], [128]], aspect_ratios=[1.0], strides=[8, 16], offset=0.0
-        ),
-        matcher=ATSSMatcher(),
-        criterion=criterion_of(),
-        postprocess=NMSPostProcess(score_thresh=0.0, max_detections=20),
-    )
-    box_head = FastRCNNConvFCHead(
-        ShapeSpec(channels=8, height=3, width=3), conv_dims=[], fc_dims=[8]
-    )
-    roi_heads = StandardROIHeads(
-        num_classes=3,
-        batch_size_per_image=16,
-        positive_fraction=0.25,
-        proposal_matcher=Matcher([0.5], [0, 1]),
-        box_in_features=["p3"],
-        box_pooler=ROIPooler(3, [1 / 8], 0, "ROIAlignV2"),
-        box_head=box_head,
-        box_predictor=FastRCNNOutputLayers(
-            box_head.output_shape,
-            box2box_transform=Box2BoxTransform((10, 10, 5, 5)),
-            num_classes=3,
-        ),
-    )
-    return GeneralizedRCNN(
-        backbone=TinyBackbone(),
-        proposal_generator=proposals,
-        roi_heads=roi_heads,
-        pixel_mean=[123.675, 116.28, 103.53],
-        pixel_std=[58.395, 57.12, 57.375],
-    )
-
-
-def test_proposal_generator():
-    model = make_rcnn()
-    batch = [make_input(64, 96, [BOX], [2]), make_input(80, 48, [[4.0, 4, 40, 70]], [1])]
-    with EventStorage():
-        losses = model(batch)
-    expected = {"loss_cls", "loss_box_reg"}
-    expected |= {f"loss_{name}_proposals" for name in ("cls", "box_reg", "dfl")}
-    assert losses.keys() == expected
-    sum(losses[name] for name in ("loss_cls", "loss_box_reg")).backward(retain_graph=True)
-    head = model.proposal_generator.head
-    assert all(p.grad is None for p in head.parameters())  # no gradient through proposals
-    sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    assert head.box_logits.weight.grad.abs().sum() > 0
-    with torch.no_grad():
-        assert len(model.eval()(batch)) == 2
