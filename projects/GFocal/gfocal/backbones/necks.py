@@ -1,6 +1,7 @@
 """Above and behind a feature pyramid: P6 and P7 without a ReLU, and the way back down to them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import Backbone
@@ -80,8 +81,8 @@ class PathAggregation(Backbone):
         steps = range(len(strides) - 1)
         self.halve = nn.ModuleList(_conv(width, norm, stride=2) for _ in steps)
         self.merge = nn.ModuleList(_conv(width, norm, stride=1) for _ in steps)
-        above = [] if top_block is None else range(1, 1 + int(top_block.num_levels))
-        strides += [strides[-1] * 2**i for i in above]
+        num_above: Any = getattr(top_block, "num_levels", 0)
+        strides += [strides[-1] * 2**i for i in range(1, 1 + num_above)]
         self._shapes = {
             f"p{stride.bit_length() - 1}": ShapeSpec(channels=width, stride=stride)
             for stride in strides

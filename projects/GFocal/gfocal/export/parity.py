@@ -109,7 +109,8 @@ def check_images(card: ModelCard, seed: int = 0) -> list[Tensor]:
     if card.image_size:
         shapes = [(count, *card.image_size) for count in (1, 3)]
     elif card.square_size:
-        shapes = [(x[0], *(min(side, card.square_size) for side in x[1:])) for x in shapes]
+        most = card.square_size
+        shapes = [(n, min(height, most), min(width, most)) for n, height, width in shapes]
     for count, height, width in shapes:
         batch = torch.zeros(count, channels, height, width)
         for step in (1, 4, 16, 64):
