@@ -3,6 +3,7 @@
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from fvcore.common.checkpoint import Checkpointer
 
+from gfocal.engine.resume import has_checkpoint_everywhere
 from gfocal.engine.steps import AccumulatingTrainer
 from gfocal.process.groups import leave_process_group
 from gfocal.process.sums import sum_over_workers
@@ -85,13 +88,31 @@ def _worker(rank, folder):
         except Exception as error:  # noqa: BLE001 (the test of this case shows it)
             found[name, batch] = repr(error)
         leave_process_group()
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/resume.init", rank=rank, world_size=2
+    )
+    found["resume"] = [_resumed(f"{folder}/{case}{rank}") for case in ("some", "all", "none")]
+    leave_process_group()
     torch.save(found, f"{folder}/{rank}.pth")
+
+
+def _resumed(folder):
+    """Whether a checkpoint is resumed, with an output folder for each process."""
+    try:
+        return has_checkpoint_everywhere(Checkpointer(torch.nn.Identity(), folder))
+    except ValueError as error:
+        return str(error)
 
 
 @pytest.fixture(scope="module")
 def of_two_workers(tmp_path_factory):
     """The gradients of each case, from each of two processes."""
     folder = tmp_path_factory.mktemp("workers")
+    for name in ("some0", "some1", "all0", "all1", "none0", "none1"):
+        (folder / name).mkdir()
+        if name in ("some0", "all0", "all1"):
+            (folder / name / "model_0000009.pth").touch()
+            (folder / name / "last_checkpoint").write_text("model_0000009.pth")
     mp.spawn(_worker, args=(folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
 
@@ -109,6 +130,16 @@ def test_two_workers_equal_one(name, batch, of_two_workers):
             if parameter.requires_grad:
                 expected = {"rtol": rtol, "atol": 1e-3 * rtol}
                 torch.testing.assert_close(together[key], parameter.grad, **expected)
+
+
+def test_machines_agree_on_the_checkpoint_to_resume(of_two_workers):
+    """Without a shared folder only the first has one; the second would wait for ever."""
+    for rank, of_one in enumerate(of_two_workers):
+        message, everywhere, nowhere = of_one["resume"]
+        assert (everywhere, nowhere) == (True, False), rank
+        host = socket.gethostname()
+        assert "the processes see different checkpoints to resume" in message
+        assert f"model_0000009.pth on {host} in " in message and f"; none on {host} in" in message
 
 
 # The whole training, from the command line, on gloo.
@@ -186,3 +217,57 @@ def test_two_processes_resume_exactly(tmp_path):
     weights = [torch.load(tmp_path / x / "model_final.pth")["model"] for x in ("whole", "killed")]
     for name, weight in weights[0].items():
         assert torch.equal(weights[1][name], weight), name
+
+
+def two_nodes(tmp_path, folders, *more):
+    """Two agents of torchrun with two processes each, as on two machines: (exit code, what they
+    wrote) of both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for rank, folder in enumerate(folders):
+        nodes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank",
+                 str(rank), "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port",
+                 str(port), "-m", "gfocal", "train", "--num-gpus", "0", "--config-file",
+                 "tests/helpers/distributed_config.py", "--resume",
+                 "dataloader.train.total_batch_size=4", f"data.folder={tmp_path}/images",
+                 f"train.output_dir={tmp_path}/{folder}", *more],
+                env=environment(), cwd=ROOT, start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=(tmp_path / f"stderr{rank}").open("w"),
+            )
+        )  # fmt: skip
+    codes = [node.wait(timeout=300) for node in nodes]
+    return codes, [(tmp_path / f"stderr{rank}").read_text() for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_two_machines(tmp_path):
+    """With one output folder they train as four processes of one machine, and resume. With a folder
+    each, a resume says which of them has no checkpoint, and waits for nobody."""
+    options = ["dataloader.train.total_batch_size=4", "train.checkpointer.period=4"]
+    script = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    one = subprocess.run(
+        [sys.executable, *script, "tools/train_net.py", "--config-file",
+         "tests/helpers/distributed_config.py", "--num-gpus", "0", *options,
+         f"data.folder={tmp_path}/images", f"train.output_dir={tmp_path}/one"],
+        env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr[-3000:]
+    codes, errors = two_nodes(tmp_path, ["shared", "shared"], "train.checkpointer.period=4")
+    assert codes == [0, 0], errors[0][-3000:]
+    expected = results(tmp_path / "one")
+    assert len(expected) > 8
+    for iteration, values in results(tmp_path / "shared").items():
+        assert values == pytest.approx(expected[iteration], rel=1e-4, abs=1e-5)
+    longer = ["train.max_iter=10", "train.checkpointer.period=4"]
+    codes, errors = two_nodes(tmp_path, ["shared", "shared"], *longer)
+    assert codes == [0, 0], errors[0][-3000:]
+    assert max(results(tmp_path / "shared")) >= 9
+    codes, errors = two_nodes(tmp_path, ["shared", "own"], *longer)
+    assert codes == [1, 1]
+    for text in errors:
+        assert "the processes see different checkpoints to resume: model_final.pth on" in text
+        assert f"none on {socket.gethostname()} in {tmp_path}/own" in text

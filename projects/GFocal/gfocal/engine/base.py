@@ -31,7 +31,13 @@ from .evaluation import (
 )
 from .hooks import EvaluationHook, MetricsHook, StopTraining, WriterHook
 from .records import MetricsWriter
-from .resume import ANEW, RandomStates, load_training_state, training_state
+from .resume import (
+    ANEW,
+    RandomStates,
+    has_checkpoint_everywhere,
+    load_training_state,
+    training_state,
+)
 from .saving import CheckpointHook, TrainingCheckpointer, plain
 from .validation import ValidationBatches, validation_losses
 
@@ -86,10 +92,11 @@ class BaseTrainer(DefaultTrainer):
         Raises:
             FileNotFoundError: the weight file does not exist.
             ValueError: the file is of another backbone; or the checkpoint is of another model or
-                optimizer, holds weights only, or is beyond the last iteration.
+                optimizer, holds weights only, or is beyond the last iteration; or the machines of a
+                training see different checkpoints.
         """
         checkpointer = self.checkpointer
-        if resume and checkpointer.has_checkpoint():
+        if resume and has_checkpoint_everywhere(checkpointer):
             checkpointer.resume_or_load("", resume=True)
             if not self._resumed:
                 raise ValueError(

@@ -21,6 +21,7 @@ from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
 from ..weights.description import calibration_of, description_of
 from .classes import classes_of, post_processing, warn_if_others
+from .resume import has_checkpoint_everywhere
 
 __all__ = [
     "augmented_results",
@@ -46,7 +47,7 @@ def evaluate(
     output_dir, weights, _ = config_settings(cfg)
     model = trainer.build_model(cfg)
     checkpointer = StrictCheckpointer(model, output_dir)
-    resume = resume and checkpointer.has_checkpoint()
+    resume = resume and has_checkpoint_everywhere(checkpointer)
     if not resume and not check_weights(weights):
         raise ValueError(
             "no weights to evaluate: set train.init_checkpoint (LazyConfig) or MODEL.WEIGHTS "

@@ -6,21 +6,57 @@ steps.
 
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
 
 from ..process.rng import rng_state, set_rng_state
 
-__all__ = ["ANEW", "RandomStates", "load_training_state", "training_state"]
+__all__ = [
+    "ANEW",
+    "RandomStates",
+    "has_checkpoint_everywhere",
+    "load_training_state",
+    "training_state",
+]
 
 ANEW = (
     "To start from its weights, name it in train.init_checkpoint (MODEL.WEIGHTS), with another "
     "output folder"
 )
+
+
+def has_checkpoint_everywhere(checkpointer: Checkpointer) -> bool:
+    """Whether there is a checkpoint to resume. All processes must call it, before any of them
+    loads: one that starts anew would wait for the others for ever.
+
+    Args:
+        checkpointer: knows the output folder, which may be another one on each machine.
+
+    Raises:
+        ValueError: in all processes, if they see different checkpoints; the message says which
+            machine has what.
+    """
+    name = ""
+    if checkpointer.has_checkpoint():
+        path = checkpointer.get_checkpoint_file()
+        there = "://" in path or os.path.isfile(path)
+        name = os.path.basename(path) + ("" if there else " (its last_checkpoint, not there)")
+    own = (socket.gethostname(), os.path.abspath(checkpointer.save_dir), name)
+    places = list(dict.fromkeys(comm.all_gather(own)))
+    if len({found for *_, found in places}) > 1:
+        seen = "; ".join(f"{found or 'none'} on {host} in {x}" for host, x, found in places)
+        raise ValueError(
+            f"the processes see different checkpoints to resume: {seen}. Give all machines one "
+            "output folder that they share, or copy the checkpoint and last_checkpoint to each"
+        )
+    return bool(name)
 
 
 class RandomStates:
