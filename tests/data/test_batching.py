@@ -1,9 +1,4 @@
-from gfocal.data.batching import format_to_read, padded, plan_batches
-
-
-def test_padded():
-    assert padded((33, 64), 32) == (64, 64)
-    assert padded((33, 64), 0) == (33, 64)
+from gfocal.data.batching import format_to_read, plan_batches
 
 
 def test_equal_sizes_share_a_batch():
