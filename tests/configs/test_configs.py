@@ -31,7 +31,7 @@ SCHEMA = {
     "train.amp": ["enabled"],
     "train.ddp": ["broadcast_buffers", "find_unused_parameters", "fp16_compression"],
     "train.checkpointer": ["period", "max_to_keep"],
-    "model": ["_target_", "num_classes"],
+    "model": ["_target_"],
     "optimizer": ["_target_", "params", "lr"],
     "lr_multiplier": ["_target_"],
     "dataloader": ["train", "test", "evaluator"],
@@ -82,6 +82,7 @@ def test_the_schema_of_the_training_tools(path, tmp_path):
     cfg = load(path)
     for group, names in SCHEMA.items():
         assert set(names) <= set(OmegaConf.select(cfg, group)), group
+    assert "num_classes" in cfg.model.get("roi_heads", cfg.model)  # those of an R-CNN are there
     assert cfg.train.device == ("cuda" if torch.cuda.is_available() else "cpu")
     file = tmp_path / "config.yaml"
     LazyConfig.save(cfg, str(file))

@@ -18,7 +18,7 @@ def test_a_lazy_config(toy_config, monkeypatch):
     monkeypatch.setattr("gfocal.engine.lazy_trainer.inference_on_dataset", inference)
     cfg = toy_config("train.max_iter=2", "train.eval_period=1")
     cfg.train.test_augmentation = {"enabled": True, "min_sizes": [48], "max_size": 64}
-    with pytest.raises(TypeError, match=r"^train.test_augmentation \(TEST.AUG\): .* ToyDetector"):
+    with pytest.raises(ValueError, match=r"^train.test_augmentation \(TEST.AUG\): .* ToyDetector"):
         LazyTrainer(cfg)
     cfg.model = L(make_gfl)(num_classes=2)
     trainer = LazyTrainer(cfg)
