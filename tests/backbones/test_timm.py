@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import timm
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.fpn import FPN
@@ -11,7 +12,6 @@ from gfocal._installed import MissingPackageError
 from gfocal.backbones import LinearP6P7, TimmBackbone
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
-timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Maps at strides 8, 16 and 32; the last two are channels-last inside or have fixed sizes.
 NETWORKS = {
