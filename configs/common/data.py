@@ -15,6 +15,7 @@ dataloader = dict(
             names="coco_2017_train",
             check="${oc.select:data.check,true}",  # look at the headers of the images first
             crowds="${oc.select:dataloader.train.mapper.crowds,drop}",  # another mapper has none
+            masks="${oc.select:dataloader.train.mapper.use_instance_mask,false}",
         ),
         mapper=L(DetectionMapper)(
             is_train=True,
@@ -30,7 +31,10 @@ dataloader = dict(
     ),
     test=L(build_detection_test_loader)(
         dataset=L(detection_dataset_dicts)(
-            names="coco_2017_val", filter_empty=False, check="${oc.select:data.check,true}"
+            names="coco_2017_val",
+            filter_empty=False,
+            check="${oc.select:data.check,true}",
+            masks="${oc.select:dataloader.test.mapper.use_instance_mask,false}",
         ),
         mapper=L(DetectionMapper)(
             is_train=False,

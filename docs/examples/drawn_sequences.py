@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gfocal.data import shapes
+from gfocal.data import drawing, shapes
 
 SIZE = 192  # width and height of a frame
 FRAMES = 60
@@ -63,7 +63,7 @@ def draw_sequence(*seed: int) -> Sequence:
         canvas[:, band] = front
         canvas += noise * rng.standard_normal(canvas.shape)
         images.append(canvas.clip(0, 255).round().astype(np.uint8))
-        corners = center + shapes.corners(label, diameter, angle)
+        corners = center + drawing.corners(label, diameter, angle)
         boxes.append([*corners.min(axis=0), *corners.max(axis=0)])
         visible.append(1 - (opacity[:, band] >= 0.5).sum() / (opacity >= 0.5).sum())
     return Sequence(np.stack(images), label, np.array(boxes), np.array(visible))

@@ -24,7 +24,7 @@ from gfocal.data import (
 )
 from gfocal.data.coco import check_dataset_files
 from gfocal.data.coco_evaluation import follow_limit, known_metrics
-from gfocal.data.coco_limit import evaluate_boxes
+from gfocal.data.coco_limit import evaluate_results
 from tests.helpers.coco_files import register, valid_document, write_dataset
 
 
@@ -272,7 +272,7 @@ def test_the_limit_of_the_model_counts(tmp_path, caplog, limit):
     assert results["AP-cell"] == 100 * precision[:, :, 0, 0, 2].mean()
     assert (results["AP50"] > 99) == (counted >= 300)
     if counted > 100:
-        stats = evaluate_boxes(truth, written, counted).stats
+        stats = evaluate_results(truth, written, counted).stats
         by_hand.summarize()  # pycocotools' own numbers, but for the first
         np.testing.assert_array_equal(stats[1:], by_hand.stats[1:])
 

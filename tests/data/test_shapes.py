@@ -130,7 +130,7 @@ def test_files_and_json(tmp_path):
     name = register_shapes("val", root=str(tmp_path), num_images=5, image_size=128)
     dicts = DatasetCatalog.get(name)
     (folder,) = tmp_path.iterdir()
-    assert name == "gfocal_shapes_val_5x128px_seed0_v1"
+    assert name == "gfocal_shapes_val_5x128px_seed0_v2"
     document = json.loads((folder / "annotations.json").read_text())
     assert document["info"]["num_images"] == 5 and document["info"]["image_size"] == 128
     data = read_coco_json(str(folder / "annotations.json"), str(folder / "images"))
@@ -176,7 +176,7 @@ def test_generated_on_first_use(tmp_path, monkeypatch, use):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("DETECTRON2_DATASETS", "/another/folder")  # the registered one counts
     use(name)
-    files = [tmp_path / "gfocal_shapes" / "val_2x192px_seed0_v1" / "annotations.json"]
+    files = [tmp_path / "gfocal_shapes" / "val_2x192px_seed0_v2" / "annotations.json"]
     assert list(tmp_path.glob("*/*/*.json")) == files * (use.__name__ != "<lambda>")
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)

@@ -16,10 +16,10 @@ from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
 )
-from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .._moved import moved_names
+from .coco_dicts import dataset_dicts
 from .coco_json import (
     CocoJson,
     category_difference,
@@ -121,10 +121,10 @@ class CocoLoader:
     check: bool = True
     prepare: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
 
-    def read(self) -> CocoJson:
+    def read(self, masks: bool = False) -> CocoJson:
         if self.prepare is not None:
             self.prepare()
-        return read_coco_json(self.json_file, self.image_root, self.on_invalid, self.check)
+        return read_coco_json(self.json_file, self.image_root, self.on_invalid, self.check, masks)
 
     def survey(self) -> Defects:
         """What is wrong with the dataset; nothing is left out. For ``gfocal check``.
@@ -142,7 +142,11 @@ class CocoLoader:
         return defects
 
     def __call__(self) -> list[dict[str, Any]]:
-        return _dataset_dicts(self.read(), self.json_file, self.image_root)
+        return dataset_dicts(self.read(), self.json_file, self.image_root, masks=True)
+
+    def dicts(self, masks: bool) -> list[dict[str, Any]]:
+        """The dataset dicts; with ``masks`` each object has one, without they have none."""
+        return dataset_dicts(self.read(masks), self.json_file, self.image_root, masks)
 
 
 def register_loader(name: str, loader: CocoLoader, categories: dict[int, str]) -> str:
@@ -181,6 +185,7 @@ def detection_dataset_dicts(
     filter_empty: bool = True,
     crowds: str = "drop",
     check: bool = True,
+    masks: bool = False,
 ) -> list[dict[str, Any]]:
     """Detectron2's ``get_detection_dataset_dicts``, with a check of the files and of the dicts.
 
@@ -191,6 +196,8 @@ def detection_dataset_dicts(
             count as a box; with "ignore" an image with crowds only stays.
         check: for a dataset that :func:`register_coco_json` does not know: look at the header of
             each image file, and whether the boxes have another format.
+        masks: each object must have a mask. Without, those of a dataset of
+            :func:`register_coco_json` are left out: they would fill the memory.
 
     Returns:
         Detectron2's dataset dicts.
@@ -204,7 +211,7 @@ def detection_dataset_dicts(
     if len(set(names)) < len(names):
         raise ValueError(f"a dataset is named twice: {names}")
     check_dataset_files(names)
-    loaded = [checked_dicts(name, check) for name in names]
+    loaded = [checked_dicts(name, check, masks) for name in names]
     if not all(isinstance(x, list) for x in loaded):  # a torch dataset: newer Detectron2 takes it
         return get_detection_dataset_dicts(names, filter_empty=filter_empty)
     dicts = list(itertools.chain.from_iterable(loaded))
@@ -253,14 +260,17 @@ def survey_dataset(name: str, check: bool = True) -> Defects:
     return dict_defects(name, DatasetCatalog.get(name), _num_classes(name), check)
 
 
-def checked_dicts(name: str, check: bool) -> list[dict[str, Any]]:
-    """The dicts of a dataset, whoever registered it; ``check`` as above.
+def checked_dicts(name: str, check: bool, masks: bool = False) -> list[dict[str, Any]]:
+    """The dicts of a dataset, whoever registered it; ``check`` and ``masks`` as above.
 
     Raises:
         ValueError: something is wrong with them.
     """
+    loader = DatasetCatalog[name]
+    if isinstance(loader, CocoLoader):
+        return loader.dicts(masks)
     dicts = DatasetCatalog.get(name)
-    if isinstance(dicts, list) and not isinstance(DatasetCatalog[name], CocoLoader):
+    if isinstance(dicts, list):
         dict_defects(name, dicts, _num_classes(name), check).finish("error", how_to_drop="")
     return dicts
 
@@ -311,35 +321,6 @@ def check_dataset_files(names: Iterable[str]) -> None:
                     "folder that holds coco/annotations and coco/train2017, say. "
                     f"{HOW_TO_POINT}"
                 )
-
-
-def _dataset_dicts(data: CocoJson, json_file: str, image_root: str) -> list[dict[str, Any]]:
-    """Detectron2's dataset dicts. Boxes only: a detector needs no polygons and no keypoints."""
-    classes = {category_id: index for index, category_id in enumerate(data.category_ids)}
-    dicts = {
-        image["id"]: {
-            "file_name": os.path.join(image_root, image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-            "image_id": image["id"],
-            "annotations": [],
-        }
-        for image in data.images
-    }
-    for annotation in data.annotations:
-        dicts[annotation["image_id"]]["annotations"].append(
-            {
-                "bbox": annotation["bbox"],
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": classes[annotation["category_id"]],
-                "iscrowd": annotation["iscrowd"],
-            }
-        )
-    logging.getLogger(__name__).info(
-        f"{json_file}: {len(data.images)} images, {len(data.annotations)} annotations, "
-        f"{len(classes)} categories"
-    )
-    return list(dicts.values())
 
 
 def _datasets_root() -> str:

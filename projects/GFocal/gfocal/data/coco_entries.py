@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from .box_formats import box_suspicion
 from .defects import Defects
 from .headers import Header, read_headers
+from .masks import mask_defect
 from .messages import absolute_path
 
 __all__ = ["header_defect", "valid_annotations", "valid_images"]
@@ -125,6 +126,7 @@ def valid_annotations(
     categories: dict[int, str],
     defects: Defects,
     check: bool = True,
+    masks: bool = False,
 ) -> list[dict[str, Any]]:
     """The valid annotations, completed. Vectorised over annotations.
 
@@ -135,6 +137,7 @@ def valid_annotations(
         categories: {id: name}.
         defects: gets the annotations that are left out, and what the boxes look like.
         check: also look whether the boxes have another format.
+        masks: also look at the masks of objects, which all must have one.
 
     Returns:
         The valid ones, in the same order, in the form of :class:`gfocal.data.coco_json.CocoJson`.
@@ -147,7 +150,10 @@ def valid_annotations(
             (defects.errors if suspicion.is_error else defects.warnings).append(suspicion.text)
     bad = np.zeros(len(records), dtype=bool)
     # The first reason that applies is the one reported.
-    for reason, applies in _reasons(records, boxes, sizes, images, all_images, categories).items():
+    reasons = _reasons(records, boxes, sizes, images, all_images, categories)
+    if masks:
+        reasons |= _mask_reasons(records, images)
+    for reason, applies in reasons.items():
         mask = np.array(applies, dtype=bool) & ~bad
         for index in np.flatnonzero(mask):
             record = records[index]
@@ -200,6 +206,21 @@ def _reasons(
         "with an iscrowd not 0 or 1": [r.get("iscrowd") not in (None, 0, 1) for r in records],
         "flagged ignore": [r.get("ignore", 0) for r in records],
     }
+
+
+def _mask_reasons(
+    records: list[dict[str, Any]], images: dict[Any, dict[str, Any]]
+) -> dict[str, Sequence[Any]]:
+    """As :func:`_reasons`, of the masks of objects; a crowd needs none."""
+    found = [
+        mask_defect(
+            x.get("segmentation"), images[x["image_id"]]["height"], images[x["image_id"]]["width"]
+        )
+        if x["image_id"] in images and not x.get("iscrowd")
+        else None
+        for x in records
+    ]
+    return {reason: [x == reason for x in found] for reason in {*found} - {None} if reason}
 
 
 def _sizes(owners: list[dict[str, Any]]) -> np.ndarray:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,11 @@ _LVIS_LIMIT = 300  # detections an image that count, by LVIS' own rules
 
 
 def dataset_evaluator(
-    dataset_name: str, *, output_dir: str | None = None, max_detections: int | None = None
+    dataset_name: str,
+    *,
+    output_dir: str | None = None,
+    max_detections: int | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> DatasetEvaluator:
     """Builds the evaluator that a dataset's ``evaluator_type`` names, as Detectron2's train_net.py
     does: "coco" (also without a type), "lvis" or "pascal_voc". It is Detectron2's own.
@@ -52,18 +57,25 @@ def dataset_evaluator(
         max_detections: the model's limit of detections an image. COCO's metrics then count that
             many if it is more than 100. By default the trainer tells the limit, see
             :func:`follow_limit`.
+        tasks: "bbox", "segm" or both, for a dataset in COCO's format. By default what the
+            detections have.
 
     Raises:
         FileNotFoundError: a file of the dataset is not there.
         ModuleNotFoundError: the type needs a package that is not installed.
-        ValueError: no such dataset, or a type that boxes alone cannot be evaluated for.
+        ValueError: no such dataset, a type that boxes alone cannot be evaluated for, other tasks
+            than these, or tasks of a dataset of another type.
     """
+    if tasks is not None and not {*tasks} <= {"bbox", "segm"}:
+        raise ValueError(f'tasks are {[*tasks]}; expected "bbox", "segm" or both')
     check_dataset_files([dataset_name])
     metadata = MetadataCatalog.get(dataset_name)
     kind = _evaluator_type(dataset_name)
+    if tasks is not None and kind != "coco":
+        raise ValueError(f"dataset {dataset_name!r} has the evaluator_type {kind!r}, and no tasks")
     evaluator: DatasetEvaluator
     if kind == "coco":
-        evaluator = _coco(dataset_name, output_dir)
+        evaluator = _coco(dataset_name, output_dir, tasks)
         evaluator.max_detections = max_detections
     elif kind == "lvis":
         evaluator = _lvis(dataset_name, output_dir, max_detections)
@@ -182,10 +194,13 @@ def known_metrics(evaluator: Any) -> set[str] | None:
         return set()
     names = evaluator._metadata.get("thing_classes", None) or ()
     classes = [f"-{name}" for name in names] if len(names) > 1 else []
-    return {f"bbox/AP{x}" for x in ("", "50", "75", "s", "m", "l", *classes)}
+    tasks = evaluator._tasks or ("bbox",)
+    return {f"{y}/AP{x}" for x in ("", "50", "75", "s", "m", "l", *classes) for y in tasks}
 
 
-def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
+def _coco(
+    dataset_name: str, output_dir: str | None, tasks: Sequence[str] | None = None
+) -> LimitedCOCOEvaluator:
     metadata = MetadataCatalog.get(dataset_name)
     with contextlib.ExitStack() as stack:
         if not hasattr(metadata, "json_file"):
@@ -197,11 +212,14 @@ def _coco(dataset_name: str, output_dir: str | None) -> LimitedCOCOEvaluator:
             checked_dicts(dataset_name, check=False)  # what Detectron2's conversion does not name
             convert_to_coco_json(dataset_name, metadata.json_file)
         evaluator = LimitedCOCOEvaluator(
-            dataset_name, output_dir=output_dir, use_fast_impl=_has_fast_eval()
+            dataset_name,
+            tasks=None if tasks is None else tuple(tasks),
+            output_dir=output_dir,
+            use_fast_impl=_has_fast_eval(),
         )
     loader = DatasetCatalog[dataset_name]
     if isinstance(loader, CocoLoader):
-        evaluator._coco_api = _ground_truth(loader.read())
+        evaluator._coco_api = _ground_truth(loader.read(masks="segm" in (tasks or ())))
     elif not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
         ids = sorted(evaluator._coco_api.getCatIds())
         if ids != list(range(len(ids))):  # classes would be compared with other categories

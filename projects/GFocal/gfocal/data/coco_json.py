@@ -62,7 +62,11 @@ class CocoJson(NamedTuple):
 
 
 def read_coco_json(
-    json_file: str, image_root: str, on_invalid: str = "error", check: bool = True
+    json_file: str,
+    image_root: str,
+    on_invalid: str = "error",
+    check: bool = True,
+    masks: bool = False,
 ) -> CocoJson:
     """Reads and checks a COCO instances json.
 
@@ -87,13 +91,14 @@ def read_coco_json(
         image_root: the folder that its file names are relative to.
         on_invalid: "error" or "drop", see :func:`gfocal.data.register_coco_json`.
         check: look at the headers of the images, and whether the boxes have another format.
+        masks: an object without a mask ("segmentation": polygons or run lengths) is invalid too.
 
     Raises:
         FileNotFoundError: no such json; with "error" also an image file that is not there.
         ValueError: not a COCO json, no image in it, boxes that look like another format, or, with
             "error", anything invalid.
     """
-    data, defects = survey_coco_json(json_file, image_root, check)
+    data, defects = survey_coco_json(json_file, image_root, check, masks)
     defects.finish(on_invalid)
     if not data.images:
         raise ValueError(f"{json_file} has no usable image")
@@ -101,7 +106,7 @@ def read_coco_json(
 
 
 def survey_coco_json(
-    json_file: str, image_root: str, check: bool = True
+    json_file: str, image_root: str, check: bool = True, masks: bool = False
 ) -> tuple[CocoJson, Defects]:
     """As :func:`read_coco_json`, but returns what is wrong together with what is right.
 
@@ -124,7 +129,7 @@ def survey_coco_json(
     records = _with_fields(found, "annotations", defects)
     for key, known in (("image_id", set(all_images)), ("category_id", set(categories))):
         records = matched_ids(records, key, known, defects)
-    annotations = valid_annotations(records, images, all_images, categories, defects, check)
+    annotations = valid_annotations(records, images, all_images, categories, defects, check, masks)
     data = CocoJson(
         images=sorted(images.values(), key=lambda image: image["id"]),
         annotations=numbered(annotations, defects),

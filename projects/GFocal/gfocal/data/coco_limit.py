@@ -16,7 +16,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "WithStds", "evaluate_boxes"]
+__all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "WithStds", "evaluate_results"]
 
 STANDARD_LIMIT = 100
 
@@ -56,7 +56,8 @@ class LimitedCOCOEvaluator(WithStds, COCOEvaluator):
 
     def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
-        limit = self.limit if {*tasks} == {"bbox"} else STANDARD_LIMIT
+        limit = self.limit if {*tasks} <= {"bbox", "segm"} else STANDARD_LIMIT
+        self._check_masks(tasks)
         self._logger.info(f"At most {limit} detections an image count (COCO's maxDets)")
         if limit == STANDARD_LIMIT:
             super()._eval_predictions(predictions, img_ids)
@@ -72,22 +73,40 @@ class LimitedCOCOEvaluator(WithStds, COCOEvaluator):
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
-        evaluated = evaluate_boxes(self._coco_api, results, self.limit, img_ids)
-        self._results["bbox"] = self._derive_coco_results(
-            evaluated, "bbox", class_names=self._metadata.get("thing_classes")
-        )
+        for task in sorted(tasks):
+            evaluated = evaluate_results(self._coco_api, results, self.limit, img_ids, task)
+            self._results[task] = self._derive_coco_results(
+                evaluated, task, class_names=self._metadata.get("thing_classes")
+            )
+
+    def _check_masks(self, tasks: Sequence[str]) -> None:
+        if "segm" not in tasks or not self._do_evaluation:
+            return
+        annotations = self._coco_api.dataset["annotations"]
+        missing = [x for x in annotations if not x.get("segmentation")]
+        if missing:
+            raise ValueError(
+                f"the detections have masks, and {len(missing)} of {len(annotations)} annotations "
+                f"of the test dataset have none, e.g. one of image {missing[0]['image_id']!r}; "
+                'expected "segmentation" in each, or an evaluator with tasks=["bbox"]'
+            )
 
 
-def evaluate_boxes(
-    truth: COCO, results: list[dict[str, Any]], limit: int, img_ids: Any = None
+def evaluate_results(
+    truth: COCO,
+    results: list[dict[str, Any]],
+    limit: int,
+    img_ids: Any = None,
+    task: str = "bbox",
 ) -> COCOeval | None:
-    """COCO's evaluation of boxes.
+    """COCO's evaluation of boxes or masks.
 
     Args:
         truth: with annotations.
         results: in COCO's format.
         limit: at most so many detections an image and class count.
         img_ids: ids of images; by default all.
+        task: "bbox" or "segm".
 
     Returns:
         pycocotools' object with ``eval`` and the twelve ``stats``; None without results, as
@@ -95,7 +114,9 @@ def evaluate_boxes(
     """
     if not results:
         return None
-    evaluated = COCOeval(truth, truth.loadRes(results), "bbox")
+    if task == "segm":  # else small, medium and large are those of the boxes
+        results = [{key: x for key, x in result.items() if key != "bbox"} for result in results]
+    evaluated = COCOeval(truth, truth.loadRes(results), task)
     evaluated.params.maxDets = [1, 10, limit]
     if img_ids is not None:
         evaluated.params.imgIds = img_ids

@@ -1,4 +1,4 @@
-"""From a dataset dict to the model's input: boxes only, and errors that name the image.
+"""From a dataset dict to the model's input: boxes, masks on request, errors that name the image.
 
 Units: boxes are XYXY, in pixels of the image after the augmentations.
 """
@@ -18,6 +18,7 @@ from PIL import Image
 
 from .._moved import moved_names
 from .images import read_pixels
+from .masks import check_mask_format, transformed_masks
 from .pipelines import yacs_augmentations
 from .placement import apply_regions, content_of
 from .transforms import CenterPad
@@ -28,7 +29,7 @@ __getattr__ = moved_names(__name__)
 
 
 class DetectionMapper(DatasetMapper):
-    """Detectron2's DatasetMapper for detectors of boxes, with these differences:
+    """Detectron2's DatasetMapper for detectors of boxes and masks, with these differences:
 
     - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`.read_image`;
     - a shorter side that ResizeShortestEdge would round to 0 pixels keeps one pixel;
@@ -44,10 +45,16 @@ class DetectionMapper(DatasetMapper):
         crowds: "drop": annotations with iscrowd=1 are left out. "ignore": their boxes become the
             image's "ignore_regions", in which :class:`gfocal.detectors.GFL` has no background. (The
             validation loss uses the test mapper's ``crowds``.) In yacs INPUT.CROWDS.
+        use_instance_mask: the instances get gt_masks too. Then the dataset must be loaded with
+            masks, see :func:`gfocal.data.detection_dataset_dicts`. In yacs MODEL.MASK_ON.
+        instance_mask_format: "polygon" or "bitmask". In yacs INPUT.MASK_FORMAT.
+        recompute_boxes: boxes are tight around the masks after the augmentations. In yacs this is
+            so with masks and random crops, as in Detectron2.
 
     Raises:
-        ValueError: ``crowds`` is neither, a CenterPad is not the last augmentation, or a yacs
-            config asks for masks, keypoints or proposals, or for unknown augmentations.
+        ValueError: ``crowds`` or ``instance_mask_format`` is another one, a CenterPad is not the
+            last augmentation, boxes are to be recomputed without masks, or a yacs config asks for
+            keypoints or proposals, or for unknown augmentations.
     """
 
     @configurable
@@ -58,21 +65,30 @@ class DetectionMapper(DatasetMapper):
         augmentations: Sequence[T.Augmentation | T.Transform],
         image_format: str,
         crowds: str = "drop",
+        use_instance_mask: bool = False,
+        instance_mask_format: str = "polygon",
+        recompute_boxes: bool = False,
     ):
         check_crowds(crowds)
+        check_mask_format(instance_mask_format)
+        if recompute_boxes and not use_instance_mask:
+            raise ValueError("recompute_boxes is True; expected use_instance_mask=True with it")
         super().__init__(
             is_train,
             augmentations=prepared(augmentations),
             image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            instance_mask_format=instance_mask_format,
+            recompute_boxes=recompute_boxes,
         )
         self.crowds = crowds
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        for key in ("MASK_ON", "KEYPOINT_ON", "LOAD_PROPOSALS"):
+        for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
             if cfg.MODEL[key]:
                 raise ValueError(
-                    f"MODEL.{key} is {cfg.MODEL[key]}, but DetectionMapper makes boxes only; "
+                    f"MODEL.{key} is {cfg.MODEL[key]}, but DetectionMapper makes boxes and masks; "
                     "expected False, or Detectron2's DatasetMapper"
                 )
         return {
@@ -80,6 +96,9 @@ class DetectionMapper(DatasetMapper):
             "augmentations": yacs_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "crowds": cfg.INPUT.get("CROWDS", "drop"),
+            "use_instance_mask": cfg.MODEL.MASK_ON,
+            "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+            "recompute_boxes": cfg.MODEL.MASK_ON and cfg.INPUT.CROP.ENABLED and is_train,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -90,9 +109,9 @@ class DetectionMapper(DatasetMapper):
         Returns:
             the dict without "annotations", with "image" (C, H, W) uint8 (float32 after an
             augmentation that makes it so), "height" and "width" of the file and, in training,
-            "instances" with gt_boxes and gt_classes (and "ignore_regions", ``Boxes``, with
-            ``crowds="ignore"``). After a CenterPad also "border" and "content_size", see
-            :func:`.content_of`.
+            "instances" with gt_boxes and gt_classes (with masks also gt_masks; and
+            "ignore_regions", ``Boxes``, with ``crowds="ignore"``). After a CenterPad also "border"
+            and "content_size", see :func:`.content_of`.
 
         Raises:
             FileNotFoundError: there is no such image file.
@@ -132,6 +151,13 @@ class DetectionMapper(DatasetMapper):
         instances.gt_boxes = _clipped(transforms.apply_box(boxes) if objects else boxes, size)
         classes = [int(annotation["category_id"]) for annotation in objects]
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        if self.use_instance_mask:
+            masks = transformed_masks(objects, transforms, size, self.instance_mask_format)
+            instances.gt_masks = masks
+            if self.recompute_boxes:
+                has_area = instances.gt_boxes.nonempty()  # an augmentation drops others
+                boxes = _clipped(masks.get_bounding_boxes().tensor.numpy(), size).tensor
+                instances.gt_boxes = Boxes(boxes * has_area[:, None])
         result["instances"] = utils.filter_empty_instances(instances)
         if self.crowds == "ignore":
             boxes = _boxes(crowds)

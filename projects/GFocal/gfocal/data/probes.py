@@ -145,6 +145,9 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if hasattr(a, "tensor") and hasattr(b, "tensor"):  # Boxes, masks, ...
         a, b = a.tensor, b.tensor
+    if hasattr(a, "polygons") and hasattr(b, "polygons"):
+        a, b = a.polygons, b.polygons
+        return _same(a, b)
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         equal = torch.allclose if a.shape == b.shape else None
         return equal is not None and equal(a.double(), b.double(), 0, 0, equal_nan=True)

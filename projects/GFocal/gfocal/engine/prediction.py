@@ -22,6 +22,7 @@ import numpy as np
 from .._installed import is_installed
 from ..data.batching import ImagePredictor, plan_batches
 from ..data.images import image_size, read_image
+from ..data.run_lengths import pack_mask
 from ..data.sides import pack_sides, relative_bins
 from .prediction_lines import ImageFile, Lines, PredictionSettings
 
@@ -251,6 +252,9 @@ def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
         }
         for c, box, score in zip(instances.pred_classes.tolist(), boxes, scores)
     ]
+    if instances.has("pred_masks"):
+        for detection, mask in zip(detections, instances.pred_masks):
+            detection["segmentation"] = pack_mask(mask)
     record = {"height": height, "width": width, "detections": detections}
     if instances.has("pred_box_stds"):
         for detection, stds in zip(detections, _array(instances.pred_box_stds)):

@@ -119,7 +119,11 @@ class Trainer(BaseTrainer):
         mapper, dataset = _mapper(cfg, is_train=True), None
         if isinstance(mapper, DetectionMapper):  # another may need proposals
             dataset = _dicts(
-                cfg, cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, mapper.crowds
+                cfg,
+                cfg.DATASETS.TRAIN,
+                cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+                mapper.crowds,
+                mapper.use_instance_mask,
             )
         arguments = _train_loader_from_config(cfg, mapper=mapper, dataset=dataset)
         names = inspect.signature(build_train_loader).parameters
@@ -140,7 +144,7 @@ class Trainer(BaseTrainer):
     def build_validation_batches(cls, cfg: CfgNode) -> list[ValidationBatches]:
         return [
             ValidationBatches(
-                _dicts(cfg, name),
+                _dicts(cfg, name, masks=cfg.MODEL.MASK_ON),
                 _mapper(cfg, is_train=False),
                 cfg.DATALOADER.NUM_WORKERS,
             )
@@ -154,8 +158,13 @@ class Trainer(BaseTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)
+        # Detections of an architecture with MODEL.MASK_ON have masks, where the dataset has too.
+        is_coco = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco") == "coco"
         return dataset_evaluator(
-            dataset_name, output_dir=folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE
+            dataset_name,
+            output_dir=folder,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            tasks=["bbox", "segm"] if cfg.MODEL.MASK_ON and is_coco else None,
         )
 
     @classmethod
@@ -188,15 +197,19 @@ class Trainer(BaseTrainer):
 
 
 def _mapper(cfg: CfgNode, *, is_train: bool) -> DatasetMapper:
-    more_than_boxes = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
-    return (DatasetMapper if more_than_boxes else DetectionMapper)(cfg, is_train)
+    is_special = cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
+    return (DatasetMapper if is_special else DetectionMapper)(cfg, is_train)
 
 
 def _dicts(
-    cfg: CfgNode, names: str | Sequence[str], filter_empty: bool = False, crowds: str = "drop"
+    cfg: CfgNode,
+    names: str | Sequence[str],
+    filter_empty: bool = False,
+    crowds: str = "drop",
+    masks: bool = False,
 ) -> list[dict[str, Any]]:
     check = cfg.DATASETS.get("CHECK", True)
-    return detection_dataset_dicts(names, filter_empty, crowds, check)
+    return detection_dataset_dicts(names, filter_empty, crowds, check, masks)
 
 
 def _check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..data.images import as_rgb
+from .mask_pictures import paint_masks
 
 __all__ = [
     "draw_box_distributions",
@@ -36,12 +37,12 @@ SIDE_COLORS = ("#0072B2", "#009E73", "#D55E00", "#A64D79")
 def draw_detections(
     image: np.ndarray, instances: Instances, metadata: Any = None, threshold: float = 0.5
 ) -> np.ndarray:
-    """Draws boxes with their class and score.
+    """Draws boxes with their class and score, and masks where there are any.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        instances: detections in the image's pixels: `pred_boxes`, `scores`, `pred_classes`; or
-            ground truth: `gt_boxes`, `gt_classes`.
+        instances: detections in the image's pixels: `pred_boxes`, `scores`, `pred_classes`, and
+            `pred_masks` if there are any; or ground truth: `gt_boxes`, `gt_classes`, `gt_masks`.
         metadata: names the classes by its `thing_classes`; class indices are shown without it.
         threshold: detections with a lower score are left out.
 
@@ -53,7 +54,9 @@ def draw_detections(
     scale = max(1.0, 640 / max(height, width))
     figure = Figure(figsize=(width * scale / _DPI, height * scale / _DPI), dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
-    _draw_boxes(axes, image, *_boxes_and_labels(instances, metadata, threshold))
+    boxes, labels, colors, shown = _boxes_and_labels(instances, metadata, threshold)
+    image = paint_masks(image, instances.to("cpu"), shown, colors)
+    _draw_boxes(axes, image, boxes, labels, colors)
     return render(figure)
 
 
@@ -132,7 +135,7 @@ def draw_box_distributions(
     instances = instances.to("cpu")
     instances = instances[instances.scores >= threshold]
     instances = instances[instances.scores.argsort(descending=True)[:max_boxes]]
-    boxes, labels, colors = _boxes_and_labels(instances, metadata, threshold)
+    boxes, labels, colors, _ = _boxes_and_labels(instances, metadata, threshold)
 
     count = len(boxes)
     columns = min(count, 3) if count != 4 else 2
@@ -198,8 +201,8 @@ def _check_image(image: np.ndarray) -> None:
 
 def _boxes_and_labels(
     instances: Instances, metadata: Any, threshold: float
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Boxes (D, 4), labels and colours of the instances, best last so that it is drawn on top."""
+) -> tuple[np.ndarray, list[str], list[str], list[int]]:
+    """Boxes (D, 4), labels, colours and indices of the instances that are shown."""
     instances = instances.to("cpu")
     predicted = instances.has("pred_boxes")
     boxes: Boxes = instances.pred_boxes if predicted else instances.gt_boxes
@@ -213,7 +216,7 @@ def _boxes_and_labels(
         shown = [i for i in shown if scores[i] >= threshold]
     colors = [_CLASS_COLORS[c % len(_CLASS_COLORS)] for c in classes]
     array = boxes.tensor.detach().numpy()[shown]
-    return array, [labels[i] for i in shown], [colors[i] for i in shown]
+    return array, [labels[i] for i in shown], [colors[i] for i in shown], shown
 
 
 def _draw_boxes(
