@@ -1,9 +1,10 @@
-"""Architectures, one a file. None imports another."""
+"""Architectures, one a file. Only those built on GFL import another."""
 
 from .augmented import AugmentedDetector
 from .centernet import CenterNet
 from .cornernet import CornerNet
 from .gfl import GFL
+from .masked import MaskGFL
 from .proposals import GFLProposals
 from .retinanet import QFLRetinaNet
 from .ssd import SSD
@@ -15,5 +16,6 @@ __all__ = [
     "CenterNet",
     "CornerNet",
     "GFLProposals",
+    "MaskGFL",
     "QFLRetinaNet",
 ]
