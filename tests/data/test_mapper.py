@@ -251,8 +251,8 @@ def test_yacs(tmp_path):
     assert (mapper.is_train, mapper.crowds) == (False, "ignore")
     assert mapper(write_image(tmp_path, 5, 60))["image"].shape == (3, 111, 1333)
     assert DetectionMapper(get_cfg(), False).crowds == "drop"
-    cfg.MODEL.MASK_ON = True
-    with pytest.raises(ValueError, match="MODEL.MASK_ON is True.*boxes only"):
+    cfg.MODEL.KEYPOINT_ON = True
+    with pytest.raises(ValueError, match="MODEL.KEYPOINT_ON is True.*boxes and masks"):
         DetectionMapper(cfg, True)
 
 

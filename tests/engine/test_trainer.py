@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from gfocal.data import DetectionMapper
 from gfocal.engine import AutocastTrainer, LazyTrainer, Trainer, load_config, trainer_class
 from gfocal.engine.steps import AccumulatingTrainer
+from gfocal.engine.trainer import _mapper
 from tests.helpers.toy import ToyDetector, toy_dataset
 
 YACS = """
@@ -196,10 +197,12 @@ def test_resume_is_exact(config):
         assert torch.equal(rest._ema.state_dict()[key], value), key
 
 
-def test_masks_are_read_as_detectron2_reads_them(config):
+def test_proposals_are_read_as_detectron2_reads_them(config):
     assert type(Trainer.build_train_loader(config()).mapper) is DetectionMapper
     masks = Trainer.build_train_loader(config("MODEL.MASK_ON=True")).mapper
-    assert type(masks) is DatasetMapper
+    assert type(masks) is DetectionMapper and masks.use_instance_mask
+    proposals = _mapper(config("MODEL.LOAD_PROPOSALS=True"), is_train=True)
+    assert type(proposals) is DatasetMapper
 
 
 def test_precise_bn_is_kept(config, monkeypatch):
