@@ -4,7 +4,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from matplotlib.figure import Figure
 
 from gfocal.inspect import (
@@ -161,3 +161,26 @@ def test_training_image_shows_the_truth_above_the_detections():
     assert masks[0][480:].sum() > 500 > masks[0][:480].sum()  # detection: class 0
     swapped = draw_training_image({"image": image, "instances": truth}, result, "RGB")
     assert tuple(swapped[0, 0]) == (200, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["pred_masks", "bitmask", "polygon"])
+def test_masks_are_painted_the_best_on_top(kind):
+    image = np.full((60, 80, 3), 90, np.uint8)
+    polygon = np.array([20.0, 10.0, 60.0, 10.0, 60.0, 50.0, 20.0, 50.0])
+    pixels = torch.zeros(2, 60, 80, dtype=torch.bool)
+    pixels[:, 10:50, 20:60] = True
+    boxes = Boxes(torch.tensor([[20.0, 10.0, 60.0, 50.0]]).repeat(2, 1))
+    if kind == "pred_masks":
+        found = Instances((60, 80), pred_boxes=boxes, scores=torch.tensor([0.9, 0.4]))
+        found.pred_classes, found.pred_masks = torch.tensor([0, 1]), pixels
+    else:
+        found = Instances((60, 80), gt_boxes=boxes, gt_classes=torch.tensor([0, 1]))
+        is_polygon = kind == "polygon"
+        found.gt_masks = PolygonMasks([[polygon]] * 2) if is_polygon else BitMasks(pixels)
+    first, second = (
+        np.array(matplotlib.colors.to_rgb(x)) * 255 for x in pictures._CLASS_COLORS[:2]
+    )
+    below = 90.0 if kind == "pred_masks" else 90 + 0.45 * (second - 90)  # 0.4 is not shown
+    expected = below + 0.45 * (first - below)
+    middle = draw_detections(image, found)[240, 320]
+    np.testing.assert_allclose(middle, expected, atol=2)
