@@ -97,7 +97,7 @@ def test_three_steps_in_a_detector_of_your_own(run, monkeypatch):
 
     registered = dict(META_ARCH_REGISTRY._obj_map)
     monkeypatch.setattr(META_ARCH_REGISTRY, "_obj_map", registered)
-    (block,) = sections()["A detector of your own"]
+    (block,) = sections()["Your own dense detector"]
     detector = META_ARCH_REGISTRY.get(run(block, MyDetector=MyDetector)["MyQFLDetector"].__name__)()
     logits = torch.tensor([[[0.5, -1.0], [2.0, 0.0], [9.0, 9.0]]], requires_grad=True)
     losses = detector.losses(
@@ -203,8 +203,9 @@ def test_rotated_anchors_are_refused():
     generator = RotatedAnchorGenerator(
         sizes=[[64], [128]], aspect_ratios=[1.0], strides=[8, 16], angles=[0.0]
     )
-    with pytest.raises(TypeError, match="anchors of level 0 are RotatedBoxes; expected Boxes"):
-        losses_of(make_gfl(anchor_generator=generator), [make_input(64, 96, BOXES)])
+    message = "anchors of a RotatedAnchorGenerator are RotatedBoxes; expected Boxes"
+    with pytest.raises(TypeError, match=message):
+        make_gfl(anchor_generator=generator)
 
 
 def test_an_iou_of_rotated_boxes_is_refused():

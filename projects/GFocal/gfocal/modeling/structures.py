@@ -75,7 +75,6 @@ class DenseAnchors(NamedTuple):
         Raises:
             ValueError: if the three disagree on the number of levels, or a level does not have
                 exactly one anchor a location.
-            TypeError: if the anchors are rotated.
         """
         shapes = [(int(h), int(w)) for h, w in level_shapes]
         if not len(anchors) == len(shapes) == len(strides):
@@ -84,12 +83,6 @@ class DenseAnchors(NamedTuple):
                 f"{len(strides)} of strides; expected as many of each"
             )
         for level, (boxes, (h, w)) in enumerate(zip(anchors, shapes)):
-            if boxes.tensor.shape[-1] != 4:
-                raise TypeError(
-                    f"the anchors of level {level} are {type(boxes).__name__}; expected Boxes, as "
-                    "those of DefaultAnchorGenerator (docs/other_projects.md says what rotated "
-                    "boxes need)"
-                )
             if len(boxes) != h * w:
                 raise ValueError(
                     f"level {level} is {h} x {w} and has {len(boxes)} anchors; expected one anchor "
