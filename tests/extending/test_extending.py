@@ -22,7 +22,7 @@ from .task_aligned import TaskAlignedMatcher
 from .varifocal import VarifocalLoss
 
 BOX = [3.0, 2.0, 63.0, 58.0]
-LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25}
+LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25, "fcos": 60}
 
 
 def code_lines(path):

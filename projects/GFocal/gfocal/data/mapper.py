@@ -258,13 +258,21 @@ def _boxes(annotations: Sequence[dict[str, Any]]) -> np.ndarray:
     """
     if not annotations:
         return np.zeros((0, 4))
-    rows = [BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS) for x in annotations]
+    rows = [_upright(x) for x in annotations]
     # As floats: Detectron2's ResizeTransform truncates boxes of integers.
     boxes = np.array(rows, dtype=np.float64)
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise ValueError(f"box {annotations[int(finite.argmin())]['bbox']} is not finite")
     return boxes
+
+
+def _upright(annotation: dict[str, Any]) -> Sequence[float]:
+    """The box of an annotation, XYXY; of a rotated one that around it."""
+    box, mode = annotation["bbox"], annotation["bbox_mode"]
+    if mode == BoxMode.XYWHA_ABS:  # of integers Detectron2 would truncate the corners
+        box = [float(number) for number in box]
+    return BoxMode.convert(box, mode, BoxMode.XYXY_ABS)
 
 
 def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:

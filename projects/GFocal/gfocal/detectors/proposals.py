@@ -7,7 +7,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .._padding import Padding
@@ -157,20 +157,25 @@ class GFLProposals(DenseCore):
         predictions: DensePredictions,
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
-        """The proposals of each image, see :meth:`forward`."""
+        """The proposals of each image, see :meth:`forward`. As RPN's in inference, none is infinite
+        or NaN; in training the losses tell of such numbers."""
         best = predictions.joint_logits().amax(dim=-1, keepdim=True)
         of_one_class = predictions._replace(cls_logits=best, quality_logits=None)
         postprocess: Any = self.postprocess_in_training if self.training else self.postprocess
-        return [
-            Instances(
-                found.image_size,
-                proposal_boxes=found.pred_boxes,
-                objectness_logits=logits[found.anchor_idxs],
+        proposals = []
+        for found, logits in zip(
+            postprocess(anchors, of_one_class, image_sizes), best.squeeze(dim=-1)
+        ):
+            boxes, logits = found.pred_boxes.tensor, logits[found.anchor_idxs]
+            usable = boxes.isfinite().all(dim=1) & logits.isfinite()
+            proposals.append(
+                Instances(
+                    found.image_size,
+                    proposal_boxes=Boxes(boxes[usable]),
+                    objectness_logits=logits[usable],
+                )
             )
-            for found, logits in zip(
-                postprocess(anchors, of_one_class, image_sizes), best.squeeze(dim=-1)
-            )
-        ]
+        return proposals
 
     def _truth(
         self, gt_instances: Sequence[Instances] | None, sizes: Sequence[tuple[int, int]]

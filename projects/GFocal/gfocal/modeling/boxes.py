@@ -47,7 +47,13 @@ def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
     Returns:
         (...) in [0, 1]; 0 where both boxes are empty.
+
+    Raises:
+        ValueError: if the boxes are no rows of four numbers, such as rotated boxes.
     """
+    shapes = tuple(boxes1.shape), tuple(boxes2.shape)
+    if any(shape[-1:] != (4,) for shape in shapes):
+        raise ValueError(f"boxes of the shapes {shapes[0]} and {shapes[1]}; expected (..., 4) XYXY")
     lt = torch.maximum(boxes1[..., :2], boxes2[..., :2])
     rb = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
     intersection = (rb - lt).clamp(min=0).prod(dim=-1)

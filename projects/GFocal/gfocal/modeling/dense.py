@@ -61,6 +61,9 @@ class DenseCore(nn.Module):
             module and the :class:`DenseStep`; see observers.py. They change nothing.
         ignore_padding: locations on the padding of the batch take no part in training. False: they
             are background like others, as in FoveaBox.
+
+    Raises:
+        TypeError: the anchors are rotated.
     """
 
     def __init__(
@@ -75,6 +78,12 @@ class DenseCore(nn.Module):
         ignore_padding: bool = True,
     ):
         super().__init__()
+        if getattr(anchor_generator, "box_dim", 4) != 4:
+            raise TypeError(
+                f"the anchors of a {type(anchor_generator).__name__} are RotatedBoxes; expected "
+                "Boxes, as those of DefaultAnchorGenerator (docs/other_projects.md says what "
+                "rotated boxes need)"
+            )
         self.anchor_generator = anchor_generator
         # Detectron2 0.5 would keep these constants in the state dict; later versions do not.
         for anchors in anchor_generator.children():

@@ -227,6 +227,7 @@ class Detector(nn.Module):
         Raises:
             ValueError: in training, if an image has no "instances", or its boxes or classes are
                 not usable; the message names the image.
+            FloatingPointError: in inference, if a detection's box is infinite or NaN.
             RuntimeError: in inference, under a trace; see
                 :func:`gfocal.modeling.dense.refuse_to_be_traced`.
         """

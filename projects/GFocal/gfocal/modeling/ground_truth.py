@@ -58,7 +58,7 @@ def ground_truth_of(
     Raises:
         ValueError: if an image has no "instances", or its boxes, classes or regions are not usable.
             The message names the image.
-        TypeError: if "ignore_regions" are not ``Boxes``.
+        TypeError: if boxes or "ignore_regions" are not ``Boxes``, or are ``RotatedBoxes``.
     """
     instances = [_checked_instances(i, x, num_classes) for i, x in enumerate(batched_inputs)]
     boxes = [copy.copy(x.gt_boxes) for x in instances]
@@ -115,11 +115,7 @@ def _checked_regions(index: int, inputs: Mapping[str, Any]) -> Boxes | None:
     regions = inputs.get("ignore_regions")
     if regions is None:
         return None
-    if not isinstance(regions, Boxes):
-        raise TypeError(
-            f'{image_name(index, inputs)} has "ignore_regions" of type {type(regions).__name__}; '
-            "expected Boxes"
-        )
+    _check_boxes(regions, f'{image_name(index, inputs)} has "ignore_regions"')
     bad = ~torch.isfinite(regions.tensor).all(dim=1)
     if bad.any():
         raise ValueError(
@@ -129,12 +125,21 @@ def _checked_regions(index: int, inputs: Mapping[str, Any]) -> Boxes | None:
     return regions
 
 
+def _check_boxes(boxes: Any, where: str) -> None:
+    if not isinstance(boxes, Boxes) or boxes.tensor.shape[-1] != 4:  # RotatedBoxes are Boxes too
+        raise TypeError(
+            f"{where} of type {type(boxes).__name__}; expected Boxes, whose sides are parallel to "
+            "those of the image (docs/other_projects.md says what rotated boxes need)"
+        )
+
+
 def _checked_instances(index: int, inputs: Mapping[str, Any], num_classes: int) -> Instances:
     where = image_name(index, inputs)
     instances = inputs.get("instances")
     if instances is None or not (instances.has("gt_boxes") and instances.has("gt_classes")):
         raise ValueError(f'{where} has no "instances" with gt_boxes and gt_classes to train on')
     boxes: Boxes = instances.gt_boxes
+    _check_boxes(boxes, f"{where} has gt_boxes")
     bad = ~torch.isfinite(boxes.tensor).all(dim=1) | ~boxes.nonempty()
     if bad.any():
         box = boxes.tensor[bad][0].tolist()

@@ -143,8 +143,16 @@ def without_border(
         inputs: the image's dict. "border" is the (top, left) of the image in the padded one and
             "content_size" its (height, width), pixels; without them nothing was padded.
         image_size: (height, width) of the network's input without padding, pixels.
+
+    Raises:
+        FloatingPointError: a box is infinite or NaN.
     """
     fields = dict(result.get_fields())
+    if not fields["pred_boxes"].tensor.isfinite().all():
+        raise FloatingPointError(
+            f"{inputs.get('file_name', 'an image')}: the network predicts boxes that are infinite "
+            "or NaN; its weights have diverged, or its precision is too small"
+        )
     if "border" in inputs:
         top, left = inputs["border"]
         corner, boxes = (left, top) * 2, fields["pred_boxes"].tensor
