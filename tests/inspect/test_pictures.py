@@ -65,7 +65,8 @@ def test_threshold_names_and_ground_truth():
     assert (one != plain).any()
     assert (two != one).any()
     assert np.array_equal(one, draw_detections(image, detections(num=1), NAMES))
-    boxes, labels, colors = pictures._boxes_and_labels(detections(), NAMES, 0.5)
+    boxes, labels, colors, shown = pictures._boxes_and_labels(detections(), NAMES, 0.5)
+    assert shown == [0, 1]
     assert labels == ["cat 0.90", "dog 0.60"]
     assert len(set(colors)) == 2
     assert pictures._boxes_and_labels(detections(), None, 0.5)[1][0] == "class 0 0.90"

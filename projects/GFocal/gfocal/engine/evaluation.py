@@ -19,7 +19,7 @@ from ..config import Config, augmented, config_settings
 from ..export.optimize import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
-from ..weights.description import calibration_of, description_of
+from ..weights.description import calibration_of, description_of, num_classes_of
 from .classes import classes_of, post_processing, warn_if_others
 from .resume import has_checkpoint_everywhere
 
@@ -68,7 +68,7 @@ def evaluate(
         description,
         weights,
         "the test dataset",
-        getattr(model, "num_classes", None),
+        num_classes_of(model),
         classes.names,
     )
     if fast:

@@ -22,7 +22,7 @@ from ..data.placement import CenterPadTransform, content_of
 from ..export.optimize import fast_dtype, optimize_for_inference
 from ..process.builders import built_here
 from ..weights.checkpointers import StrictCheckpointer
-from ..weights.description import calibration_of, find_config
+from ..weights.description import calibration_of, find_config, num_classes_of
 from .classes import post_processing, test_metadata, warn_if_others
 
 
@@ -116,7 +116,7 @@ class Predictor(ImagePredictor):
         self.metadata = test_metadata(cfg, description)
         names = self.metadata.get("thing_classes", None) if self.metadata is not None else None
         self.class_names = names and list(names)
-        num_classes = getattr(self.model, "num_classes", None)
+        num_classes = num_classes_of(self.model)
         warn_if_others(description, weights, "the config", num_classes, names or ())
         StrictCheckpointer(self.model).load(weights)
         self.model.eval()
@@ -184,7 +184,14 @@ class Predictor(ImagePredictor):
 
     @property
     def num_classes(self) -> int:
-        return self.model.num_classes
+        known = num_classes_of(self.model)
+        known = len(self.class_names or ()) if known is None else known
+        if not known:
+            raise ValueError(
+                f"the classes of a {type(self.model).__name__} are not known; expected a test "
+                "dataset with thing_classes, or a model with num_classes"
+            )
+        return known
 
     @property
     def category_ids(self) -> list[int] | None:

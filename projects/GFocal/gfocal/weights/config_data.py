@@ -41,8 +41,11 @@ def tree_of(cfg: DictConfig, num_classes: int | None) -> dict[str, Any]:
         ValueError: a value is neither, nor a class or function with a name.
     """
     cfg = copy.deepcopy(cfg)
-    if num_classes is not None and "num_classes" in (cfg.get("model") or {}):
-        node = cfg.model._get_node("num_classes")
+    model = cfg.get("model") or {}
+    for owner in (model, model.get("roi_heads") or {}):  # of an R-CNN
+        if num_classes is None or "num_classes" not in owner:
+            continue
+        node = owner._get_node("num_classes")
         node = node._dereference_node()  # in `data`, say, where it is read from a json
         OmegaConf.update(cfg, node._get_full_key(None), num_classes, merge=False)
     _resolve_what_is_left_out(cfg)

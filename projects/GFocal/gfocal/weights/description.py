@@ -39,6 +39,7 @@ __all__ = [
     "disagreement",
     "find_config",
     "metrics_of",
+    "num_classes_of",
     "read_description",
 ]
 
@@ -104,8 +105,8 @@ def describe(
         class_names, category_ids: of the dataset.
     """
     kind, config = "yacs", None
-    of_model: Any = getattr(model, "num_classes", None)
-    num_classes = of_model if isinstance(of_model, int) else num_classes
+    of_model = num_classes_of(model)
+    num_classes = num_classes if of_model is None else of_model
     if isinstance(cfg, CfgNode):
         config = cfg.dump()
         mean, std, order = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT
@@ -200,6 +201,15 @@ def calibration_of(description: Description | None, path: str) -> Mapping[str, A
 
 
 _KINDS: dict[type, Any] = {str: str, tuple: (list, tuple), dict: Mapping, int: int}
+
+
+def num_classes_of(model: Any) -> int | None:
+    """K of a detector, or of the second stage of an R-CNN; None if it is not known."""
+    for part in (model, getattr(model, "roi_heads", None)):
+        count = getattr(part, "num_classes", None)
+        if isinstance(count, int):
+            return count
+    return None
 
 
 def find_config(
