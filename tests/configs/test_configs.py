@@ -309,11 +309,12 @@ def test_the_same_seed_gives_the_same_images(overrides):
     assert batches() == batches()
 
 
-def test_shapes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["shapes_gflv2", "shapes_timm"])
+def test_shapes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     few = ["train", "test"]
     cfg = load(
-        "quick_start/shapes_gflv2.py",
+        f"quick_start/{name}.py",
         [f"dataloader.{split}.dataset.names.num_images=8" for split in few]
         + [f"dataloader.{split}.num_workers=0" for split in few],
     )

@@ -147,16 +147,17 @@ def test_initial_weights_of_which_nothing_fits_are_refused(case, tmp_path):
 
 
 def test_files_of_timm(tmp_path):
-    """A plain ResNet-50 has torchvision's names. Others belong into a TimmBackbone, which reads the
+    """A plain ResNet has torchvision's names. Others belong into a TimmBackbone, which reads the
     same file."""
     timm = pytest.importorskip("timm")
     path = tmp_path / "a.pth"
-    network, cfg = timm.create_model("resnet50"), model_zoo.get_config(R50).model
+    network, cfg = timm.create_model("resnet18"), model_zoo.get_config(R50).model
+    cfg.backbone.bottom_up.stages.depth = 18
     torch.save(network.state_dict(), path)
     model = instantiate(cfg)
     GFLCheckpointer(model).load(str(path))
-    loaded = model.backbone.bottom_up.res5[2].conv3.weight
-    assert torch.equal(loaded, network.layer4[2].conv3.weight)
+    loaded = model.backbone.bottom_up.res5[1].conv2.weight
+    assert torch.equal(loaded, network.layer4[1].conv2.weight)
 
     network = timm.create_model("resnet18d")
     torch.save(network.state_dict(), path)
