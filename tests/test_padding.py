@@ -42,6 +42,7 @@ class SquareBackbone(TinyBackbone):
         ({"square_size": 0}, 64, (192, 192)),
         ({"square_size": 250, "size_divisibility": 16}, 32, (256, 256)),
         ({"size_divisibility": 100}, 32, (200, 200)),
+        ({"size_divisiblity": 32, "square_size": 0}, 0, (192, 192)),  # SimpleFeaturePyramid's
     ],
 )
 def test_by_hand(constraints, divisibility, expected):

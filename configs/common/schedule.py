@@ -32,6 +32,11 @@ def iterations(epochs, batch_size):
 lr_multiplier_1x = step_schedule(steps=[60000, 80000], max_iter=90000, warmup_iters=500)
 lr_multiplier_2x = step_schedule(steps=[120000, 165000], max_iter=180000, warmup_iters=500)
 
+# Detectron2's for transformers: 3x of 16 images a batch, 36 and 100 epochs of 64.
+lr_multiplier_3x = step_schedule(steps=[210000, 250000], max_iter=270000, warmup_iters=1000)
+lr_multiplier_36ep = step_schedule(steps=[52500, 62500], max_iter=67500, warmup_iters=250)
+lr_multiplier_100ep = step_schedule(steps=[163889, 177546], max_iter=184375, warmup_iters=250)
+
 # MMDetection repeats the dataset: 24 epochs of 5 each are 120.
 max_iter_ssd = iterations(24 * 5, batch_size=64)
 lr_multiplier_ssd = step_schedule(

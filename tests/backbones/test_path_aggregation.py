@@ -72,7 +72,7 @@ def test_mistakes(in_features, message):
 def test_the_example_of_the_docs(name):
     text = (Path(__file__).parents[2] / "docs/extend.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (code,) = (block for block in blocks if f"L({name})" in block)
+    code = next(block for block in blocks if f"L({name})" in block)
     names = {}
     exec(code.replace("pretrained=True", "pretrained=False"), names)  # noqa: S102
     cfg = names["cfg"]

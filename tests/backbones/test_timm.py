@@ -99,6 +99,11 @@ def test_weights_of_a_file(tmp_path):
         ({"name": "resnet17"}, "timm has no model 'resnet17'"),
         ({"out_features": ["res7"]}, r"out_features has \['res7'\]; resnet18 has the maps \['res1"),
         ({"freeze_at": 6}, "freeze_at is 6; expected 0 to 5 maps"),
+        (
+            {"options": {"checkpoint_path": "a"}},
+            r"options has 'checkpoint_path'; expected weights=",
+        ),
+        ({"options": {"pretrained": True}}, r"options has 'pretrained'; expected pretrained=True"),
     ],
 )
 def test_mistakes(kwargs, message):

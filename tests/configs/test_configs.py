@@ -20,12 +20,17 @@ from gfocal.config.options import is_declared
 from gfocal.engine import LazyTrainer
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, NoQuality
 from tests.helpers.coco_files import valid_document, write_dataset
+from tests.helpers.detectron2_main import OF_MAIN, needs_main
 
 ROOT = Path(model_zoo.get_config_file("COCO-Detection/gflv2_R_50_FPN_1x.py")).parents[1]
 SHIPPED = sorted(
     str(path.relative_to(ROOT)) for folder in ROOT.iterdir() for path in folder.rglob("*.py")
 )
 RUNNABLE = [name for name in SHIPPED if not name.startswith("common/")]
+LOADABLE = [
+    pytest.param(name, marks=needs_main) if Path(name).stem in OF_MAIN else name
+    for name in RUNNABLE
+]
 SCHEMA = {
     "train": ["output_dir", "init_checkpoint", "max_iter", "seed", "eval_period", "log_period"],
     "train.amp": ["enabled"],
@@ -76,7 +81,7 @@ def test_the_list_is_complete():
     } <= set(RUNNABLE)
 
 
-@pytest.mark.parametrize("path", RUNNABLE)
+@pytest.mark.parametrize("path", LOADABLE)
 def test_the_schema_of_the_training_tools(path, tmp_path):
     """What Detectron2's tools/lazyconfig_train_net.py reads; a saved config is the same config."""
     cfg = load(path)
@@ -304,11 +309,12 @@ def test_the_same_seed_gives_the_same_images(overrides):
     assert batches() == batches()
 
 
-def test_shapes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["shapes_gflv2", "shapes_timm"])
+def test_shapes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     few = ["train", "test"]
     cfg = load(
-        "quick_start/shapes_gflv2.py",
+        f"quick_start/{name}.py",
         [f"dataloader.{split}.dataset.names.num_images=8" for split in few]
         + [f"dataloader.{split}.num_workers=0" for split in few],
     )

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 
 from gfocal import model_zoo
+from gfocal.backbones import TimmBackbone
 from gfocal.weights import (
     GFLCheckpointer,
     StrictCheckpointer,
@@ -116,7 +118,7 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
 NOTHING_FITS = {  # what a .pth holds, and what is said of it
     "vgg": (
         lambda: torchvision.models.vgg11(weights=None).state_dict(),
-        r"are features\.0\.weight, .* \(22 in all\); expected \S+ \(256, 512, 1, 1\), .* in all\)$",
+        r"are features\.0\.weight, .* \(22 in all\); expected \S+ \(256, 512, 1, 1\), .* in all\)",
     ),
     "wrapped": (
         lambda: {"state_dict": {"a.b": torch.zeros(1)}, "epoch": 3},
@@ -142,6 +144,32 @@ def test_initial_weights_of_which_nothing_fits_are_refused(case, tmp_path):
     model = instantiate(model_zoo.get_config(R50).model)
     with pytest.raises(ValueError, match=rf"^{tmp_path}/a\.pth:? .*{message}"):
         GFLCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+def test_files_of_timm(tmp_path):
+    """A plain ResNet has torchvision's names. Others belong into a TimmBackbone, which reads the
+    same file."""
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "a.pth"
+    network, cfg = timm.create_model("resnet18"), model_zoo.get_config(R50).model
+    cfg.backbone.bottom_up.stages.depth = 18
+    torch.save(network.state_dict(), path)
+    model = instantiate(cfg)
+    GFLCheckpointer(model).load(str(path))
+    loaded = model.backbone.bottom_up.res5[1].conv2.weight
+    assert torch.equal(loaded, network.layer4[1].conv2.weight)
+
+    network = timm.create_model("resnet18d")
+    torch.save(network.state_dict(), path)
+    for bottom_up in (cfg.backbone.bottom_up, L(TimmBackbone)(name="resnet18d")):
+        cfg.backbone.bottom_up = bottom_up
+        cfg.backbone.bottom_up.out_features = ["res3", "res4", "res5"]
+        with pytest.raises(ValueError, match="They are conv1.0.weight, ") as error:
+            GFLCheckpointer(instantiate(cfg)).load(str(path))
+        assert "timm's are read by TimmBackbone(name=..., weights=FILE)" in str(error.value)
+    cfg.backbone.bottom_up.weights = str(path)
+    loaded = instantiate(cfg).backbone.bottom_up.net.layer4[1].conv2.weight
+    assert torch.equal(loaded, network.layer4[1].conv2.weight)
 
 
 def test_what_fits_is_loaded(tmp_path):

@@ -24,7 +24,10 @@ class Padding(NamedTuple):
         (Detectron2 0.5 knows no others)."""
         constraints = getattr(backbone, "padding_constraints", None) or {}
         divisibility = getattr(backbone, "size_divisibility", 0)
-        divisibility = constraints.get("size_divisibility", divisibility)
+        # Detectron2's SimpleFeaturePyramid misspells the key, and nothing there reads it. A ViT has
+        # no location in the last columns of an image that is not padded.
+        for key in ("size_divisiblity", "size_divisibility"):
+            divisibility = constraints.get(key, divisibility)
         return cls(max(int(divisibility), 1), int(constraints.get("square_size", 0)))
 
     def size(self, size: Size, name: str = "an image") -> Size:

@@ -1,12 +1,15 @@
-"""Optimizers that clip the gradient themselves, in every training loop."""
+"""Optimizers that clip the gradient themselves, in every training loop, and the learning rates of a
+ViT's layers."""
 
-from collections.abc import Iterable
+import functools
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = ["SGD", "Adam", "AdamW", "vit_lr_decay"]
 
 
 class _Clipping(torch.optim.Optimizer):
@@ -52,3 +55,33 @@ class AdamW(_Clipping, torch.optim.AdamW):
 def _clip(optimizer: _Clipping, args: tuple, kwargs: dict) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm)
+
+
+def vit_lr_decay(*, rate: float, num_layers: int) -> Callable[[str], float]:
+    """Smaller learning rates for the earlier blocks of a ViT, also of timm's, as ViTDet is trained
+    (https://arxiv.org/abs/2203.16527). It is the ``lr_factor_func`` of Detectron2's
+    ``get_default_optimizer_params``, on its main branch.
+
+    The learning rate is multiplied by rate^(num_layers - i) for block i, by rate^(num_layers + 1)
+    for the embeddings of patches and positions, and by 1 for all else.
+
+    Args:
+        rate: above 0, at most 1.
+        num_layers: number of the ViT's blocks.
+
+    Raises:
+        ValueError: the rate is not; or, when it is called, the ViT has more blocks.
+    """
+    from detectron2.modeling import get_vit_lr_decay_rate
+
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate is {rate!r}; expected above 0, at most 1")
+    factor = functools.partial(get_vit_lr_decay_rate, lr_decay_rate=rate, num_layers=num_layers)
+    return functools.partial(_factor_of_known_blocks, factor, num_layers)
+
+
+def _factor_of_known_blocks(factor: Callable[[str], float], num_layers: int, name: str) -> float:
+    block = re.search(r"^backbone\..*\bblocks\.(\d+)\.", name)
+    if block and int(block[1]) >= num_layers:  # its learning rate would be too large
+        raise ValueError(f"num_layers is {num_layers}; expected more, as the model has {name}")
+    return factor(name)

@@ -8,6 +8,7 @@ from .builders import (
 )
 from .deconvolution import DeconvolutionNeck
 from .deformable import DeformBottleneckBlock, DeformConv2d
+from .detectron2_main import from_detectron2_main, layer_norm
 from .hourglass import Hourglass
 from .necks import LinearP6P7, PathAggregation
 from .res2net import DeepStem, DeformRes2NetBlock, Res2NetBlock, make_res2net_stages
@@ -33,6 +34,8 @@ __all__ = [
     "build_hourglass_backbone",
     "build_resnet_deconvolution_backbone",
     "build_ssd_backbone",
+    "from_detectron2_main",
+    "layer_norm",
     "make_res2net_stages",
     "make_resnet_stages",
     "res5_channels",

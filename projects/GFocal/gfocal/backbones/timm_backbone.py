@@ -12,6 +12,14 @@ from .._installed import MissingPackageError, is_installed
 
 __all__ = ["TimmBackbone"]
 
+_NOT_OPTIONS = {  # of timm.create_model: what says the same here
+    "pretrained": "pretrained=True",
+    "pretrained_cfg": "weights=FILE",
+    "pretrained_cfg_overlay": "weights=FILE",
+    "checkpoint_path": "weights=FILE",
+    "features_only": "nothing, as it is always set",
+}
+
 
 class TimmBackbone(Backbone):
     """The maps of a timm network, named by their strides as those of Detectron2's ResNet: "res2" of
@@ -29,7 +37,8 @@ class TimmBackbone(Backbone):
 
     Raises:
         MissingPackageError: timm is not installed.
-        ValueError: there is no such network, it has no such map, or not so many.
+        ValueError: there is no such network, it has no such map, or not so many; an option that an
+            argument takes the place of.
         FileNotFoundError: ``weights`` is not there.
     """
 
@@ -87,6 +96,10 @@ def _network(
         )
     import timm
 
+    for option in _NOT_OPTIONS.keys() & options.keys():
+        raise ValueError(
+            f"options has {option!r}; expected {_NOT_OPTIONS[option]} of TimmBackbone {name!r}"
+        )
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = timm.list_models(f"*{base}*")[:5]

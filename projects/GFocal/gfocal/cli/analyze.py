@@ -17,7 +17,7 @@ from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 
-from ..config import model_zoo
+from ..config import model_zoo, without_pretraining
 from ..data.mapper import resize_of
 from ..data.pipelines import yacs_augmentations
 from ..engine import check_model, load_config, set_device
@@ -75,7 +75,7 @@ def build(config: str) -> tuple[Detector, tuple[int, int] | None]:
         set_device(cfg, "cpu")
         model = build_model(cfg)
     else:
-        model = instantiate(cfg.model)
+        model = instantiate(without_pretraining(cfg).model)
     if not isinstance(model, Detector):
         raise TypeError(
             f"the model of {config} is a {type(model).__name__}; expected a detector with `raw`: "

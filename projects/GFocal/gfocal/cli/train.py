@@ -17,6 +17,7 @@ from detectron2.engine import default_setup
 from detectron2.utils.comm import get_rank
 from detectron2.utils.logger import setup_logger
 
+from .._installed import MissingPackageError
 from ..config import Config, model_zoo, set_reliability, set_weights
 from ..engine import (
     BaseTrainer,
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
         SystemExit: a mistake of the user's, found before the first iteration.
     """
     # TypeError is not among them: more often a new part is at fault than a config.
-    with exit_on_mistake((ValueError, OSError, SyntaxError), locate=True):
+    mistakes = (ValueError, OSError, SyntaxError, MissingPackageError)
+    with exit_on_mistake(mistakes, locate=True):
         trainer = _set_up(args)
     if trainer is not None:
         trainer.train()

@@ -14,6 +14,7 @@ from .settings import (
     set_device,
     set_reliability,
     set_weights,
+    without_pretraining,
 )
 from .yacs import add_gfocal_config
 
@@ -36,4 +37,5 @@ __all__ = [
     "set_weights",
     "train_node",
     "train_options",
+    "without_pretraining",
 ]

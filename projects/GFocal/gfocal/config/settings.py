@@ -1,11 +1,14 @@
 """Settings of a run in both kinds of config, and its device."""
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from detectron2.config import CfgNode
-from omegaconf import OmegaConf
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ..backbones import TimmBackbone
 from .keys import Config
 from .options import TrainOptions
 
@@ -16,7 +19,10 @@ __all__ = [
     "set_device",
     "set_reliability",
     "set_weights",
+    "without_pretraining",
 ]
+
+C = TypeVar("C", bound=Config)
 
 
 class ConfigSettings(NamedTuple):
@@ -66,6 +72,35 @@ def set_reliability(cfg: Config) -> None:
         cfg.TEST.RELIABILITY = True
     else:
         OmegaConf.update(cfg, "train.reliability", True, force_add=True)
+
+
+def without_pretraining(cfg: C) -> C:
+    """A copy of a config, or of its `model`, for a model that gets all of its weights afterwards:
+    no TimmBackbone loads or downloads any before."""
+    cfg = cfg.clone() if isinstance(cfg, CfgNode) else copy.deepcopy(cfg)
+    if not isinstance(cfg, CfgNode):
+        _drop_pretraining(cfg)
+    return cfg
+
+
+def _drop_pretraining(node: Any) -> None:
+    if isinstance(node, DictConfig) and _is_timm(node.get("_target_")):
+        for name in ("pretrained", "weights"):
+            node.pop(name, None)
+    names: Any = node if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        if not (OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name)):
+            child = node[name]
+            if isinstance(child, (DictConfig, ListConfig)):
+                _drop_pretraining(child)
+
+
+def _is_timm(target: Any) -> bool:
+    try:
+        target = locate(target) if isinstance(target, str) else target
+    except ImportError:  # the model's own error comes when it is built
+        return False
+    return isinstance(target, type) and issubclass(target, TimmBackbone)
 
 
 def resolve_device(name: str | None = None) -> torch.device:

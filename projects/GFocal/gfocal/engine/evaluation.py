@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage, JSONWriter
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..config import Config, augmented, config_settings
+from ..config import Config, augmented, config_settings, without_pretraining
 from ..export.optimize import Optimizable, fast_dtype, optimize_for_inference
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
@@ -45,7 +45,7 @@ def evaluate(
         calibrated: scores and standard deviations as ``gfocal calibrate`` found them.
     """
     output_dir, weights, _ = config_settings(cfg)
-    model = trainer.build_model(cfg)
+    model = trainer.build_model(without_pretraining(cfg))
     checkpointer = StrictCheckpointer(model, output_dir)
     resume = resume and has_checkpoint_everywhere(checkpointer)
     if not resume and not check_weights(weights):

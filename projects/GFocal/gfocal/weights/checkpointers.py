@@ -1,7 +1,8 @@
 """Detectron2's checkpointer, which here reads files safely and refuses weights that do not fit."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,6 +14,13 @@ from .reading import load_weights_only, named_tensors, refuse_exported
 __all__ = ["GFLCheckpointer", "StrictCheckpointer", "WeightsOnlyCheckpointer", "check_weights"]
 
 _BACKBONE = "backbone.bottom_up."
+_NETWORKS = (_BACKBONE, "backbone.net.")  # below an FPN; below ViTDet's SimpleFeaturePyramid
+# What a classifier's file may lack: deformable offsets and relative positions, which start at 0,
+# constants, and the norms of Swin's and MViT's maps.
+_UNTRAINED = re.compile(
+    r".*\.conv2_offset\..*|.*\.rel_pos_[hw]|.*\.relative_position_index|(norm\d|scale\d_norm)\.\w+"
+)
+_STAGES = re.compile(r"res\d|s\d|layers|blocks")  # they have more blocks in a deeper network
 _NOT_IN_CLASSIFIER = {
     f"{_BACKBONE}{layer}.{part}" for layer in ("conv6", "conv7") for part in ("weight", "bias")
 }
@@ -67,14 +75,16 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
         names = {name.removeprefix("module.") for name in checkpoint["model"]}
         incompatible = super()._load_model(checkpoint)
         # Detectron2's FrozenBatchNorm2d makes up missing statistics, mean 0 and variance 1. That is
-        # right for Caffe2's pickles only.
-        if not checkpoint.get("matching_heuristics", False):
+        # right for Caffe2's pickles only, which have none.
+        by_ends = checkpoint.get("matching_heuristics", False)
+        if not by_ends or any(name.endswith(".running_mean") for name in names):
             missing = incompatible.missing_keys
             missing += [
                 name
                 for name in self.model.state_dict()
                 if name.endswith((".running_mean", ".running_var"))
-                and name not in names.union(missing)
+                and not _is_in(name, names, by_ends)
+                and name not in missing
             ]
         return incompatible
 
@@ -110,9 +120,11 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
 
     It reads checkpoints, Detectron2's pickles, and the files of torchvision's ResNet, ResNeXt and
     VGG-16 and of the models that mmdetection starts from; it knows these by the names of their
-    weights. Such a file, or a pickle of a backbone, must fill all of ``backbone.bottom_up`` except
-    deformable offsets, which start at 0. No block of a stage may be left over. From a detector's
-    file, the weights that fit are loaded, as for fine-tuning with other classes.
+    weights. Such a file, a pickle of a backbone, or one with ``?matching_heuristics=True`` (on
+    Detectron2's main) must fill all of ``backbone.bottom_up``, or ViTDet's ``backbone.net``, except
+    what no classifier has: deformable offsets, relative positions, norms of the maps. No block of a
+    stage may be left over. From a detector's file, the weights that fit are loaded, as for
+    fine-tuning with other classes.
 
     Raises:
         ValueError: on loading, if nothing fits, if a backbone's file is of another network, if the
@@ -143,7 +155,7 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
         self._refuse_if_nothing_fits(incompatible)
         if self._backbone_only:
             self._refuse_another_backbone(incompatible)
-            self.logger.info("Loaded backbone.bottom_up; the other layers start untrained")
+            self.logger.info("Loaded the backbone's network; the other layers start untrained")
         else:
             super()._log_incompatible_keys(incompatible)
 
@@ -154,26 +166,32 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
             found = {**shapes, **dict.fromkeys(incompatible.unexpected_keys, "")}
             raise ValueError(
                 f"none of the weights fits the model. They are {_first(found)}; expected "
-                + _first(expected)
+                f"{_first(expected)}. Weights of another network go into a backbone of that "
+                "network; timm's are read by TimmBackbone(name=..., weights=FILE), see "
+                "docs/extend.md"
             )
 
     def _refuse_another_backbone(self, incompatible: Any) -> None:
-        # The rest is not expected in the file, and neither are deformable offsets, nor a VGG-16's
-        # two layers that a classifier does not have.
+        own = list(self.model.state_dict())
+        prefix = next((x for x in _NETWORKS if any(k.startswith(x) for k in own)), _BACKBONE)
+        # The rest is not expected in the file, nor are a VGG-16's two layers that a classifier does
+        # not have.
         untrained = _NOT_IN_CLASSIFIER & set(incompatible.missing_keys)
         missing = [
             key
             for key in incompatible.missing_keys
-            if key.startswith(_BACKBONE)
-            and ".conv2_offset." not in key
+            if key.startswith(prefix)
+            and not _UNTRAINED.fullmatch(key.removeprefix(prefix))
             and not (untrained == _NOT_IN_CLASSIFIER and key in untrained)
         ]
-        # A deeper network's file would fill this one. Stages that this network lacks do not count.
-        own = {k.split(".")[2] for k in self.model.state_dict() if k.startswith(f"{_BACKBONE}res")}
+        # A deeper network's file would fill this one. Stages that this network lacks do not count,
+        # nor do the masks of Swin's attention, which are made anew.
+        parts = {key.removeprefix(prefix).split(".")[0] for key in own if key.startswith(prefix)}
+        stages = {part for part in parts if _STAGES.fullmatch(part)}
         unexpected = [
             key
             for key in incompatible.unexpected_keys
-            if key.removeprefix(_BACKBONE).split(".")[0] in own
+            if key.removeprefix(prefix).split(".")[0] in stages and not key.endswith(".attn_mask")
         ]
         refuse_incompatible(missing, incompatible.incorrect_shapes, unexpected)
 
@@ -189,6 +207,12 @@ def check_weights(path: str) -> str:
     if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
         raise FileNotFoundError(f"no weight file {path!r} (working directory: {os.getcwd()})")
     return path
+
+
+def _is_in(name: str, names: Collection[str], by_ends: bool) -> bool:
+    """Whether a weight is among names, or an end of it, as Detectron2's heuristics find it."""
+    parts = name.split(".")
+    return any(".".join(parts[i:]) in names for i in range(len(parts) if by_ends else 1))
 
 
 def _first(weights: Mapping[str, Any], limit: int = 5) -> str:

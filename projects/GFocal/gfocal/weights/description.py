@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..config import Config, apply_overrides, model_zoo, set_weights
+from ..config import Config, apply_overrides, model_zoo, set_weights, without_pretraining
 from ..config.files import load_config
 from ..config.inference import read_names_of_thresholds
 from ..config.settings import config_settings
@@ -230,7 +230,7 @@ def find_config(
 
     Returns:
         A config that names the weights, and the description of these (None without one). A config
-        that was given wins over that of the weights.
+        that was given wins over that of the weights. A timm backbone loads none of its own.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -261,6 +261,8 @@ def find_config(
         cfg.defrost()
     cfg = apply_overrides(cfg, overrides)
     set_weights(cfg, weights)
+    if weights:
+        cfg = without_pretraining(cfg)
     if description is not None and description.class_names:
         read_names_of_thresholds(cfg, list(description.class_names))
     return cfg, description
