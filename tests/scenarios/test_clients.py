@@ -80,6 +80,8 @@ def test_sahis_channels(yaml):
     assert predictor.input_format == "RGB"
     expected = predictor(picture()[:, :, ::-1])["instances"].scores
     assert len(expected) > 10
+    own = gfocal.Predictor(predictor.cfg)(picture()[:, :, ::-1])["instances"]
+    assert torch.equal(own.scores, expected)
     assert not torch.equal(sahi_calls(predictor, picture()).scores, expected)
     predictor.input_format = "as it comes"
     assert torch.equal(sahi_calls(predictor, picture()).scores, expected)
