@@ -55,6 +55,15 @@ def test_without_stds_names_or_detections():
         to_supervision(instances(), ["cat"])
 
 
+def test_masks_of_an_rcnn():
+    supervision = pytest.importorskip("supervision")
+    found = instances(stds=False)
+    found.pred_masks = torch.rand(2, 50, 60) > 0.5
+    theirs = supervision.Detections.from_detectron2({"instances": found})
+    assert to_supervision(found) == theirs
+    np.testing.assert_array_equal(to_supervision(found).mask, found.pred_masks.numpy())
+
+
 def test_the_package_is_named(monkeypatch):
     monkeypatch.setattr("gfocal.export.for_supervision.is_installed", lambda name: False)
     with pytest.raises(_installed.MissingPackageError, match=r"pip install gfocal\[supervision\]"):

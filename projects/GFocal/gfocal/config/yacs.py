@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import defaults
 
 # These imports register builders by name, so that a yacs config finds them.
 from .. import backbones, detectors  # noqa: F401
@@ -25,12 +26,18 @@ NORMS = (
 )
 
 
-def add_gfocal_config(cfg: CN) -> None:
+def add_gfocal_config(cfg: CN | None = None) -> None:
     """Add the keys of GFL, with GFLV2's values, to a Detectron2 config.
 
     A config then needs MODEL.META_ARCHITECTURE "GFL" and a backbone, e.g. MODEL.BACKBONE.NAME
     "build_gfl_resnet_fpn_backbone".
+
+    Args:
+        cfg: of Detectron2's ``get_cfg()``. Without it the keys are added to Detectron2's defaults:
+            every later ``get_cfg()`` of this process has them, also those that a tool calls.
     """
+    if cfg is None:
+        cfg = defaults._C  # get_cfg() answers copies of it
     for option in OPTIONS:
         if option.added and option.yacs is not None:
             _add(cfg, option.yacs, option.default)

@@ -100,8 +100,8 @@ class BaseTrainer(DefaultTrainer):
             checkpointer.resume_or_load("", resume=True)
             if not self._resumed:
                 raise ValueError(
-                    f"{checkpointer.get_checkpoint_file()} holds weights alone, of which no "
-                    f"training can be resumed. {ANEW}"
+                    f"{checkpointer.get_checkpoint_file()} has no state of gfocal's trainer: it "
+                    f"holds weights alone, or the loop of another tool wrote it. {ANEW}"
                 )
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that it finished
             if self.start_iter > self.max_iter:

@@ -108,12 +108,16 @@ def training_state(loop: SimpleTrainer, random_states: RandomStates) -> dict[str
         random_states: of all processes.
 
     Returns:
-        "_trainer": the optimizer and the gradient scaler; "optimizer_class"; "rng"; "data": the
-        place in the training data, None if the loader does not know it.
+        "_trainer": the optimizer and the gradient scaler; both again, where the trainers of
+        Detectron2's tools/lazyconfig_train_net.py look for them (the same tensors, which a file has
+        once); "optimizer_class"; "rng"; "data": the place in the training data, None if the loader
+        does not know it.
     """
     loader = loop.data_loader
+    own = loop.state_dict()
     return {
-        "_trainer": loop.state_dict(),
+        **{name: own[name] for name in ("optimizer", "grad_scaler") if name in own},
+        "_trainer": own,
         "optimizer_class": _optimizer_class(loop.optimizer),
         "rng": random_states.state(),
         "data": loader.state_dict() if hasattr(loader, "state_dict") else None,

@@ -42,7 +42,7 @@ class TrainingCheckpointer(StrictCheckpointer):
             return
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
-        self.write(name, {**data, **kwargs})
+        self.write(name, {**data, **_for_plain_loops(data), **kwargs})
         self.tag_last_checkpoint(f"{name}.pth")
 
     def write(self, name: str, data: dict[str, Any], *, averaged: bool = False) -> None:
@@ -180,6 +180,14 @@ class CheckpointHook(hooks.PeriodicCheckpointer):
         """Whether last_checkpoint names model_final.pth."""
         last = self.checkpointer.get_checkpoint_file()
         return os.path.basename(last) == f"{self.file_prefix}_final.pth"
+
+
+def _for_plain_loops(data: dict[str, Any]) -> dict[str, Any]:
+    """Optimizer and schedule of a checkpoint's trainer, where a loop without one looks for them, as
+    Detectron2's tools/plain_train_net.py does. They are the same tensors: a file has them once."""
+    trainer = data.get("trainer", {})
+    found = (trainer.get("optimizer"), trainer.get("hooks", {}).get("LRScheduler"))
+    return {name: x for name, x in zip(("optimizer", "scheduler"), found) if x is not None}
 
 
 def plain(value: Any, name: str) -> Any:

@@ -25,8 +25,9 @@ def to_supervision(instances: Any, class_names: Sequence[str] | None = None) -> 
         class_names: of the K classes, e.g. ``predictor.class_names``.
 
     Returns:
-        xyxy (M, 4) pixels, confidence and class_id (M,). Its ``data`` has "bbox_std" (M, 4) in
-        pixels, where the detections have standard deviations, and "class_name" with
+        What ``Detections.from_detectron2`` answers: xyxy (M, 4) pixels, confidence and class_id
+        (M,), and mask (M, height, width) of an R-CNN with masks. Its ``data`` has "bbox_std" (M, 4)
+        in pixels beside, where the detections have standard deviations, and "class_name" with
         ``class_names``.
 
     Raises:
@@ -48,7 +49,13 @@ def to_supervision(instances: Any, class_names: Sequence[str] | None = None) -> 
             raise ValueError(f"class {classes.max()}; expected one of {len(class_names)} names")
         data["class_name"] = np.array([class_names[i] for i in classes], dtype=object)
     boxes = _array(instances.pred_boxes.tensor).reshape(-1, 4)
-    return Detections(boxes, confidence=_array(instances.scores), class_id=classes, data=data)
+    return Detections(
+        boxes,
+        mask=_array(instances.pred_masks) if instances.has("pred_masks") else None,
+        confidence=_array(instances.scores),
+        class_id=classes,
+        data=data,
+    )
 
 
 def _array(values: Any) -> np.ndarray:

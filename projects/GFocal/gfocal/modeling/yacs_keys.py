@@ -41,8 +41,8 @@ def added_keys() -> Iterator[None]:
             raise
         raise ValueError(
             f"the config has no {key}: it was made without gfocal.config.add_gfocal_config(cfg), "
-            "which must be called before merge_from_file. To a tool that makes the config itself, "
-            "give a complete yaml: that of cfg.dump() after both, or config.yaml of a training"
+            "which must be called before merge_from_file. For a tool that makes the config itself, "
+            "call gfocal.add_gfocal_config() without a config before it (docs/clients.md)"
         ) from error
 
 
