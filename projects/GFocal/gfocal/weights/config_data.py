@@ -41,8 +41,8 @@ def tree_of(cfg: DictConfig, num_classes: int | None) -> dict[str, Any]:
         ValueError: a value is neither, nor a class or function with a name.
     """
     cfg = copy.deepcopy(cfg)
-    model = cfg.get("model") or {}
-    for owner in (model, model.get("roi_heads") or {}):  # of an R-CNN
+    model: Any = cfg.get("model") or {}
+    for owner in (model, model.get("roi_heads") or {}):  # the second stage of an R-CNN
         if num_classes is None or "num_classes" not in owner:
             continue
         node = owner._get_node("num_classes")
