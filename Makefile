@@ -47,8 +47,9 @@ demo: env  ## train GFLv2 on generated images, evaluate it, leave pictures in ou
 	@echo "metrics.json, predictions.png and distributions.png are in $(DEMO). On unseen images:"
 	@sed -n '/Evaluation results for bbox/,/^| *[0-9]/p' $(DEMO)/log.txt | grep '^|'
 
+# A process a core, a thread each; the tests of a file stay together.
 test: env  ## run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 slow: env  ## run the slow tests: whole trainings, processes that are killed, several processes
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
 """What every test shares: few threads, random numbers that repeat, a clean dataset catalog."""
 
 import logging
+import os
 import random
 
 import numpy as np
@@ -11,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from gfocal.data.defects import warn_once
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 # Seconds that PyTorch waits for each worker of a data loader to end. Those of a loader that the
 # garbage collector finds do not end by themselves, and usually it waits 5 seconds for each.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.1

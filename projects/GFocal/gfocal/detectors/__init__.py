@@ -1,4 +1,4 @@
-"""Architectures, one a file. Only those built on GFL import another."""
+"""Architectures, one a file. None imports another, but MaskGFL, which is GFL with masks."""
 
 from .augmented import AugmentedDetector
 from .centernet import CenterNet

@@ -42,7 +42,8 @@ def tree_of(cfg: DictConfig, num_classes: int | None) -> dict[str, Any]:
     """
     cfg = copy.deepcopy(cfg)
     model: Any = cfg.get("model") or {}
-    for owner in (model, model.get("roi_heads") or {}):  # the second stage of an R-CNN
+    owners: list[Any] = [model, model.get("roi_heads") or {}]  # the second stage of an R-CNN
+    for owner in owners:
         if num_classes is None or "num_classes" not in owner:
             continue
         node = owner._get_node("num_classes")
