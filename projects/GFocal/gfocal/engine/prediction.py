@@ -275,8 +275,8 @@ def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
         edges = _array(instances.bin_edges)
         record["bins"] = relative_bins(edges)
         probabilities = _array(instances.pred_box_distributions)
-        for detection, *sides in zip(detections, probabilities, edges):
-            detection["sides"] = pack_sides(*sides)
+        for detection, sides in zip(detections, pack_sides(probabilities, edges)):
+            detection["sides"] = sides
     return record
 
 
