@@ -47,15 +47,13 @@ setup(
         "hydra-core>=1.1",
         "matplotlib>=3.5",
         "Pillow>=9.1",
-        "scipy>=1.7",
+        "scipy>=1.12",  # isotonic_regression
         "tqdm",
     ],
     extras_require={
         # To write ONNX files (onnxscript, onnx) and to run them. IR version 10 needs 1.18.
         "export": ["onnx>=1.17", "onnxruntime>=1.18", "onnxscript>=0.5"],
         "openvino": ["openvino>=2025.0"],
-        # Isotonic regression, the yardstick of calibrated scores.
-        "calibration": ["scikit-learn>=1.0"],
         # Backbones of timm. (Its option pretrained_cfg_overlay is of 0.9.)
         "timm": ["timm>=0.9"],
         # Detections in the form of Roboflow's supervision.

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gfocal.cli import audit
+from gfocal.cli import audit, folding
 from tests.cli.test_predict import CONFIG, ROOT
 from tests.helpers.onnx_files import write_onnx
 from tests.helpers.tiny import make_gfl
@@ -207,17 +208,65 @@ def fold_words(files: Path, *more: str) -> list[str]:
     return [*words, "--workers", "0", "--num-gpus", "0", "--trust", "tests", *more]
 
 
+def test_how_far_a_training_is(tmp_path, monkeypatch, capsys):
+    """A line when it has got on since the last look. What an interrupted run left is not told."""
+    log = tmp_path / "output.txt"
+    log.write_text(" eta: 0:00:00  iter: 5999  total_loss: 9.9\n")
+    written = iter(
+        [
+            "Model: ...\n",
+            "[x] eta: 0:24:18  iter: 79  total_loss: 1.507  loss_cls: 0.4202  time: 1.5919\n",
+            "no iteration\n",
+            "eta: 1 day, 0:24:18  iter: 99  total_loss: 1.4\n iter: 119  total_loss: nan  lr: 1\n",
+        ]
+    )
+
+    class Process(SimpleNamespace):
+        def __init__(self, words, stdout, stderr):
+            super().__init__(words=words, log=stdout, killed=False)
+            processes.append(self)
+
+        def wait(self, seconds=None):
+            assert seconds or self.killed
+            if (text := next(written, None)) is None:
+                return self.words[0]
+            self.log.write(text.encode())
+            self.log.flush()
+            raise subprocess.TimeoutExpired(self.words, seconds)
+
+        def kill(self):
+            self.killed = True
+
+    processes: list[Process] = []
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert folding._run([3], str(log), "fold 1 of 2") == 3
+    assert capsys.readouterr().out.splitlines() == [
+        "fold 1 of 2: iteration 79, total_loss 1.507, 0:24:18 left",
+        "fold 1 of 2: iteration 119, total_loss nan",
+    ]
+    assert not processes[0].killed
+
+    def interrupted(log, start):
+        raise KeyboardInterrupt
+
+    written = iter(["once more\n"])
+    monkeypatch.setattr(folding, "_progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        folding._run([0], str(log), "fold 1 of 2")
+    assert processes[1].killed  # Ctrl+C ends the training too
+
+
 def test_folds(files, made_up, monkeypatch, capsys):
     """Each image is predicted with the weights that did not see it; a fold that is trained is not
     trained again."""
     calls: list[list[str]] = []
     fails = True
 
-    def call(words, **options):
+    def train(words, log, name):
         calls.append(words)
         folder = Path(next(x for x in words if "output_dir" in x).partition("=")[2])
         if fails and folder.name == "fold1":
-            options["stdout"].write(b"it began\nno memory\n\n")
+            Path(log).write_text("it began\nno memory\n\n")
             return 3
         state = torch.load(files / "weights.pth")
         from gfocal import load_config
@@ -227,7 +276,7 @@ def test_folds(files, made_up, monkeypatch, capsys):
         torch.save(state, folder / "model_final.pth")
         return 0
 
-    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(folding, "_run", train)
     words = fold_words(files, "train.max_iter=3")
     with pytest.raises(
         SystemExit, match="fold 1 of 2: the training ended with status 3: no memory"
@@ -265,3 +314,6 @@ def test_folds_for_real(files):
     assert audit.main(words) == 0
     assert read(files / "audit/audit.json")["settings"]["num_images"] == 2
     assert sorted(os.listdir(files / "audit")) == sorted([*OUTPUTS, "fold0", "fold1", "folds.json"])
+    log = files / "audit/fold1/output.txt"
+    assert folding._progress(str(log), 0).startswith("iteration 1, total_loss ")
+    assert folding._progress(str(log), log.stat().st_size) == ""

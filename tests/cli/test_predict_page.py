@@ -111,7 +111,8 @@ def test_the_names_of_a_json(files):
 
 
 @pytest.mark.parametrize("name, keys", [("GaussianDistance", {"stds"}), ("DiracDistance", set())])
-def test_detectors_that_know_less(files, name, keys):
+def test_detectors_that_know_less(files, name, keys, caplog):
+    """Where there are no standard deviations, one line says so, however many batches there are."""
     config = CONFIG + REPRESENTATIONS + OTHER_HEAD.format(name)
     (files / "config.py").write_text(config)
     cfg = load_config(files / "config.py")
@@ -120,6 +121,8 @@ def test_detectors_that_know_less(files, name, keys):
     boxes = [box for item in items_of(files) for box in item["boxes"]]
     assert len(boxes) > 4
     assert {key for box in boxes for key in box} == {"role", "class", "bbox", "score"} | keys
+    told = [x for x in caplog.messages if x.endswith("numbers: the results have no bbox_std")]
+    assert len(told) == (0 if keys else 1)
 
 
 def test_test_time_augmentation_has_no_distributions(files):

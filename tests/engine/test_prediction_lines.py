@@ -77,3 +77,7 @@ def test_other_settings_and_other_files_are_refused(add, tmp_path):
         part.write_text(text)
         with pytest.raises(ValueError, match="out.json.part0.jsonl is no file of a prediction"):
             Lines(f"{tmp_path}/out.json", SETTINGS).read()
+    for text in (b"hello\n", b"[]\n", b'{"error": "x"}\n'):
+        part.write_bytes(before + text)
+        with pytest.raises(ValueError, match=f"a line that is no image's, at byte {len(before)}"):
+            Lines(f"{tmp_path}/out.json", SETTINGS).read()

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gfocal.config import load_config
 from gfocal.data import dataset_evaluator, detection_dataset_dicts
@@ -95,6 +96,15 @@ def test_a_lazy_training_is_the_same_to_the_bit(noisy, tmp_path):
     assert "ema/reliability/LaECE" in lines[0]
     for name in ("json", "png"):
         assert (tmp_path / f"ours/inference/reliability.{name}").is_file()
+    # And in TensorBoard's file, the same numbers at the same iterations.
+    events = EventAccumulator(f"{tmp_path}/ours").Reload()
+    assert len([x for x in lines[-1] if "reliability/" in x]) > 50
+    for name in filter(lambda x: "reliability/" in x, lines[-1]):
+        shown = [(x.step, x.value) for x in events.Scalars(name)]
+        expected = [(x["iteration"], x[name]) for x in lines]
+        np.testing.assert_allclose(shown, expected, rtol=1e-6, err_msg=name)
+    events = EventAccumulator(f"{tmp_path}/plain").Reload()
+    assert not [x for x in events.Tags()["scalars"] if "reliability" in x]
 
 
 def test_a_metric_of_it_can_decide_which_weights_are_best(noisy, tmp_path):

@@ -44,7 +44,7 @@ DOCUMENT = {
 def detection(box, category=7, score=0.9, std=1.0):
     x, y, w, h = box
     edges = np.array([[a - 2.0, a, a + 2.0] for a in (x, y, x + w, y + h)])
-    sides = pack_sides(np.array([[0.2, 1, 0.2]] * 4), edges)
+    (sides,) = pack_sides(np.array([[[0.2, 1, 0.2]] * 4]), edges[None])
     found = {"category_id": category, "bbox": box, "score": score, "sides": sides}
     return {**found, "bbox_std": [std] * 4}
 

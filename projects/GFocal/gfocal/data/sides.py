@@ -36,28 +36,32 @@ def relative_bins(bin_edges: np.ndarray) -> list[float]:
     return [round(float(x), 6) for x in (side - side[0]) / (side[-1] - side[0])]
 
 
-def pack_sides(probabilities: np.ndarray, bin_edges: np.ndarray) -> dict[str, Any]:
-    """Distributions as plain data.
+def pack_sides(probabilities: np.ndarray, bin_edges: np.ndarray) -> list[dict[str, Any]]:
+    """The distributions of M boxes as plain data.
 
     Args:
-        probabilities: (4, C).
-        bin_edges: (4, C) pixels.
+        probabilities: (M, 4, C).
+        bin_edges: (M, 4, C) pixels.
 
     Returns:
-        "p": base64 of a byte for each of 4 * C probabilities, 255 for the largest of a side;
-        "ends": for each side the places of the first and the last bin, pixels.
+        for each box "p": base64 of a byte for each of 4 * C probabilities, 255 for the largest of
+        a side; "ends": for each side the places of the first and the last bin, pixels.
     """
     scaled = probabilities / np.max(probabilities, axis=-1, keepdims=True)
-    data = np.rint(255 * scaled).astype(np.uint8).tobytes()
-    ends = [[round(float(side[0]), 2), round(float(side[-1]), 2)] for side in bin_edges]
-    return {"p": base64.b64encode(data).decode(), "ends": ends}
+    data = np.rint(255 * scaled).astype(np.uint8)
+    ends = np.asarray(bin_edges, float)[:, :, [0, -1]].round(2).tolist()
+    return [
+        {"p": base64.b64encode(x.tobytes()).decode(), "ends": of_box}
+        for x, of_box in zip(data, ends)
+    ]
 
 
 def unpack_sides(sides: Mapping[str, Any], bins: Sequence[float]) -> Sides:
-    """The inverse of :func:`pack_sides`, to 1/255 of a side's largest probability and 0.01 pixels.
+    """The inverse of :func:`pack_sides` for one box, to 1/255 of a side's largest probability and
+    0.01 pixels.
 
     Args:
-        sides: what that gave.
+        sides: what that gave for the box.
         bins: (C,) of :func:`relative_bins`.
 
     Raises:

@@ -11,6 +11,7 @@ Neither PyTorch nor Detectron2 is imported here. What a PyTorch model brings is 
 import contextlib
 import glob
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +154,7 @@ def predict_files(
     share.synchronize()  # all have read what was done before anybody adds
     read = _Reader(predictor, [image.path for image in images])
     inputs_of_batches = (read_ahead or read_in_threads)(read, own, num_workers)
+    is_told = share.rank > 0
     with (
         _bar(sum(map(len, own)), progress and share.rank == 0) as count,
         lines.open(share.rank) as file,
@@ -161,6 +163,7 @@ def predict_files(
             good = [i for i, x in zip(batch, inputs) if not isinstance(x, str)]
             readable = [x for x in inputs if not isinstance(x, str)]
             found = predictor.predict(readable, settings.batch_size)
+            is_told = is_told or _tell_without_stds(found)
             records = [
                 {"index": i, "error": x} for i, x in zip(batch, inputs) if isinstance(x, str)
             ]
@@ -237,6 +240,19 @@ class _Reader:
             return str(error)
 
 
+def _tell_without_stds(outputs: Sequence[dict[str, Any]]) -> bool:
+    """Logs that the detections of some images have no standard deviations. Returns whether there
+    was a detection to tell it from."""
+    for instances in (output["instances"] for output in outputs):
+        if len(instances):
+            if not instances.has("pred_box_stds"):
+                logging.getLogger(__name__).warning(
+                    "The detector's sides are single numbers: the results have no bbox_std"
+                )
+            return True
+    return False
+
+
 def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
     """An image's size and detections as plain data; numbers in the shortest form of float32."""
     height, width = instances.image_size
@@ -263,8 +279,8 @@ def _record(instances: Any, settings: PredictionSettings) -> dict[str, Any]:
         edges = _array(instances.bin_edges)
         record["bins"] = relative_bins(edges)
         probabilities = _array(instances.pred_box_distributions)
-        for detection, *sides in zip(detections, probabilities, edges):
-            detection["sides"] = pack_sides(*sides)
+        for detection, sides in zip(detections, pack_sides(probabilities, edges)):
+            detection["sides"] = sides
     return record
 
 

@@ -7,11 +7,15 @@ import contextlib
 import glob
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 __all__ = ["ImageFile", "Lines", "PredictionSettings"]
+
+# How the line of an image begins. The rest, with the detections, is read when they are needed.
+_HEAD = re.compile(rb'\{"index": (\d+), ("error")?')
 
 
 class ImageFile(NamedTuple):
@@ -82,7 +86,7 @@ class Lines:
         """The indices of the images that are done.
 
         Raises:
-            ValueError: a file is of a run with other settings.
+            ValueError: a file is of a run with other settings, or damaged.
         """
         return {index for index, place in self._places().items() if not place.is_error}
 
@@ -159,10 +163,11 @@ class Lines:
                     self._check(path, first)
                 offset = file.tell()
                 while (line := file.readline()).endswith(b"\n"):
-                    record = json.loads(line)
-                    place = _Place(path, offset, "error" in record)
-                    if not place.is_error or record["index"] not in places:
-                        places[record["index"]] = place
+                    if (head := _HEAD.match(line)) is None:
+                        raise ValueError(f"{path} has a line that is no image's, at byte {offset}")
+                    index, place = int(head[1]), _Place(path, offset, head[2] is not None)
+                    if not place.is_error or index not in places:
+                        places[index] = place
                     offset = file.tell()
         return places
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 __all__ = ["Annotated", "Detected", "Matched", "Objects", "group", "match", "pairwise_iou"]
 
@@ -79,10 +77,11 @@ class Matched(NamedTuple):
 
 def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N, M) IoU of (N, 4) and (M, 4) boxes; 0 for boxes without area."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    union = _areas(boxes)[:, None] + _areas(others)[None] - common
+    common = np.ones((len(boxes), len(others)))
+    for low, high in ((0, 2), (1, 3)):
+        ends = np.minimum(boxes[:, None, high], others[:, high])
+        common *= np.maximum(ends - np.maximum(boxes[:, None, low], others[:, low]), 0)
+    union = _areas(boxes)[:, None] + _areas(others) - common
     return common / np.maximum(union, 1e-9)
 
 
@@ -99,46 +98,30 @@ def group(detected: Detected, num_classes: int) -> Objects:
     """
     order = np.argsort(-detected.scores, kind="stable")
     boxes, classes = detected.boxes[order], detected.classes[order]
-    same = pairwise_iou(boxes, boxes) >= SAME_OBJECT
-    is_free = np.ones(len(order), bool)
-    leaders: list[int] = []
-    rows = []
-    for index in range(len(order)):
-        if not is_free[index]:
-            continue
-        members = np.flatnonzero(same[index] & is_free)
-        members = members if len(members) else np.array([index])  # a box without area
-        is_free[members] = False
-        row = np.zeros(num_classes)
-        np.maximum.at(row, classes[members], detected.scores[order[members]])
-        leaders.append(index)
-        rows.append(row)
-    first = order[leaders] if leaders else np.zeros(0, int)
+    leaders = np.arange(len(order))
+    pairs = np.nonzero(np.triu(pairwise_iou(boxes, boxes) >= SAME_OBJECT, 1))
+    for index, other in np.transpose(pairs).tolist():
+        if leaders[index] == index and leaders[other] == other:
+            leaders[other] = index
+    best, numbers = np.unique(leaders, return_inverse=True)
+    class_scores = np.zeros((len(best), num_classes))
+    np.maximum.at(class_scores, (numbers, classes), detected.scores[order])
+    first = order[best]
     stds = None if detected.stds is None else detected.stds[first]
-    return Objects(detected.boxes[first], np.reshape(rows, (-1, num_classes)), stds, first)
+    return Objects(detected.boxes[first], class_scores, stds, first)
 
 
 def match(annotated: Annotated, objects: Objects) -> Matched:
     """The pairs whose sum of IoU times score is largest. Half of the score is that of the annotated
     class, half that of the best: an annotation of a wrong class finds its object too.
-
-    Each part of the image where boxes touch is a problem of its own, so hundreds of boxes are no
-    large one.
     """
     ious = pairwise_iou(annotated.boxes, objects.boxes)
     own = objects.class_scores[:, annotated.classes].T
     gains = np.where(ious >= LEAST_IOU, ious * (own + objects.scores) / 2, 0)
-    count = len(annotated.boxes)
-    rows, columns = np.nonzero(gains)
-    size = count + len(objects.boxes)
-    graph = csr_array((np.ones(len(rows)), (rows, count + columns)), shape=(size, size))
-    _, labels = connected_components(graph, directed=False)
-    found = np.full(count, -1)
-    order = np.argsort(labels, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        left, right = part[part < count], part[part >= count] - count
-        if len(left) and len(right):
-            chosen = linear_sum_assignment(gains[np.ix_(left, right)], maximize=True)
-            pairs = left[chosen[0]], right[chosen[1]]
-            found[pairs[0]] = np.where(gains[pairs] > 0, pairs[1], -1)
+    # Of those that touch none, linear_sum_assignment need not know.
+    left, right = np.flatnonzero(gains.any(axis=1)), np.flatnonzero(gains.any(axis=0))
+    rows, columns = linear_sum_assignment(gains[np.ix_(left, right)], maximize=True)
+    pairs = left[rows], right[columns]
+    found = np.full(len(annotated.boxes), -1)
+    found[pairs[0]] = np.where(gains[pairs] > 0, pairs[1], -1)
     return Matched(ious, found)

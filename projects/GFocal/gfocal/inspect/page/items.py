@@ -158,7 +158,8 @@ def _box_as_data(box: PageBox, bins: list[list[float]]) -> dict[str, Any]:
     if box.probabilities is not None and box.bin_edges is not None:
         probabilities, edges = np.asarray(box.probabilities), np.asarray(box.bin_edges)
         _check_sides(probabilities, edges)
-        ret.update(pack_sides(probabilities, edges), bins=_index_of(bins, relative_bins(edges)))
+        (sides,) = pack_sides(probabilities[None], edges[None])
+        ret.update(sides, bins=_index_of(bins, relative_bins(edges)))
     return ret
 
 
