@@ -122,23 +122,22 @@ def cut(
         the objects of the other image. Boxes are clipped to the window. With masks, the box of an
         object that lost pixels is tight around the others.
     """
-    old = instances.gt_boxes.tensor
     moved = Instances(size)
-    shift = [offset[0] - window[0], offset[1] - window[1]]
     moved.gt_boxes = moved_boxes(instances.gt_boxes, window, offset)
     moved.gt_classes = instances.gt_classes
     if not instances.has("gt_masks"):
-        share = moved.gt_boxes.area() / Boxes(old).area()
-        return moved[moved.gt_boxes.nonempty() & (share >= min_visible)]
+        areas = moved.gt_boxes.area().double(), instances.gt_boxes.area().double()
+        return moved[moved.gt_boxes.nonempty() & (areas[0] >= min_visible * areas[1])]
     before = pixels_of(instances)
     left, top, right, bottom = window
     part = before[:, top:bottom, left:right]
-    pixels = torch.zeros(len(old), *size, dtype=torch.bool)
+    pixels = torch.zeros(len(before), *size, dtype=torch.bool)
     x, y = offset
     pixels[:, y : y + part.shape[1], x : x + part.shape[2]] = part
     if isinstance(instances.gt_masks, PolygonMasks):
+        shift = [x - left, y - top]
         moved.gt_masks = PolygonMasks(
-            [[x + np.resize(shift, len(x)) for x in polygons] for polygons in _polygons(instances)]
+            [[p + np.resize(shift, len(p)) for p in polygons] for polygons in _polygons(instances)]
         )
     else:
         moved.gt_masks = BitMasks(pixels)
@@ -165,7 +164,7 @@ def _seen(
     """
     after = _count(pixels)
     changed = after < before
-    kept = (after >= min_visible * before) & (after > 0)
+    kept = (after >= min_visible * before.double()) & (after > 0)
     # A mask too thin for a pixel says nothing of what is visible; its box does.
     kept |= (before == 0) & instances.gt_boxes.nonempty()
     seen = Instances(instances.image_size)
