@@ -76,27 +76,35 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("shapes")
 
 
-@pytest.mark.parametrize("kind", SWITCHES)
-def test_a_short_training(kind, root, tmp_path, monkeypatch):
-    """On 96 x 96 px of the shapes, with their small network, without shapely."""
+class Quick(LazyTrainer):
+    @classmethod
+    def test(cls, *args, **kwargs):
+        return {}
+
+
+@pytest.fixture
+def small(root, monkeypatch):
+    """The recipe on 96 x 96 px of the shapes, with their small network, without shapely."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     monkeypatch.setitem(sys.modules, "shapely", None)
-    cfg, shapes = config(), model_zoo.get_config("quick_start/shapes_gflv2.py")
-    cfg.model = shapes.model
-    for split in ("train", "test"):
-        cfg.dataloader[split].dataset.names = shapes.dataloader[split].dataset.names
-        cfg.dataloader[split].dataset.names.update(num_images=8, image_size=128)
-        cfg.dataloader[split].num_workers = 0
-    tiny = ["dataloader.size=96", "dataloader.train.total_batch_size=2", "train.max_iter=2"]
-    files = [f"train.output_dir={tmp_path}", "train.init_checkpoint=", "train.log_period=1"]
-    cfg = apply_overrides(cfg, [*tiny, *files, "train.device=cpu", *SWITCHES[kind]])
 
-    class Quick(LazyTrainer):
-        @classmethod
-        def test(cls, *args, **kwargs):
-            return {}
+    def build(folder, *overrides):
+        cfg, shapes = config(), model_zoo.get_config("quick_start/shapes_gflv2.py")
+        cfg.model = shapes.model
+        for split in ("train", "test"):
+            cfg.dataloader[split].dataset.names = shapes.dataloader[split].dataset.names
+            cfg.dataloader[split].dataset.names.update(num_images=8, image_size=128)
+            cfg.dataloader[split].num_workers = 0
+        tiny = ["dataloader.size=96", "dataloader.train.total_batch_size=2", "train.max_iter=2"]
+        files = [f"train.output_dir={folder}", "train.init_checkpoint=", "train.log_period=1"]
+        return apply_overrides(cfg, [*tiny, *files, "train.device=cpu", *overrides])
 
-    trainer = Quick(cfg)
+    return build
+
+
+@pytest.mark.parametrize("kind", SWITCHES)
+def test_a_short_training(kind, small, tmp_path):
+    trainer = Quick(small(tmp_path, *SWITCHES[kind]))
     trainer.train()
     losses = [x["total_loss"] for x in records(tmp_path)]
     assert len(losses) == 2 and np.isfinite(losses).all()
@@ -113,3 +121,21 @@ def test_a_short_training(kind, root, tmp_path, monkeypatch):
     assert not any(x["instances"].has("gt_masks") for x in batch)
     if kind == "no mix, no jitter":
         assert all((x["image"][:, 95, 95] != 128).any() for x in batch)  # no padding
+
+
+def test_a_resume_to_the_bit(small, tmp_path):
+    """With copy-paste, repeated images, AdamW and averages: from the checkpoint in the middle."""
+    keys = ["train.max_iter=4", "train.checkpointer.period=2", "train.deterministic=true"]
+    keys += ["dataloader.train.sampler.repeat_thresh=0.5", "train.seed=3"]
+    cfg = small(tmp_path, *keys)
+    final = ("model_final.pth", "model_final_ema.pth")
+    runs = []
+    for resume in (False, True):
+        trainer = Quick(cfg)
+        trainer.resume_or_load(resume=resume)
+        assert trainer.start_iter == 2 * resume
+        trainer.train()
+        runs.append([torch.load(tmp_path / name, weights_only=False)["model"] for name in final])
+        (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    for whole, resumed in zip(*runs):
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
