@@ -38,3 +38,6 @@ def adamw(lr, weight_decay, no_decay):
         weight_decay=weight_decay,
         max_grad_norm=None,
     )
+
+
+optimizer_adamw = adamw(lr=2e-4, weight_decay=0.05, no_decay=[])  # of 64 images

@@ -1,4 +1,4 @@
-"""Learning rate: linear warm-up, then steps down by a factor of 10.
+"""Learning rate: linear warm-up, then steps down by a factor of 10, or a cosine.
 
 A schedule is relative to train.max_iter: with another number of iterations, warm-up and steps move
 in proportion.
@@ -6,7 +6,7 @@ in proportion.
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 
 # Images of coco_2017_train with a box: those without one are left out.
 COCO_IMAGES = 117266
@@ -58,4 +58,17 @@ lr_multiplier_cornernet = step_schedule(
     max_iter=max_iter_cornernet,
     warmup_iters=500,
     warmup_factor=1 / 3,
+)
+
+max_iter_100ep = iterations(100, batch_size=64)
+lr_multiplier_100ep_cosine = L(WarmupParamScheduler)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
+    warmup_length=1000 / max_iter_100ep,
+    warmup_factor=0.001,
+)
+# Detectron2's steps are at 8/9 and 26/27 of the training.
+lr_multiplier_100ep_steps = step_schedule(
+    steps=[round(max_iter_100ep * part) for part in (8 / 9, 26 / 27)],
+    max_iter=max_iter_100ep,
+    warmup_iters=1000,
 )

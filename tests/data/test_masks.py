@@ -1,5 +1,7 @@
 """Masks from a json to a batch: Detectron2's answers, and named errors where there are none."""
 
+import sys
+
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -11,11 +13,16 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from gfocal.config import add_gfocal_config
-from gfocal.data import DetectionMapper, dataset_evaluator, detection_dataset_dicts
+from gfocal.data import (
+    DetectionMapper,
+    build_train_loader,
+    dataset_evaluator,
+    detection_dataset_dicts,
+)
 from gfocal.data.coco_evaluation import known_metrics
 from gfocal.data.masks import mask_defect
 from gfocal.data.placement import PlaceTransform
-from gfocal.data.probes import _same
+from gfocal.data.probes import _same, probe_train_loader
 from gfocal.data.run_lengths import pack_mask
 from gfocal.data.shapes import register_shapes
 from tests.helpers.coco_files import register, valid_document, write_dataset
@@ -115,6 +122,29 @@ def test_what_is_outside_of_an_image_is_in_no_mask(image):
     assert masks.shape == (2, 50, 70) and masks[0].sum() < 300 and masks[1].sum() == 300
     assert not masks[:, 48:].any() and not masks[:, :8].any()
     assert not masks[..., 50:].any() and not masks[..., :5].any()
+
+
+CROP, PAD = T.CropTransform(10, 8, 30, 12, 60, 40), T.PadTransform(3, 2, 7, 9, 30, 12)
+PLACE = PlaceTransform((40, 60), (10, 8, 40, 20), (23, 40), (3, 2), drop=False)
+
+
+@pytest.mark.parametrize("transforms", [(CROP, PAD), (PLACE,)], ids=["crop and pad", "place"])
+def test_what_a_crop_cut_off_does_not_come_back(image, transforms, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapely", None)  # pixels do not need it
+    whole = mapper(mask_format="bitmask")(image)["instances"].gt_masks.tensor
+    found = mapper(*transforms, mask_format="bitmask", recompute_boxes=True)(image)["instances"]
+    expected = torch.zeros(2, 23, 40, dtype=torch.bool)
+    expected[:, 2:14, 3:33] = whole[:, 8:20, 10:40]
+    assert torch.equal(found.gt_masks.tensor, expected)
+    assert found.gt_boxes.tensor[1].tolist() == [23, 2, 33, 14]
+
+
+def test_cropped_polygons_need_a_package(image, monkeypatch):
+    for name in ("shapely", "shapely.geometry"):
+        monkeypatch.setitem(sys.modules, name, None)
+    loader = build_train_loader([image], mapper=mapper(CROP), total_batch_size=1, seed=0)
+    with pytest.raises(ValueError, match="CropTransform needs the package shapely, .*pip install"):
+        probe_train_loader(loader)
 
 
 def test_a_dropped_object_has_no_mask(image):

@@ -292,3 +292,14 @@ def test_images_of_crowds_alone_take_part_where_crowds_are_ignored(config, tmp_p
     assert len(loader.dataset) == 2
     regions = {x["image_id"]: len(x["ignore_regions"]) for x in next(iter(loader))}
     assert regions == {0: 1, 1: 0}
+
+
+def test_repeat_factors(config):
+    """A key of Detectron2's; the trainer's loader takes the sampler, and resumes it."""
+    keys = ["DATALOADER.SAMPLER_TRAIN=RepeatFactorTrainingSampler", "SOLVER.MAX_ITER=4"]
+    trainer = Trainer(config(*keys, "SOLVER.STEPS=()", "DATALOADER.REPEAT_THRESHOLD=0.5"))
+    sampler = trainer.data_loader.sampler
+    assert type(sampler).__name__ == "RepeatFactorTrainingSampler"
+    trainer.train()
+    state = trainer.data_loader.state_dict()
+    assert (state["sampler_seed"], state["num_batches"]) == (sampler._seed, 4)

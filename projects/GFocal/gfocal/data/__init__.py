@@ -12,9 +12,12 @@ if TYPE_CHECKING:  # what the table below says
     from .coco_files import register_coco_jsons as register_coco_jsons
     from .coco_json import coco_num_classes as coco_num_classes
     from .coco_json import read_coco_json as read_coco_json
+    from .copy_paste import CopyPaste as CopyPaste
     from .images import read_image as read_image
     from .loader import build_train_loader as build_train_loader
     from .mapper import DetectionMapper as DetectionMapper
+    from .mosaic import Mosaic as Mosaic
+    from .samplers import RepeatFactors as RepeatFactors
     from .shapes import register_shapes as register_shapes
 
 _LAZY = names_of(
@@ -23,9 +26,12 @@ _LAZY = names_of(
         ".coco_evaluation": "coco_evaluator dataset_evaluator",
         ".coco_files": "register_coco_jsons",
         ".coco_json": "coco_num_classes read_coco_json",
+        ".copy_paste": "CopyPaste",
         ".images": "read_image",
         ".loader": "build_train_loader",
         ".mapper": "DetectionMapper",
+        ".mosaic": "Mosaic",
+        ".samplers": "RepeatFactors",
         ".shapes": "register_shapes",
     }
 )

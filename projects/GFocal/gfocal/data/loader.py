@@ -9,7 +9,7 @@ the number of loader processes. To continue after batch n, n batches of indices 
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..process.generators import own_generators, seed_generators
 from ..process.rng import temporarily_seeded
+from .mixing import Mapped, Step
 
 __all__ = ["TrainLoader", "build_train_loader"]
 
 _MAX_TRIES = 100
+_NO_ANSWER = f"the mapper answered None for {_MAX_TRIES} training images in a row"
 
 
 class Images(Protocol):
@@ -54,6 +56,7 @@ class TrainLoader:
         aspect_ratio_grouping: bool,
         num_workers: int,
         seed: int,
+        mixing: Sequence[Step] = (),
     ):
         self.is_wide = _is_wide(dataset) if aspect_ratio_grouping else np.zeros(len(dataset), bool)
         if isinstance(dataset, list):
@@ -64,6 +67,7 @@ class TrainLoader:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.mixing = tuple(mixing)
         self.num_batches = 0
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -88,7 +92,7 @@ class TrainLoader:
 
     def mapped(self) -> "_Mapped":
         """The mapped images by (place in the stream, index)."""
-        return _Mapped(self.dataset, self.mapper, self.seed)
+        return _Mapped(self.dataset, self.mapper, self.seed, self.mixing)
 
     def _indices(self, skip: int) -> Iterator[list[tuple[int, int]]]:
         """Batches of (place in the stream, index), without the first ``skip``. The stream is that
@@ -133,7 +137,8 @@ def build_train_loader(
     dataset: Images,
     *,
     mapper: Callable[[dict[str, Any]], Any],
-    sampler: Sampler | None = None,
+    mixing: Sequence[Step] = (),
+    sampler: Sampler | Callable[[Images, int], Sampler] | None = None,
     total_batch_size: int,
     aspect_ratio_grouping: bool = True,
     num_workers: int = 0,
@@ -145,9 +150,13 @@ def build_train_loader(
         dataset: dataset dicts, or a map-style dataset of them.
         mapper: turns a dataset dict into the model's input. If it answers None, another image is
             taken.
-        sampler: endless indices; by default a TrainingSampler. A resume continues from the place in
-            it. Its state is resumed only if that is a ``_seed``, as in Detectron2's TrainingSampler
-            and RepeatFactorTrainingSampler.
+        mixing: steps that put further random images of the dataset into a mapped one, each called
+            as ``step(mapped, another)``: :class:`gfocal.data.CopyPaste`,
+            :class:`gfocal.data.Mosaic`. ``another()`` maps one by the mapper alone.
+        sampler: endless indices, or what makes them of (dataset, seed), as
+            :class:`gfocal.data.RepeatFactors`; by default a TrainingSampler. A resume continues
+            from the place in it. Its state is resumed only if that is a ``_seed``, as in
+            Detectron2's TrainingSampler and RepeatFactorTrainingSampler.
         total_batch_size: images a step, over all processes.
         aspect_ratio_grouping: put upright and wide images into separate batches; needs a list of
             dicts with "width" and "height".
@@ -158,7 +167,8 @@ def build_train_loader(
     Raises:
         ValueError: no images, a batch size that is not a multiple of the number of processes, or
             no sizes for the grouping.
-        TypeError: the dataset is not a list, but images are to be grouped.
+        TypeError: the dataset is not a list, but images are to be grouped; or a step cannot be
+            called.
     """
     world_size = comm.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
@@ -170,10 +180,15 @@ def build_train_loader(
         raise ValueError("the training set has no images")
     if seed is None:
         seed = comm.shared_random_seed()
+    uncallable = next((x for x in mixing if not callable(x)), None)
+    if uncallable is not None:
+        raise TypeError(f"mixing has {uncallable!r}; expected steps such as gfocal.data.CopyPaste")
+    order: Any = TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler
     return TrainLoader(
         dataset,
         mapper=mapper,
-        sampler=TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler,
+        mixing=mixing,
+        sampler=order(dataset, seed) if callable(order) else order,
         batch_size=total_batch_size // world_size,
         aspect_ratio_grouping=aspect_ratio_grouping,
         num_workers=num_workers,
@@ -185,17 +200,18 @@ class _Mapped(Dataset):
     """Maps the image of a (place in the stream, index). Its random numbers depend on the place,
     also those of generators that the mapper keeps for itself."""
 
-    def __init__(self, dataset: Images, mapper: Callable, seed: int):
+    def __init__(self, dataset: Images, mapper: Callable, seed: int, mixing: Sequence[Step] = ()):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed
+        self.mixing = mixing
         self._found: list[Any] = []
         self._looks = 3  # a mapper may make its generator when it maps its first image
 
     def _generators(self) -> list[Any]:
         if self._looks:
             self._looks -= 1
-            self._found = own_generators(self.mapper)
+            self._found = own_generators((self.mapper, self.mixing))
         return self._found
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
@@ -206,9 +222,19 @@ class _Mapped(Dataset):
                 if attempt:
                     index = np.random.randint(len(self.dataset))
                 mapped = self.mapper(self.dataset[index])
+                if mapped is None:
+                    continue
+                for step in self.mixing:
+                    mapped = step(mapped, self._another)
+                return mapped
+        raise ValueError(_NO_ANSWER)
+
+    def _another(self) -> Mapped:
+        for _ in range(_MAX_TRIES):
+            mapped = self.mapper(self.dataset[np.random.randint(len(self.dataset))])
             if mapped is not None:
                 return mapped
-        raise ValueError(f"the mapper answered None for {_MAX_TRIES} training images in a row")
+        raise ValueError(_NO_ANSWER)
 
 
 def unchanged(item: Any) -> Any:

@@ -32,7 +32,7 @@ class DetectionMapper(DatasetMapper):
     """Detectron2's DatasetMapper for detectors of boxes and masks, with these differences:
 
     - 16-bit images are scaled to 8 bits (PIL clips them to white), see :func:`.read_image`;
-    - a shorter side that ResizeShortestEdge would round to 0 pixels keeps one pixel;
+    - a shorter side that ResizeShortestEdge or ResizeScale would round to 0 pixels keeps one;
     - the model can get crowds, as regions without background;
     - augmentations can ask for the boxes of a training image, and drop some of them, as those of
       :mod:`gfocal.data.transforms` do; after :class:`.CenterPad` the model gets the border;
@@ -183,12 +183,13 @@ def prepared(
 def without_empty_resize(
     augmentations: Sequence[T.Augmentation | T.Transform],
 ) -> list[T.Augmentation | T.Transform]:
-    """The augmentations, with a ResizeShortestEdge that leaves a side of at least one pixel.
+    """The augmentations; a ResizeShortestEdge or ResizeScale leaves a side of at least one pixel.
 
-    Detectron2's shrinks a side to 0 pixels to keep 5000 x 1 below max_size=1333. (A
-    ResizeShortestEdge inside another augmentation, such as RandomApply, is left as it is.)
+    Detectron2's shrinks a side to 0 pixels to keep 5000 x 1 below max_size=1333. (One inside
+    another augmentation, such as RandomApply, is left as it is.)
     """
-    return [_NonEmptyResize(x) if isinstance(x, T.ResizeShortestEdge) else x for x in augmentations]
+    kinds = (T.ResizeShortestEdge, T.ResizeScale)
+    return [_NonEmptyResize(x) if isinstance(x, kinds) else x for x in augmentations]
 
 
 def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str, Any] | None:
@@ -222,7 +223,7 @@ def resize_of(augmentations: Sequence[T.Augmentation | T.Transform]) -> dict[str
 
 
 class _NonEmptyResize(T.Augmentation):
-    def __init__(self, resize: T.ResizeShortestEdge):
+    def __init__(self, resize: T.ResizeShortestEdge | T.ResizeScale):
         super().__init__()
         self.resize = resize
 

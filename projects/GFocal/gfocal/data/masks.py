@@ -14,6 +14,8 @@ from detectron2.structures import BitMasks, PolygonMasks
 from detectron2.structures.masks import polygons_to_bitmask
 from pycocotools import mask as run_lengths
 
+from .placement import PlaceTransform
+
 __all__ = ["MASK_FORMATS", "check_mask_format", "mask_defect", "transformed_masks"]
 
 MASK_FORMATS = ("polygon", "bitmask")
@@ -80,7 +82,8 @@ def transformed_masks(
         )
     segmentations = [x["segmentation"] for x in annotations]
     if mask_format == "bitmask":
-        masks = [_bitmask(x, transforms, size) for x in segmentations]
+        left = _left_by_crops(transforms, size)
+        masks = [_bitmask(x, transforms, left) for x in segmentations]
         return BitMasks(torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size))
     if any(isinstance(x, Mapping) for x in segmentations):
         raise ValueError(
@@ -91,17 +94,44 @@ def transformed_masks(
 
 
 def _polygons(segmentation: Sequence[Sequence[float]], transforms: Any) -> list[np.ndarray]:
-    corners = [np.asarray(x, dtype=np.float64).reshape(-1, 2) for x in segmentation if len(x) >= 6]
-    return [x.reshape(-1) for x in transforms.apply_polygons(corners)]
+    return [x.reshape(-1) for x in transforms.apply_polygons(_corners(segmentation))]
 
 
-def _bitmask(segmentation: Any, transforms: Any, size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool."""
-    if not isinstance(segmentation, Mapping):
-        return polygons_to_bitmask(_polygons(segmentation, transforms), *size)
-    mask = run_lengths.decode(_encoded(segmentation))
-    # What is beyond the image has another value than 0 or 1 after some transforms.
-    return np.ascontiguousarray(transforms.apply_segmentation(mask) == 1)
+def _corners(segmentation: Sequence[Sequence[float]]) -> list[np.ndarray]:
+    return [np.array(x, dtype=np.float64).reshape(-1, 2) for x in segmentation if len(x) >= 6]
+
+
+def _bitmask(segmentation: Any, transforms: T.TransformList, left: np.ndarray) -> np.ndarray:
+    """(height, width) bool, the pixels of a mask among those that crops have ``left``."""
+    if isinstance(segmentation, Mapping):
+        mask = run_lengths.decode(_encoded(segmentation))
+        # What is beyond the image has another value than 0 or 1 after some transforms.
+        return np.ascontiguousarray(transforms.apply_segmentation(mask) == 1)
+    corners = _corners(segmentation)
+    for transform in transforms.transforms:
+        if isinstance(transform, T.CropTransform):  # its polygons need a package; pixels do not
+            corners = [transform.apply_coords(x) for x in corners]
+        else:
+            corners = transform.apply_polygons(corners)
+    return polygons_to_bitmask([x.reshape(-1) for x in corners], *left.shape) & left
+
+
+def _left_by_crops(transforms: T.TransformList, size: tuple[int, int]) -> np.ndarray:
+    """(height, width) bool: False where a crop's outside would be after a later padding."""
+    left = np.ones(size, dtype=bool)
+    for index, transform in enumerate(transforms.transforms):
+        if isinstance(transform, T.CropTransform):
+            x, y, width, height = 0, 0, transform.w, transform.h
+        elif isinstance(transform, PlaceTransform):
+            (x, y), (x0, y0, x1, y1) = transform.offset, transform.crop
+            width, height = x1 - x0, y1 - y0
+        else:
+            continue
+        frame = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], float)
+        for later in transforms.transforms[index + 1 :]:
+            frame = later.apply_coords(frame)
+        left &= polygons_to_bitmask([frame.reshape(-1)], *size)
+    return left
 
 
 def _encoded(segmentation: Mapping[str, Any]) -> Any:
