@@ -18,9 +18,12 @@ from gfocal.data import (
     build_train_loader,
     dataset_evaluator,
     detection_dataset_dicts,
+    read_coco_json,
 )
+from gfocal.data.coco import survey_dataset
 from gfocal.data.coco_evaluation import known_metrics
-from gfocal.data.masks import mask_defect
+from gfocal.data.dict_checks import dict_defects
+from gfocal.data.masks import _unpacked, mask_defect, usable_mask
 from gfocal.data.placement import PlaceTransform
 from gfocal.data.probes import _same, probe_train_loader
 from gfocal.data.run_lengths import pack_mask
@@ -215,8 +218,16 @@ GOOD = {"size": [48, 64], "counts": [10, 50, 48 * 64 - 60]}
         ({**GOOD, "size": [64, 48]}, "with a mask of another size than the image"),
         ({"counts": "x"}, "with a mask that has no size and counts"),
         ({**GOOD, "counts": [48 * 64]}, "with an empty mask"),
+        ({**GOOD, "counts": [42, 10, 10, 10]}, "with run lengths of another sum"),
+        ({**GOOD, "counts": [5, -3, 48 * 64 - 2]}, "with run lengths that cannot be read"),
+        ({**GOOD, "counts": ["a"]}, "with run lengths that cannot be read"),
+        ({**GOOD, "counts": "é"}, "with run lengths that cannot be read"),
+        ({**GOOD, "counts": "zzzz"}, "with run lengths"),
+        ({**GOOD, "counts": ""}, "with run lengths that cannot be read"),
         ([[1, 2], TRIANGLE], None),
         (GOOD, None),
+        (coco.frPyObjects(GOOD, 48, 64), None),
+        ([np.array(TRIANGLE)], None),
     ],
 )
 def test_defects(segmentation, reason):
@@ -250,12 +261,46 @@ def test_an_object_without_a_mask_is_an_error_or_dropped(tmp_path):
     assert len(detection_dataset_dicts(name)) == 2  # nobody asked for masks
     with pytest.raises(ValueError, match=r"annotation 2 of image 7 .*without a polygon of 3 corn"):
         detection_dataset_dicts(name, masks=True)
+    assert survey_dataset(name, masks=True).refused and not survey_dataset(name).refused
     dropped = register(files, on_invalid="drop")
     counts = [
         sum(len(x["annotations"]) for x in detection_dataset_dicts(dropped, masks=masks))
         for masks in (False, True)
     ]
     assert counts[0] == counts[1] + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_text_of_run_lengths(seed):
+    """Of pycocotools, of which it knows the lengths."""
+    rng = np.random.default_rng(seed)
+    mask = np.asfortranarray(rng.random((37, 61)) < rng.uniform(0.02, 0.98), dtype=np.uint8)
+    packed = coco.encode(mask)
+    pixels = mask.flatten(order="F")
+    starts = np.flatnonzero(np.diff(np.concatenate([[0], pixels])))
+    assert _unpacked(packed["counts"]) == np.diff([0, *starts, mask.size]).tolist()
+    assert mask_defect(packed, 37, 61) is None
+    cut = {**packed, "counts": packed["counts"][:-1]}
+    assert mask_defect(cut, 37, 61).startswith("with run lengths")
+
+
+def test_usable_masks():
+    assert usable_mask([[1, 2, 3, 4], TRIANGLE], 48, 64) == [TRIANGLE]
+    assert usable_mask([[1, 2, 3, 4]], 48, 64) is None
+    packed = usable_mask(GOOD, 48, 64)
+    assert isinstance(packed["counts"], str) and coco.area(packed) == 50
+
+
+def test_polygons_are_cut_like_pixels():
+    """A crop of an L-shaped object that sees an arm of it: by pixels and by polygons."""
+    corners = np.array([[4.0, 4], [10, 4], [10, 24], [30, 24], [30, 30], [4, 30]])
+    place = PlaceTransform((40, 60), (8, 20, 28, 38), (30, 40), (3, 5))
+    (cut,) = place.apply_polygons([corners])
+    mask = coco.decode(coco.frPyObjects([corners.flatten().tolist()], 40, 60)[0])
+    expected = place.apply_segmentation(mask) == 1
+    found = coco.decode(coco.frPyObjects([cut.flatten().tolist()], 30, 40)[0]).astype(bool)
+    np.testing.assert_array_equal(found, expected)
+    assert place.apply_polygons([corners - 100]) == []
 
 
 # Evaluation
@@ -327,8 +372,61 @@ def test_detections_with_masks_and_annotations_without(tmp_path, shapes):
     for inputs, outputs in detections_of(detection_dataset_dicts(shapes, masks=True)):
         outputs["instances"].pred_classes %= 3
         evaluator.process([inputs | {"image_id": 7}], [outputs])
-    with pytest.raises(ValueError, match=r"have masks, and 4 of 4 annotations.*image 7.*tasks="):
+    with pytest.raises(ValueError, match=r"have masks, and 3 of 4 annotations.*image 7.*tasks="):
         evaluator.evaluate()
+
+
+def test_masks_that_nobody_gives(shapes):
+    evaluator = dataset_evaluator(shapes, tasks=["bbox", "segm"])
+    evaluator.reset()
+    for inputs, outputs in detections_of(detection_dataset_dicts(shapes, masks=True)):
+        outputs["instances"].remove("pred_masks")
+        evaluator.process([inputs], [outputs])
+    with pytest.raises(ValueError, match="tasks are bbox and segm, and the detections have no mas"):
+        evaluator.evaluate()
+
+
+@pytest.mark.parametrize("tasks", [None, ["bbox", "segm"]])
+def test_what_pycocotools_cannot_read_is_put_right(tmp_path, tasks):
+    """A first polygon of two corners, a crowd without a mask, and run lengths of a wrong sum."""
+    document = with_masks(valid_document())
+    for entry in document["annotations"]:
+        entry["iscrowd"] = 0
+    document["annotations"][0]["segmentation"].insert(0, [1, 2, 5, 6])
+    document["annotations"][1].update(iscrowd=1, segmentation=None)
+    name = register(write_dataset(tmp_path, document))
+    assert evaluated(name, tasks=tasks)["segm"]["AP"] == pytest.approx(100)
+    document["annotations"][0]["segmentation"] = {"size": [48, 64], "counts": [42, 10, 10, 10]}
+    name = register(write_dataset(tmp_path / "wrong", document))
+    with pytest.raises(ValueError, match="with run lengths of another sum|with a mask of another"):
+        detection_dataset_dicts(name, masks=True)
+    counted = [
+        x["segmentation"]
+        for x in DatasetCatalog.get(name)[0]["annotations"]
+        if x.get("segmentation")
+    ]
+    assert all(isinstance(x, list) for x in counted)  # the wrong one is none
+
+
+def test_the_area_of_a_mask_where_the_json_has_none(tmp_path):
+    document = with_masks(valid_document())
+    for entry in document["annotations"]:
+        entry.pop("area", None)
+        x, y, w, h = entry["bbox"]
+        entry["segmentation"] = [[x, y, x + w, y, x, y + h]]
+    files = write_dataset(tmp_path, document)
+    boxes, masks = (read_coco_json(*files, masks=x).annotations for x in (False, True))
+    for of_box, of_mask in zip(boxes, masks):
+        assert 0.4 * of_box["area"] < of_mask["area"] < 0.6 * of_box["area"]
+
+
+def test_a_dataset_of_others_without_a_mask():
+    entry = annotation([SQUARE], [30.0, 5.0, 50.0, 25.0])
+    image = {"file_name": "a", "height": 40, "width": 60, "image_id": 1}
+    dicts = [{**image, "annotations": [entry, {**entry, "segmentation": []}]}]
+    assert not dict_defects("of others", dicts, 2, check=False).refused
+    with pytest.raises(ValueError, match=r"image 1 .*without a mask"):
+        dict_defects("of others", dicts, 2, check=False, masks=True).finish("error", how_to_drop="")
 
 
 def test_packed_masks():

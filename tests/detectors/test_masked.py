@@ -172,8 +172,10 @@ def test_mistakes():
         model([make_input(64, 96, BOXES, [0, 2], file_name="a.jpg")])
     with pytest.raises(TypeError, match="gfocal export writes no masks"):
         model.check_decode()
-    with pytest.raises(TypeError, match="would give no masks"):
-        AugmentedDetector(model.eval(), [64], 96)([make_input(64, 96)])
+    with pytest.raises(TypeError, match="gives no masks and no second stage; the model is a MaskG"):
+        AugmentedDetector(model.eval(), [64], 96)
+    with pytest.raises(ValueError, match="takes no CenterPad"):
+        model.eval()([make_input(64, 96, border=(3, 2))])
 
 
 NAMES = ["gfl_proposals_mask_rcnn", "gfl_proposals_cascade_mask_rcnn", "gflv2_masks"]

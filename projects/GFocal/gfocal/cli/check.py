@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _surveys(cfg: Config) -> Iterator[Defects]:
     """What is wrong with each dataset. One that cannot be read at all has an error that says so."""
-    for key, names, check in _keys(cfg):
+    for key, names, check, masks in _keys(cfg):
         try:
             found: Iterable[str] = dataset_names(instantiate(names) or [])
         except MISTAKES as error:
@@ -65,22 +65,27 @@ def _surveys(cfg: Config) -> Iterator[Defects]:
             continue
         for name in found:
             try:
-                yield survey_dataset(name, check)
+                yield survey_dataset(name, check, masks)
             except MISTAKES as error:
                 yield _unreadable(name, error)
 
 
-def _keys(cfg: Config) -> list[tuple[str, object, bool]]:
-    """The key of the names, the names, and whether a training looks at the files, of each split."""
+def _keys(cfg: Config) -> list[tuple[str, object, bool, bool]]:
+    """Of each split the key of the names, the names, whether a training looks at the files, and
+    whether it asks for masks."""
     if isinstance(cfg, CfgNode):
         check = cfg.DATASETS.get("CHECK", True)
-        return [(f"DATASETS.{split}", cfg.DATASETS[split], check) for split in ("TRAIN", "TEST")]
+        masks = cfg.MODEL.MASK_ON
+        return [
+            (f"DATASETS.{split}", cfg.DATASETS[split], check, masks) for split in ("TRAIN", "TEST")
+        ]
     datasets = [f"dataloader.{split}.dataset" for split in ("train", "test")]
     return [
         (
             f"{key}.names",
             OmegaConf.select(cfg, f"{key}.names", default=None),
             OmegaConf.select(cfg, f"{key}.check", default=True),
+            OmegaConf.select(cfg, f"{key}.masks", default=False),
         )
         for key in datasets
     ]

@@ -126,7 +126,7 @@ class CocoLoader:
             self.prepare()
         return read_coco_json(self.json_file, self.image_root, self.on_invalid, self.check, masks)
 
-    def survey(self) -> Defects:
+    def survey(self, masks: bool = False) -> Defects:
         """What is wrong with the dataset; nothing is left out. For ``gfocal check``.
 
         Raises:
@@ -135,7 +135,7 @@ class CocoLoader:
         """
         if self.prepare is not None:
             self.prepare()
-        data, defects = survey_coco_json(self.json_file, self.image_root, self.check)
+        data, defects = survey_coco_json(self.json_file, self.image_root, self.check, masks)
         defects.on_invalid = self.on_invalid
         if not data.images and not defects.refused:
             defects.errors.append("no usable image")
@@ -242,12 +242,12 @@ def dataset_names(names: str | Sequence[Any]) -> list[str]:
     return [name for item in names for name in dataset_names(item)]
 
 
-def survey_dataset(name: str, check: bool = True) -> Defects:
+def survey_dataset(name: str, check: bool = True, masks: bool = False) -> Defects:
     """What is wrong with a registered dataset, in a table's form. For ``gfocal check``.
 
     Args:
         name: of the dataset.
-        check: as in :func:`detection_dataset_dicts`.
+        check, masks: as in :func:`detection_dataset_dicts`.
 
     Raises:
         FileNotFoundError: a file of the dataset is not there.
@@ -256,8 +256,8 @@ def survey_dataset(name: str, check: bool = True) -> Defects:
     check_dataset_files([name])
     loader = DatasetCatalog[name]
     if isinstance(loader, CocoLoader):
-        return loader.survey()
-    return dict_defects(name, DatasetCatalog.get(name), _num_classes(name), check)
+        return loader.survey(masks)
+    return dict_defects(name, DatasetCatalog.get(name), _num_classes(name), check, masks)
 
 
 def checked_dicts(name: str, check: bool, masks: bool = False) -> list[dict[str, Any]]:
@@ -271,7 +271,8 @@ def checked_dicts(name: str, check: bool, masks: bool = False) -> list[dict[str,
         return loader.dicts(masks)
     dicts = DatasetCatalog.get(name)
     if isinstance(dicts, list):
-        dict_defects(name, dicts, _num_classes(name), check).finish("error", how_to_drop="")
+        defects = dict_defects(name, dicts, _num_classes(name), check, masks)
+        defects.finish("error", how_to_drop="")
     return dicts
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from .coco_json import CocoJson
+from .masks import usable_mask
 
 __all__ = ["dataset_dicts"]
 
@@ -40,9 +41,12 @@ def dataset_dicts(
             "category_id": classes[annotation["category_id"]],
             "iscrowd": annotation["iscrowd"],
         }
-        if masks and annotation.get("segmentation"):
-            entry["segmentation"] = annotation["segmentation"]
-        dicts[annotation["image_id"]]["annotations"].append(entry)
+        image = dicts[annotation["image_id"]]
+        if masks:
+            size = image["height"], image["width"]
+            if (mask := usable_mask(annotation.get("segmentation"), *size)) is not None:
+                entry["segmentation"] = mask
+        image["annotations"].append(entry)
     logging.getLogger(__name__).info(
         f"{json_file}: {len(data.images)} images, {len(data.annotations)} annotations, "
         f"{len(classes)} categories"

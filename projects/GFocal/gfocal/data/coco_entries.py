@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 from .box_formats import box_suspicion
 from .defects import Defects
 from .headers import Header, read_headers
-from .masks import mask_defect
+from .masks import mask_area, mask_defect
 from .messages import absolute_path
 
 __all__ = ["header_defect", "valid_annotations", "valid_images"]
@@ -169,7 +169,7 @@ def valid_annotations(
         {
             **record,
             "bbox": box,
-            "area": box[2] * box[3] if record.get("area") is None else record["area"],
+            "area": _area(record, box, images, masks),
             "iscrowd": record.get("iscrowd") or 0,
         }
         for record, box, is_bad in zip(records, boxes.tolist(), bad.tolist())
@@ -208,18 +208,29 @@ def _reasons(
     }
 
 
+def _area(
+    record: dict[str, Any], box: list[float], images: dict[Any, dict[str, Any]], masks: bool
+) -> float:
+    """Of the json; else of the mask, where masks are asked for; else of the box."""
+    if record.get("area") is not None:
+        return record["area"]
+    if masks and record.get("segmentation"):
+        image = images[record["image_id"]]
+        return mask_area(record["segmentation"], image["height"], image["width"])
+    return box[2] * box[3]
+
+
 def _mask_reasons(
     records: list[dict[str, Any]], images: dict[Any, dict[str, Any]]
 ) -> dict[str, Sequence[Any]]:
-    """As :func:`_reasons`, of the masks of objects; a crowd needs none."""
-    found = [
-        mask_defect(
-            x.get("segmentation"), images[x["image_id"]]["height"], images[x["image_id"]]["width"]
-        )
-        if x["image_id"] in images and not x.get("iscrowd")
-        else None
-        for x in records
-    ]
+    """As :func:`_reasons`, of the masks; a crowd needs none."""
+    found: list[str | None] = []
+    for record in records:
+        image, mask = images.get(record["image_id"]), record.get("segmentation")
+        if image is None or (record.get("iscrowd") and not mask):
+            found.append(None)
+        else:
+            found.append(mask_defect(mask, image["height"], image["width"]))
     return {reason: [x == reason for x in found] for reason in {*found} - {None} if reason}
 
 

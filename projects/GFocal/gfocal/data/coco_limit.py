@@ -16,6 +16,8 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from .masks import usable_mask
+
 __all__ = ["STANDARD_LIMIT", "LimitedCOCOEvaluator", "WithStds", "evaluate_results"]
 
 STANDARD_LIMIT = 100
@@ -57,7 +59,7 @@ class LimitedCOCOEvaluator(WithStds, COCOEvaluator):
     def _eval_predictions(self, predictions: Sequence[Any], img_ids: Any = None) -> None:
         tasks = self._tasks or self._tasks_from_predictions(_results_of(predictions))
         limit = self.limit if {*tasks} <= {"bbox", "segm"} else STANDARD_LIMIT
-        self._check_masks(tasks)
+        self._prepare_masks(tasks, _results_of(predictions))
         self._logger.info(f"At most {limit} detections an image count (COCO's maxDets)")
         if limit == STANDARD_LIMIT:
             super()._eval_predictions(predictions, img_ids)
@@ -79,11 +81,30 @@ class LimitedCOCOEvaluator(WithStds, COCOEvaluator):
                 evaluated, task, class_names=self._metadata.get("thing_classes")
             )
 
-    def _check_masks(self, tasks: Sequence[str]) -> None:
+    def _prepare_masks(self, tasks: Sequence[str], results: Sequence[dict[str, Any]]) -> None:
+        """Leaves annotations with masks that pycocotools can read. A crowd without one is its box.
+
+        Raises:
+            ValueError: masks are to be evaluated, and detections or annotations have none.
+        """
         if "segm" not in tasks or not self._do_evaluation:
             return
+        if any("segmentation" not in x for x in results):
+            raise ValueError(
+                "the evaluator's tasks are bbox and segm, and the detections have no masks; "
+                'expected a detector with masks, or tasks=["bbox"] (MODEL.MASK_ON False)'
+            )
+        missing = []
         annotations = self._coco_api.dataset["annotations"]
-        missing = [x for x in annotations if not x.get("segmentation")]
+        for annotation in annotations:
+            image = self._coco_api.imgs[annotation["image_id"]]
+            mask = usable_mask(annotation.get("segmentation"), image["height"], image["width"])
+            if mask is None and annotation.get("iscrowd"):
+                x, y, w, h = annotation["bbox"]
+                mask = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotation["segmentation"] = mask
+            if mask is None:
+                missing.append(annotation)
         if missing:
             raise ValueError(
                 f"the detections have masks, and {len(missing)} of {len(annotations)} annotations "

@@ -17,6 +17,7 @@ from .box_formats import box_suspicion
 from .coco_entries import header_defect
 from .defects import Defects
 from .headers import Header, read_headers
+from .masks import mask_defect
 
 __all__ = ["dict_defects"]
 
@@ -25,7 +26,11 @@ _Boxes = dict[str, list[tuple[list[float], tuple[float, float]]]]
 
 
 def dict_defects(
-    name: str, dicts: list[dict[str, Any]], num_classes: int | None, check: bool = True
+    name: str,
+    dicts: list[dict[str, Any]],
+    num_classes: int | None,
+    check: bool = True,
+    masks: bool = False,
 ) -> Defects:
     """What is wrong with the dicts of a dataset.
 
@@ -39,6 +44,7 @@ def dict_defects(
         dicts: Detectron2's dataset dicts.
         num_classes: number of its classes, if known.
         check: also look at the headers of the images, and whether the boxes have another format.
+        masks: an object without a mask is invalid too.
     """
     defects = Defects(f"dataset {name!r}")
     defects.on_invalid = ""
@@ -58,6 +64,9 @@ def dict_defects(
                 classes[category] += 1
             box, mode = _numbers(annotation.get("bbox")), _mode(annotation)
             reason = _reason(annotation, box, num_classes)
+            if masks and not reason and size is not None and not annotation.get("iscrowd", 0):
+                width, height = (int(x) for x in size)
+                reason = mask_defect(annotation.get("segmentation"), height, width) or ""
             if reason:
                 text = f"bbox {annotation.get('bbox')}, category {category!r}"
                 defects.add("annotations", reason, f"{who}: {text}: {reason}")

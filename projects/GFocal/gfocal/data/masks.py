@@ -16,7 +16,14 @@ from pycocotools import mask as run_lengths
 
 from .placement import PlaceTransform
 
-__all__ = ["MASK_FORMATS", "check_mask_format", "mask_defect", "transformed_masks"]
+__all__ = [
+    "MASK_FORMATS",
+    "check_mask_format",
+    "mask_area",
+    "mask_defect",
+    "transformed_masks",
+    "usable_mask",
+]
 
 MASK_FORMATS = ("polygon", "bitmask")
 
@@ -38,20 +45,74 @@ def mask_defect(segmentation: Any, height: int, width: int) -> str | None:
     if not segmentation:
         return "without a mask"
     if isinstance(segmentation, Mapping):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        if not isinstance(counts, (str, bytes, list)) or not isinstance(size, (list, tuple)):
-            return "with a mask that has no size and counts"
-        if list(size) != [height, width]:
-            return "with a mask of another size than the image"
-        return None if run_lengths.area(_encoded(segmentation)) else "with an empty mask"
+        return _run_length_defect(segmentation, height, width)
     if not isinstance(segmentation, (list, tuple)):
         return "with a mask that is neither polygons nor run lengths"
     for polygon in segmentation:
+        polygon = polygon.tolist() if isinstance(polygon, np.ndarray) else polygon
         if not isinstance(polygon, (list, tuple)) or len(polygon) % 2:
             return "with a polygon that is no list of x, y, x, y, ..."
         if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in polygon):
             return "with a polygon of other than finite numbers"
     return None if any(len(x) >= 6 for x in segmentation) else "without a polygon of 3 corners"
+
+
+def _run_length_defect(mask: Mapping[str, Any], height: int, width: int) -> str | None:
+    size, counts = mask.get("size"), mask.get("counts")
+    if not isinstance(counts, (str, bytes, list)) or not isinstance(size, (list, tuple)):
+        return "with a mask that has no size and counts"
+    if list(size) != [height, width]:
+        return "with a mask of another size than the image"
+    if not isinstance(counts, list):
+        counts = _unpacked(counts)
+    if not counts or not all(type(x) is int and x >= 0 for x in counts):
+        return "with run lengths that cannot be read"
+    if sum(counts) != height * width:  # pycocotools would not end
+        return "with run lengths of another sum than the image's pixels"
+    return None if any(counts[1::2]) else "with an empty mask"
+
+
+def _unpacked(text: str | bytes) -> list[int]:
+    """The run lengths in the text of pycocotools: five bits a character, the differences to the
+    length before the last; [] if it is no such text."""
+    codes = text if isinstance(text, bytes) else text.encode("utf-8")
+    counts: list[int] = []
+    value = shift = 0
+    for code in codes:
+        part = code - 48
+        if not 0 <= part < 64 or shift > 60:
+            return []
+        value |= (part & 31) << shift
+        shift += 5
+        if part & 32:
+            continue
+        if part & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return [] if shift else counts
+
+
+def usable_mask(segmentation: Any, height: int, width: int) -> Any:
+    """A mask as pycocotools and Detectron2 take it: without polygons of fewer than three corners,
+    run lengths as text; None if it is none, see :func:`mask_defect`."""
+    if mask_defect(segmentation, height, width):
+        return None
+    if not isinstance(segmentation, Mapping):
+        return [list(x) for x in segmentation if len(x) >= 6]
+    counts = _encoded(segmentation)["counts"]
+    counts = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [height, width], "counts": counts}
+
+
+def mask_area(segmentation: Any, height: int, width: int) -> float:
+    """Pixels of a mask that has no defect."""
+    if not isinstance(segmentation, Mapping):
+        rows = [list(map(float, x)) for x in segmentation if len(x) >= 6]
+        return float(
+            run_lengths.area(run_lengths.merge(run_lengths.frPyObjects(rows, height, width)))
+        )
+    return float(run_lengths.area(_encoded(segmentation)))
 
 
 def transformed_masks(
@@ -78,7 +139,8 @@ def transformed_masks(
     if missing is not None:
         raise ValueError(
             f"annotation {missing} has no segmentation, and use_instance_mask (MODEL.MASK_ON) asks "
-            "for it"
+            "for it; a dataset is loaded with masks by detection_dataset_dicts(masks=True), in a "
+            "LazyConfig dataloader.train.dataset.masks"
         )
     segmentations = [x["segmentation"] for x in annotations]
     if mask_format == "bitmask":
@@ -113,6 +175,8 @@ def _bitmask(segmentation: Any, transforms: T.TransformList, left: np.ndarray) -
             corners = [transform.apply_coords(x) for x in corners]
         else:
             corners = transform.apply_polygons(corners)
+    if not corners:  # 0.5 asks for one
+        return np.zeros(left.shape, dtype=bool)
     return polygons_to_bitmask([x.reshape(-1) for x in corners], *left.shape) & left
 
 

@@ -9,7 +9,14 @@ from typing import Any
 import detectron2.data.transforms as T
 import numpy as np
 
-__all__ = ["CenterPadTransform", "PlaceTransform", "apply_regions", "content_of", "inside"]
+__all__ = [
+    "CenterPadTransform",
+    "PlaceTransform",
+    "apply_regions",
+    "content_of",
+    "cut_polygon",
+    "inside",
+]
 
 _IGNORED = 255  # Detectron2's value for pixels of a segmentation that are of no class
 
@@ -84,6 +91,13 @@ class PlaceTransform(T.Transform):
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return coords + (np.array(self.offset) - self.crop[:2])
 
+    def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        """Polygons (n, 2), cut to the crop; those outside of it are left out."""
+        x, y = self.offset
+        frame = (x, y, x + self.crop[2] - self.crop[0], y + self.crop[3] - self.crop[1])
+        cut = (cut_polygon(self.apply_coords(polygon), frame) for polygon in polygons)
+        return [polygon for polygon in cut if len(polygon)]
+
     def apply_box(self, box: np.ndarray) -> np.ndarray:
         boxes = self._within(box, self.source)
         moved = self.apply_region(boxes)
@@ -130,6 +144,39 @@ def inside(boxes: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return has_area & ((centers > crop[:2]) & (centers < crop[2:])).all(axis=1)
+
+
+def cut_polygon(corners: np.ndarray, frame: tuple[float, float, float, float]) -> np.ndarray:
+    """The part of a polygon inside of a rectangle. Where it has several parts, edges on the border
+    of the rectangle join them: they enclose no area.
+
+    Args:
+        corners: (n, 2) x and y.
+        frame: (left, top, right, bottom).
+
+    Returns:
+        (m, 2) corners; (0, 2) if no area is left.
+    """
+    for axis, bound, sign in (
+        (0, frame[0], 1),
+        (1, frame[1], 1),
+        (0, frame[2], -1),
+        (1, frame[3], -1),
+    ):
+        inner = sign * (corners[:, axis] - bound)  # above 0 inside
+        kept: list[np.ndarray] = []
+        for index, corner in enumerate(corners):
+            before, depths = corners[index - 1], (inner[index - 1], inner[index])
+            if min(depths) < 0 < max(depths):  # the edge crosses the bound
+                kept.append(before + (corner - before) * (depths[0] / (depths[0] - depths[1])))
+            if depths[1] >= 0:
+                kept.append(corner)
+        corners = np.array(kept).reshape(-1, 2)
+        if not len(corners):
+            return corners
+    x, y = corners.T
+    area = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum()
+    return corners if abs(area) > 1e-9 else corners[:0]
 
 
 def apply_regions(transforms: T.TransformList, boxes: np.ndarray) -> np.ndarray:

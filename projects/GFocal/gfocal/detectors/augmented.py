@@ -43,6 +43,11 @@ class AugmentedDetector(nn.Module):
         check_setting("min_sizes", min_sizes, SIZES)
         check_setting("max_size", max_size, COUNT)
         check_setting("flip", flip, FLAG)
+        if hasattr(model, "roi_heads"):
+            raise TypeError(
+                "test-time augmentation merges boxes, and gives no masks and no second stage; the "
+                f"model is a {type(model).__name__}"
+            )
         if isinstance(model, RetinaNet):
             self.detector: Any = _RetinaNetCandidates(model)
         elif all(callable(getattr(model, name, None)) for name in ("candidates", "suppress")):

@@ -9,7 +9,6 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ..modeling.dense import refuse_to_be_traced
-from ..modeling.postprocess import Candidates
 from .gfl import GFL
 
 __all__ = ["MaskGFL"]
@@ -73,10 +72,13 @@ class MaskGFL(GFL):
             width) bool.
 
         Raises:
-            ValueError: in training, an image has no masks; or see :meth:`GFL.forward`.
+            ValueError: in training, an image has no masks; an image lies in the middle of a padded
+                one; or see :meth:`GFL.forward`.
         """
         if not self.training:
             refuse_to_be_traced()
+        if any("border" in x for x in batched_inputs):
+            raise ValueError("a MaskGFL takes no CenterPad; expected augmentations without it")
         images = self.preprocess_image(batched_inputs)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_detector):
             maps = self.backbone(images.tensor.to(next(self.backbone.parameters()).dtype))
@@ -97,9 +99,6 @@ class MaskGFL(GFL):
             {"instances": self.in_output(result, inputs, size)}
             for result, inputs, size in zip(results, batched_inputs, sizes)
         ]
-
-    def candidates(self, batched_inputs: list[dict[str, Any]]) -> list[Candidates]:
-        raise TypeError("test-time augmentation of a MaskGFL would give no masks; switch it off")
 
     def check_decode(self) -> None:
         raise TypeError("gfocal export writes no masks; export the GFL of these weights")

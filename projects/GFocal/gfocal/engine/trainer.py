@@ -158,13 +158,13 @@ class Trainer(BaseTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)
-        # Detections of an architecture with MODEL.MASK_ON have masks, where the dataset has too.
-        is_coco = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco") == "coco"
+        with_masks = cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
         return dataset_evaluator(
             dataset_name,
             output_dir=folder,
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-            tasks=["bbox", "segm"] if cfg.MODEL.MASK_ON and is_coco else None,
+            tasks=["bbox", "segm"] if with_masks and kind == "coco" else None,
         )
 
     @classmethod

@@ -45,7 +45,10 @@ def _masks(instances: Instances, size: tuple[int, int]) -> Any:
     elif instances.has("gt_masks"):
         masks = instances.gt_masks
         if isinstance(masks, PolygonMasks):
-            return [polygons_to_bitmask(polygons, *size) for polygons in masks.polygons]
+            return [
+                polygons_to_bitmask(x, *size) if len(x) else np.zeros(size, dtype=bool)
+                for x in masks.polygons
+            ]
     else:
         return None
     return np.asarray(getattr(masks, "tensor", masks), dtype=bool)
