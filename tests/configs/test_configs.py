@@ -328,4 +328,4 @@ def test_shapes(name, tmp_path, monkeypatch):
     assert len(loader) == 8
     assert "AP50" in inference_on_dataset(model.eval(), loader, evaluator)["bbox"]
     names = [path.name for path in (tmp_path / "gfocal_shapes").iterdir()]
-    assert sorted(names) == ["train_8x192px_seed0_v2", "val_8x192px_seed0_v1"]
+    assert sorted(names) == ["train_8x192px_seed0_v2", "val_8x192px_seed0_v2"]

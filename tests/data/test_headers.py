@@ -157,9 +157,12 @@ def test_an_image_on_its_head_is_a_warning(tmp_path, caplog):
 def test_threads_where_a_disk_is_slow(monkeypatch, seconds):
     """In one thread or in many: each once, and in order."""
     monkeypatch.setattr(headers, "_TRIED", 4)
+    now = [0.0]
+    monkeypatch.setattr(headers.time, "perf_counter", lambda: now[0])  # whatever else runs here
     threads = set()
 
     def read(path):
+        now[0] += seconds
         time.sleep(seconds)
         threads.add(threading.get_ident())
         return path * 2

@@ -199,7 +199,7 @@ def test_resume_is_exact(config):
 
 def test_proposals_are_read_as_detectron2_reads_them(config):
     assert type(Trainer.build_train_loader(config()).mapper) is DetectionMapper
-    masks = Trainer.build_train_loader(config("MODEL.MASK_ON=True")).mapper
+    masks = _mapper(config("MODEL.MASK_ON=True"), is_train=True)
     assert type(masks) is DetectionMapper and masks.use_instance_mask
     proposals = _mapper(config("MODEL.LOAD_PROPOSALS=True"), is_train=True)
     assert type(proposals) is DatasetMapper
