@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 from pathlib import Path
@@ -284,15 +285,19 @@ def test_each_image_and_its_distributions(files):
     )
     images = [ImageFile(i, str(files / f"photos/{i}.png")) for i in (3, 1, 2)]
     settings = PredictionSettings("w", "c", "i", 2, 0.0, False, (5, 6, 7), distributions=True)
-    seen = []
+    seen, frozen = [], []
     problems = predict_files(
         predictor,
         images,
         str(files / "r.json"),
         settings,
         num_workers=0,
-        each=lambda image, record: seen.append((image, record)),
+        each=lambda image, record: (
+            seen.append((image, record)),
+            frozen.append(gc.get_freeze_count()),
+        ),
     )
+    assert min(frozen) > 0 and gc.get_freeze_count() == 0  # collected again afterwards
     assert problems == [] and [image for image, _ in seen] == images
     rows = results(files, "r.json")
     assert len(rows) == sum(len(record["detections"]) for _, record in seen) > 0

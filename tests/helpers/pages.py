@@ -1,6 +1,6 @@
 """Pages of hand-made findings and predictions, and a browser to look at them.
 
-Pictures of pages, for the docs: python -m tests.helpers.pages FOLDER PAGE.html ...
+Pictures of a page, for the docs: python -m tests.helpers.pages FOLDER PAGE.html [KIND]
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from PIL import Image
 from gfocal.inspect.page import PageBox, PageFinding, PageItem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WINDOWS = {"wide": (1280, 900), "narrow": (400, 860)}
+WINDOWS = {"wide": (1280, 940), "narrow": (400, 1150)}
 NASTY = (
     """</script><script>window.injected=1</script><!--<b onclick='x'>"&amp;' {{items}} """
     "\u2028\u00e9\ud800"
@@ -166,21 +166,21 @@ def parsed(path: Path) -> _Scripts:
     return parser
 
 
-def main(folder: str, *pages: str) -> None:
-    """Writes NAME_wide.png and NAME_narrow.png of each page."""
+def main(folder: str, page: str, kind: str = "") -> None:
+    """Writes NAME_wide.png and NAME_narrow.png of a page; of an audit the findings of a kind only,
+    if there is one ("bad side")."""
+    stem = re.sub(r"\W", "_", Path(page).stem)
     with browser() as chromium:
-        for path in map(Path, pages):
-            for name, (width, height) in WINDOWS.items():
-                tab = chromium.new_page(viewport={"width": width, "height": height})
-                tab.goto(path.resolve().as_uri())
-                tab.locator("img[src]").first.wait_for()
-                stem = re.sub(r"\W", "_", path.stem)
-                image = Image.open(io.BytesIO(tab.screenshot()))
-                # 256 colours: a third of the bytes.
-                image.convert("RGB").quantize(256).save(
-                    f"{folder}/{stem}_{name}.png", optimize=True
-                )
-                tab.close()
+        for name, (width, height) in WINDOWS.items():
+            tab = chromium.new_page(viewport={"width": width, "height": height})
+            tab.goto(Path(page).resolve().as_uri())
+            for tick in tab.locator(".tick").all() if kind else ():
+                tick.locator("input").set_checked(tick.inner_text().strip().startswith(kind))
+            tab.locator("img[src]:visible").first.wait_for()
+            image = Image.open(io.BytesIO(tab.screenshot()))
+            # 256 colours: a third of the bytes.
+            image.convert("RGB").quantize(256).save(f"{folder}/{stem}_{name}.png", optimize=True)
+            tab.close()
 
 
 if __name__ == "__main__":

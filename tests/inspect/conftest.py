@@ -10,8 +10,9 @@ from gfocal.inspect.page import write_page
 from tests.helpers.pages import Page, browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """One for all tests of a file. Other tests need not have its processes and its event loop."""
     try:
         with browser() as found:
             yield found

@@ -276,7 +276,7 @@ def _read_json(path: str) -> Any:
 def _write_json(path: str, data: Any) -> None:
     """A file that is there only when all of it is written."""
     with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(data, file)
+        file.write(json.dumps(data))  # several times as fast as json.dump
     os.replace(f"{path}.part", path)
 
 
