@@ -1,14 +1,13 @@
 """GFLV2 with ResNet-50-FPN, and Mask R-CNN's mask branch on its detections."""
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead, StandardROIHeads
+from detectron2.modeling.roi_heads import StandardROIHeads
 
 from gfocal.detectors import MaskGFL
 
 from .gfl import model
+from .gfl_mask_rcnn import model as _rcnn
 
 model._target_ = MaskGFL
 model.train_detector = True  # False: masks for the detector of train.init_checkpoint
@@ -21,16 +20,7 @@ model.roi_heads = L(StandardROIHeads)(
     box_pooler=None,
     box_head=None,
     box_predictor=None,
-    mask_in_features=["p3", "p4", "p5"],
-    mask_pooler=L(ROIPooler)(
-        output_size=14,
-        scales=[1 / 8, 1 / 16, 1 / 32],
-        sampling_ratio=0,
-        pooler_type="ROIAlignV2",
-    ),
-    mask_head=L(MaskRCNNConvUpsampleHead)(
-        input_shape=L(ShapeSpec)(channels="${....backbone.out_channels}", width=14, height=14),
-        num_classes="${..num_classes}",
-        conv_dims=[256, 256, 256, 256, 256],
-    ),
+    mask_in_features=_rcnn.roi_heads.mask_in_features,
+    mask_pooler=_rcnn.roi_heads.mask_pooler,
+    mask_head=_rcnn.roi_heads.mask_head,
 )
