@@ -7,7 +7,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead, StandardROIHeads
-from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
 from gfocal.config import model_zoo
@@ -15,6 +14,7 @@ from gfocal.detectors import AugmentedDetector, MaskGFL
 from gfocal.detectors.gfl import GFL
 from gfocal.export.optimize import optimize_for_inference
 from tests.helpers.tiny import make_gfl, make_input
+from tests.helpers.tiny_rcnn import with_masks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BOXES = [[3.0, 2.0, 63.0, 58.0], [60.0, 5.0, 90.0, 60.0]]
@@ -57,14 +57,7 @@ def make(heads=None, **kwargs):
 
 
 def batch():
-    inputs = [make_input(64, 96, BOXES, [0, 2]), make_input(48, 80)]
-    for one in inputs:
-        instances = one["instances"]
-        masks = torch.zeros(len(instances), *instances.image_size, dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, instances.gt_boxes.tensor.int().tolist()):
-            mask[y0:y1, x0:x1] = True
-        instances.gt_masks = BitMasks(masks)
-    return inputs
+    return [with_masks(make_input(64, 96, BOXES, [0, 2])), with_masks(make_input(48, 80))]
 
 
 def test_boxes_are_those_of_gfl_to_the_bit():
