@@ -1,13 +1,15 @@
-"""Trains the rows of one of the paper's ablation tables under one budget, and writes the table.
+"""Trains the rows of an ablation table under one budget, and writes the table.
 
     gfocal ablate --table 3 --dataset shapes --seeds 3 --max-iter 1200
+    gfocal ablate --table assigner --max-iter 600
     gfocal ablate --index > configs/ablations/README.md
 
 A row is a config of configs/ablations. With --dataset coco it is trained as it is. With --dataset
 shapes, what it changes of its detector's model (configs/common/models) is changed in the small one
 of configs/quick_start (shapes_gflv2, shapes_retinanet, shapes_fovea, shapes_ssd). The same command
 again continues where it was stopped. OUT/TABLE_DATASET_ITERATIONS gets a folder for each run,
-table.md, table.json and table.png. They also name the rows that failed.
+table.md, table.json and table.png. They also name the rows that failed. The baseline that the
+tables of no paper share lies in OUT/all_DATASET_ITERATIONS, and is trained once.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from ..inspect.ablations import (
     make_config,
     plot,
     rows,
+    run_folder,
     save_config,
     table_lines,
     train,
@@ -87,7 +90,8 @@ def _configs(args: argparse.Namespace) -> tuple[dict[tuple[str, int], DictConfig
         for row in rows(args.table):
             cfg = make_config(row, args.dataset, args.max_iter, seed, Path())
             root = Path(args.output) / f"{args.table}_{args.dataset}_{cfg.train.max_iter}"
-            cfg.train.output_dir = str(root / label(row) / f"seed{seed}")
+            folder = run_folder(row, args.dataset, cfg.train.max_iter, seed)
+            cfg.train.output_dir = str(Path(args.output) / folder)
             save_config(cfg)
             configs[row, seed] = cfg
     return configs, root

@@ -1,4 +1,4 @@
-"""The tables' rows: a config of configs/ablations each, and the paper's result for it."""
+"""The tables' rows: a config of configs/ablations each, and the paper's result for it, if any."""
 
 import functools
 from pathlib import Path
@@ -8,7 +8,17 @@ from omegaconf import DictConfig
 from ...config import model_zoo
 from .transplant import transplanted
 
-__all__ = ["METRICS", "TABLES", "label", "make_config", "paper_of", "rows", "small_of"]
+__all__ = [
+    "METRICS",
+    "TABLES",
+    "is_of_a_paper",
+    "label",
+    "make_config",
+    "paper_of",
+    "rows",
+    "run_folder",
+    "small_of",
+]
 
 TABLES = {
     "1a": "separate, implicit and joint representation of quality",
@@ -18,16 +28,31 @@ TABLES = {
     "2b": "n, the number of bins",
     "2c": "delta, the width of a bin",
     "3": "QFL and DFL",
+    "v2": "DGQP: its statistics, its width, and what trains it",
+    "bins": "the bins of a side",
+    "quality_loss": "the loss of the joint score",
+    "assigner": "which locations are positive",
+    "distillation": "teachers",
 }
+# The tables of no paper compare their rows with GFLV2 as published.
+_BASELINE = "ablations/gflv2.py"
 METRICS = ("AP", "AP50", "AP75")
 # How rows of other detectors than GFL begin, and the name of their model in configs/common/models.
 _DETECTORS = {"fovea": "fovea", "retinanet": "retinanet", "ssd": "ssd"}
 
 
 def rows(table: str) -> list[str]:
-    """Names of the table's configs, as model_zoo takes them."""
-    folder = Path(model_zoo.get_config_file("ablations/atss.py")).parent
-    return sorted(f"ablations/table{table}/{p.name}" for p in folder.glob(f"table{table}/*.py"))
+    """Names of the table's configs, as model_zoo takes them. The first of a table of no paper is the
+    baseline, one for all of them."""
+    folder = Path(model_zoo.get_config_file(_BASELINE)).parent
+    if is_of_a_paper(table):
+        return sorted(f"ablations/table{table}/{p.name}" for p in folder.glob(f"table{table}/*.py"))
+    return [_BASELINE, *sorted(f"ablations/{table}/{p.name}" for p in folder.glob(f"{table}/*.py"))]
+
+
+def is_of_a_paper(table: str) -> bool:
+    """Whether it is a table of GFLV1's paper, which are numbered."""
+    return table[0].isdigit()
 
 
 @functools.cache
@@ -39,6 +64,12 @@ def paper_of(row: str) -> dict:
 def label(row: str) -> str:
     """The row's name in a table."""
     return Path(row).stem
+
+
+def run_folder(row: str, dataset: str, max_iter: int, seed: int) -> Path:
+    """Where a run lies below the output folder. A row of several tables has one folder."""
+    table = "all" if row == _BASELINE else Path(row).parent.name.removeprefix("table")
+    return Path(f"{table}_{dataset}_{max_iter}", label(row), f"seed{seed}")
 
 
 def small_of(row: str) -> tuple[str, str]:
