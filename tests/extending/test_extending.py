@@ -10,19 +10,23 @@ import torch
 from detectron2.structures import Boxes
 
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.quality import DistributionGuidedQualityPredictor, matched_quality
+from gfocal.modeling.quality import (
+    DistributionGuidedQualityPredictor,
+    NoQuality,
+    matched_quality,
+)
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
 from .decoupled import DecoupledHead
-from .geometric import GeometricDistribution
+from .softplus import SoftplusDistance
 from .task_aligned import TaskAlignedMatcher
 from .varifocal import VarifocalLoss
 
 BOX = [3.0, 2.0, 63.0, 58.0]
-LIMITS = {"varifocal": 20, "task_aligned": 30, "geometric": 20, "decoupled": 25, "fcos": 60}
+LIMITS = {"varifocal": 20, "task_aligned": 30, "softplus": 20, "decoupled": 25, "fcos": 60}
 
 
 def code_lines(path):
@@ -109,11 +113,13 @@ def test_task_aligned_matcher():
     train(make_gfl(matcher=TaskAlignedMatcher(), criterion=criterion))
 
 
-def test_geometric_bins():
-    representation = GeometricDistribution(reg_max=5, first=1.0, last=16.0)
-    assert representation.bins.tolist() == pytest.approx([0, 1, 2, 4, 8, 16])
-    assert representation.to_bins(torch.tensor([3.0, 12.0])).tolist() == pytest.approx([2.5, 4.5])
-    train(make_gfl(head=make_head(box_representation=GeometricDistribution())))
+def test_softplus_distance():
+    """ln(1 + e^0) = ln 2, and a large channel is its own distance."""
+    channels = torch.tensor([0.0, 50.0, -50.0, 0.0])[:, None]
+    distances = SoftplusDistance()(channels).tolist()
+    assert distances == pytest.approx([math.log(2), 50.0, 0.0, math.log(2)])
+    head = make_head(box_representation=SoftplusDistance(), quality_predictor=NoQuality())
+    train(make_gfl(head=head, criterion=criterion_of(dist_loss=None)))
 
 
 def test_decoupled_levels():

@@ -14,11 +14,7 @@ from gfocal.modeling.centers import (
     HeatInputs,
 )
 from gfocal.modeling.heatmaps import gaussian_focal_loss
-from gfocal.modeling.representations import (
-    DiracDistance,
-    GeneralDistribution,
-    GeometricDistribution,
-)
+from gfocal.modeling.representations import DiracDistance, GeneralDistribution
 
 CELL = torch.tensor([[5, 7]])
 
@@ -57,7 +53,7 @@ def one_hot(*bins):
 def test_distributions():
     """Bins 0, 1, 2, 4, 8 from the middle (5.5, 7.5): left 2, top 0, right 8, bottom 1. Half of a
     mass at 2 and half at 4 is a distance of 3 with a standard deviation of 1."""
-    box = CenterDistributions(representation=GeometricDistribution(4, first=1.0, last=8.0))
+    box = CenterDistributions(representation=GeneralDistribution.geometric(4, first=1.0, last=8.0))
     assert box.representation.bins.tolist() == [0, 1, 2, 4, 8]
     assert box.branches == {"sides": 20}
     boxes = box.decode(one_hot(2, 0, 4, 1), CELL)
@@ -72,7 +68,7 @@ def test_losses_of_distributions():
     """All logits 0: 1/5 for each bin, and a distance of 3. The true distances are (2, 3, 6, 9), so
     L1 is 1 + 0 + 3 + 6. DFL of bins that are alike is ln 5 for any target, also for the last, which
     is beyond the bins and clipped to 3.9."""
-    box = CenterDistributions(representation=GeometricDistribution(4, first=1.0, last=8.0))
+    box = CenterDistributions(representation=GeneralDistribution.geometric(4, first=1.0, last=8.0))
     boxes = torch.tensor([[3.5, 4.5, 11.5, 16.5]])
     losses = box.losses(torch.zeros(1, 20), CELL, boxes, torch.tensor(2.0))
     assert losses["loss_sides"].item() == pytest.approx(0.1 * 10 / 2 / 2)
@@ -100,12 +96,6 @@ def test_mirrored_distributions():
 def test_a_representation_without_bins():
     with pytest.raises(TypeError, match="DiracDistance; expected a representation with bins"):
         CenterDistributions(representation=DiracDistance())
-
-
-@pytest.mark.parametrize("arguments", [(1, 1.0, 8.0), (4, 0.0, 8.0), (4, 8.0, 8.0)])
-def test_geometric_bins_that_are_none(arguments):
-    with pytest.raises(ValueError, match="expected an integer of at least 2, and 0 < first < last"):
-        GeometricDistribution(*arguments)
 
 
 def heat_inputs(ious, valid=None):

@@ -74,18 +74,113 @@ def test_bins_of_equal_width_count_widths(width, dtype):
     assert torch.equal(representation.to_bins(distances), distances / width)
 
 
-class Squares(GeneralDistribution):
-    """Bins at 0, 1, 4, 9, 16 strides."""
-
-    def __init__(self):
-        super().__init__(reg_max=4)
-        self.register_buffer("bins", self.bins.square(), persistent=False)
+SQUARES = [0, 1, 4, 9, 16]
 
 
 def test_other_bins_by_hand():
     # 2.5 lies halfway from 1 to 4: 1.5; 16 is bin 4; 23 is 7 beyond it, the last bin is 7 wide: 5.
-    coordinates = Squares().to_bins(torch.tensor([0.0, 1.0, 2.5, 9.0, 16.0, 23.0, -1.0]))
+    representation = GeneralDistribution(bins=SQUARES)
+    coordinates = representation.to_bins(torch.tensor([0.0, 1.0, 2.5, 9.0, 16.0, 23.0, -1.0]))
     assert coordinates.tolist() == [0.0, 1.0, 1.5, 3.0, 4.0, 5.0, -1.0]
+    assert (representation.reg_max, representation.num_channels) == (4, 5)
+    # half of the mass at 1 and half at 9: 5, and 4 from it
+    logits = torch.tensor([-100.0, 0.0, -100.0, 0.0, -100.0]).expand(4, 5)
+    assert representation(logits).tolist() == pytest.approx([5.0] * 4)
+    assert representation.std(logits).tolist() == pytest.approx([4.0] * 4)
+
+
+def test_constructors_of_bins_by_hand():
+    make = GeneralDistribution
+    assert make().bins.tolist() == list(range(17)) == make.uniform().bins.tolist()
+    assert make.uniform(4, 0.5).bins.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    # 0, and four points from 1 to 27, each three times the one before
+    assert make.geometric(4, 1.0, 27.0).bins.tolist() == pytest.approx([0, 1, 3, 9, 27])
+    assert make.signed(-2, 17).bins.tolist() == list(range(-2, 18))
+    assert make.signed(-0.3, 0.3, 0.1).bins.tolist() == pytest.approx(
+        [-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3], abs=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GeneralDistribution(bins=[1.0]), r"bins are \[1.0\]; expected at least two"),
+        (lambda: GeneralDistribution(bins=[0, 2, 2]), r"bins are \[0.0, 2.0, 2.0\]; .* increase"),
+        (lambda: GeneralDistribution(bins=[0, math.inf]), "finite numbers"),
+        (lambda: GeneralDistribution(bins=[0, math.nan]), "finite numbers"),
+        (lambda: GeneralDistribution(16, bins=[0, 1]), "got bins, and also reg_max 16"),
+        (lambda: GeneralDistribution(bin_width=2.0, bins=[0, 1]), "bin_width 2.0; expected bins"),
+        (lambda: GeneralDistribution.geometric(1), "reg_max 1, first .* integer of at least 2"),
+        (lambda: GeneralDistribution.geometric(4, 0.0, 8.0), "0 < first < last"),
+        (lambda: GeneralDistribution.geometric(4, 8.0, 8.0), "0 < first < last"),
+        (lambda: GeneralDistribution.signed(-2, 17, 0.0), "width 0.0; expected a positive width"),
+        (lambda: GeneralDistribution.signed(2, -2), "that divides the range"),
+        (lambda: GeneralDistribution.signed(-2, 17.5), "that divides the range"),
+    ],
+)
+def test_bins_that_are_none(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("bins", [SQUARES, [-2.0, -0.5, 0.25, 3.0, 50.0]])
+def test_dfl_of_other_bins_is_smallest_at_the_target(bins):
+    """Of the distributions on the two bins around a target, that one whose expectation it is: the
+    definition (W_{i+1} - y, y - W_i) / (W_{i+1} - W_i), written out."""
+    representation = GeneralDistribution(bins=bins).double()
+    targets = torch.tensor([bins[0], bins[1] + 0.1, bins[2], 0.9 * bins[4]], dtype=torch.float64)
+    logits = torch.randn(4, 5, dtype=torch.float64)
+    inputs = loss_inputs(representation, logits, targets)
+    expected = []
+    for y, row in zip(targets.tolist(), logits.log_softmax(dim=-1).tolist()):
+        i = max(k for k in range(4) if bins[k] <= y)
+        width = bins[i + 1] - bins[i]
+        expected.append(-(bins[i + 1] - y) / width * row[i] - (y - bins[i]) / width * row[i + 1])
+    loss = DistributionFocalLoss(weight=1.0)(inputs)
+    assert loss.item() == pytest.approx(sum(expected) / 4, rel=1e-12)
+    probs = torch.zeros(4, 5, dtype=torch.float64)
+    for probs_of_side, y in zip(probs, targets.tolist()):
+        i = max(k for k in range(4) if bins[k] <= y)
+        probs_of_side[i + 1] = (y - bins[i]) / (bins[i + 1] - bins[i])
+        probs_of_side[i] = 1 - probs_of_side[i + 1]
+    best = probs.clamp(min=1e-30).log().requires_grad_()
+    torch.testing.assert_close(representation(best.detach()), targets)
+    DistributionFocalLoss(weight=1.0)(loss_inputs(representation, best, targets)).backward()
+    assert best.grad.abs().max() < 1e-12
+
+
+def loss_inputs(representation, logits, distances):
+    """One foreground location at the origin, stride 1, whose sides have these logits (4, C) and
+    true distances (4,)."""
+    anchors = DenseAnchors(torch.zeros(1, 4).double(), torch.ones(1).double(), [(1, 1)])
+    cls_logits = torch.zeros(1, 1, 1, dtype=torch.float64)
+    predictions = DensePredictions(cls_logits, logits[None, None], None, representation)
+    boxes = anchors.decode(distances[None])[None]
+    targets = DenseTargets(torch.zeros(1, 1, dtype=torch.int64), boxes)
+    criterion = GFLCriterion(cls_loss=FocalLoss(), box_loss=GIoULoss())
+    return criterion.loss_inputs(anchors, predictions, targets)
+
+
+def test_weights_are_not_read_with_other_bins():
+    """Other bins are in the state dict; those of the paper are not, as in every published file."""
+    geometric, signed = GeneralDistribution.geometric(), GeneralDistribution.signed(-2, 14)
+    published = GeneralDistribution()
+    assert not published.state_dict() and list(geometric.state_dict()) == ["bins"]
+    GeneralDistribution.geometric().load_state_dict(geometric.state_dict())
+    for theirs, ours in ((geometric, signed), (geometric, published)):
+        before = ours.bins.clone()
+        with pytest.raises(
+            RuntimeError, match=r"bins: \[.*64\] in the file, \[.*1[46]\] in the mod"
+        ):
+            ours.load_state_dict(theirs.state_dict(), strict=False)
+        assert torch.equal(ours.bins, before)
+    with pytest.raises(RuntimeError, match="Missing key.*bins"):
+        geometric.load_state_dict(published.state_dict())
+
+
+def test_other_bins_on_the_meta_device():
+    with torch.device("meta"):
+        assert GeneralDistribution.geometric().bins.is_meta
 
 
 def test_whole_numbers_are_distances_too():
@@ -97,7 +192,7 @@ def test_dfl_leads_other_bins_to_the_target():
     """All that reads the bins reads the same ones: where DFL is least, the expectation is the
     target. (Bins of its own in ``forward`` alone would be trained towards 2.5 bins, 6.5 strides.)
     """
-    representation = Squares()
+    representation = GeneralDistribution(bins=SQUARES)
     anchors = DenseAnchors(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), torch.tensor([1.0]), [(1, 1)])
     targets = DenseTargets(torch.tensor([[0]]), torch.tensor([[[-2.5, -2.5, 2.5, 2.5]]]))
     logits = torch.zeros(1, 1, 4, 5, requires_grad=True)

@@ -13,7 +13,7 @@ from gfocal.modeling.corner_head import CornerHead
 from gfocal.modeling.corner_losses import CornerCriterion
 from gfocal.modeling.prior_losses import SigmoidQualityFocalLoss, SoftmaxHardNegativeLoss
 from gfocal.modeling.quality import localization_iou
-from gfocal.modeling.representations import GeometricDistribution
+from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.terms import (
     DistributionFocalLoss,
     FocalLoss,
@@ -34,7 +34,7 @@ def corner_head(**kwargs):
 
 
 def center_distributions(**kwargs):
-    return CenterDistributions(representation=GeometricDistribution(), **kwargs)
+    return CenterDistributions(representation=GeneralDistribution.geometric(), **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ class CenterDistributions(nn.Module):
 
     Args:
         representation: reads the channels of a side, in cells;
-            :class:`gfocal.modeling.representations.GeometricDistribution` reaches all sizes.
+            :meth:`gfocal.modeling.representations.GeneralDistribution.geometric` reaches all sizes.
         size_weight: of loss_sides.
         dfl_weight: of loss_dfl.
 
@@ -159,7 +159,7 @@ class CenterDistributions(nn.Module):
         if not hasattr(representation, "to_bins"):
             raise TypeError(
                 f"CenterDistributions got a {type(representation).__name__}; expected a "
-                "representation with bins, e.g. GeometricDistribution"
+                "representation with bins, e.g. GeneralDistribution.geometric()"
             )
         check_settings(NOT_NEGATIVE, size_weight=size_weight, dfl_weight=dfl_weight)
         self.representation = representation

@@ -153,6 +153,16 @@ BOX: dict[str, dict[str, Any]] = {
         "box_loss": L(GIoULoss)(),
         "dist_loss": L(DistributionFocalLoss)(),
     },
+    "geometric_dfl": {  # bins that get wider with the distance
+        "box_representation": L(GeneralDistribution.geometric)(),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": L(DistributionFocalLoss)(),
+    },
+    "signed_dfl": {  # bins on both sides of the location, as PP-YOLOE has them
+        "box_representation": L(GeneralDistribution.signed)(low=-2.0, high=17.0),
+        "box_loss": L(GIoULoss)(),
+        "dist_loss": L(DistributionFocalLoss)(),
+    },
 }
 
 # MODEL.GFL.MATCHER: which locations are positive for which box, and what belongs to it. Where a

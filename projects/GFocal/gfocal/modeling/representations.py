@@ -9,7 +9,9 @@ the head.
 Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -23,7 +25,6 @@ __all__ = [
     "DiracDistance",
     "GaussianDistance",
     "GeneralDistribution",
-    "GeometricDistribution",
     "LogDistance",
 ]
 
@@ -130,41 +131,104 @@ def _exp(x: Tensor) -> Tensor:
 
 
 class GeneralDistribution(nn.Module):
-    """A softmax over the bins 0..reg_max of each side; the distance is its expectation (Eq. 5).
+    """A softmax over bins of each side; the distance is its expectation (Eq. 5).
+
+    The paper's bins are 0, 1, ..., n strides. Any others that increase will do: the expectation,
+    DFL, DGQP, standard deviations, pictures and exports read :attr:`bins`. Bins other than 0, d,
+    2d, ... are saved with the weights, because weights mean nothing with other bins.
 
     Args:
-        reg_max: n of the paper, the last bin. The largest distance is ``reg_max * bin_width``
-            strides.
-        bin_width: the paper's delta, width of a bin in strides.
+        reg_max: n of the paper, the last bin; 16 by default.
+        bin_width: the paper's delta, width of a bin in strides; 1 by default.
+        bins: the distances of other bins, strides, at least two; see :meth:`geometric` and
+            :meth:`signed`. The two numbers above are then not given.
+
+    Attributes:
+        bins: (C,) distance of each bin, strides.
+        num_channels: C.
+        reg_max: C - 1.
+        bin_width: strides; None with ``bins`` of one's own.
 
     Raises:
-        ValueError: if ``reg_max`` is not a positive integer or ``bin_width`` is not positive.
+        ValueError: ``reg_max`` is not a positive integer, ``bin_width`` is not positive, or
+            ``bins`` are fewer than two, not finite, not increasing, or given with one of these.
     """
 
     bins: Tensor
 
-    def __init__(self, reg_max: int = 16, bin_width: float = 1.0):
+    def __init__(
+        self,
+        reg_max: int | None = None,
+        bin_width: float | None = None,
+        bins: Sequence[float] | None = None,
+    ):
         super().__init__()
-        if int(reg_max) != reg_max or reg_max < 1:
-            raise ValueError(f"reg_max is {reg_max!r}; expected an integer of at least 1")
-        if not bin_width > 0:
-            raise ValueError(f"bin_width is {bin_width!r}; expected a positive number of strides")
-        self.reg_max = int(reg_max)
-        self.bin_width = float(bin_width)
+        dtype = torch.get_default_dtype()
+        if bins is None:
+            self.reg_max = _reg_max_of(16 if reg_max is None else reg_max)
+            self.bin_width: float | None = 1.0 if bin_width is None else float(bin_width)
+            if not self.bin_width > 0:
+                raise ValueError(
+                    f"bin_width is {bin_width!r}; expected a positive number of strides"
+                )
+            places = torch.arange(self.reg_max + 1, dtype=dtype) * self.bin_width
+        elif reg_max is not None or bin_width is not None:
+            raise ValueError(
+                f"got bins, and also reg_max {reg_max!r} and bin_width {bin_width!r}; expected "
+                "bins alone, or the two without bins"
+            )
+        else:
+            self.reg_max, self.bin_width = len(bins) - 1, None
+            places = torch.tensor(_increasing([float(x) for x in bins]), dtype=dtype)
         self.num_channels = self.reg_max + 1
-        # (C,) distance of each bin, strides.
-        self.register_buffer(
-            "bins",
-            torch.arange(self.num_channels, dtype=torch.get_default_dtype()) * self.bin_width,
-            persistent=False,
-        )
+        self.register_buffer("bins", places, persistent=self.bin_width is None)
+
+    @classmethod
+    def uniform(cls, reg_max: int = 16, width: float = 1.0) -> "GeneralDistribution":
+        """The paper's bins: 0, width, ..., reg_max * width strides."""
+        return cls(reg_max, width)
+
+    @classmethod
+    def geometric(
+        cls, reg_max: int = 16, first: float = 0.25, last: float = 64.0
+    ) -> "GeneralDistribution":
+        """Bins that get wider with the distance, so that a level can hold boxes of all sizes: 0,
+        and ``reg_max`` points from ``first`` to ``last`` strides in equal ratios.
+
+        Raises:
+            ValueError: ``reg_max`` is not an integer of at least 2, or not 0 < first < last.
+        """
+        if int(reg_max) != reg_max or reg_max < 2 or not 0 < first < last:
+            raise ValueError(
+                f"got reg_max {reg_max!r}, first {first!r} and last {last!r}; expected an integer "
+                "of at least 2, and 0 < first < last"
+            )
+        steps = int(reg_max) - 1
+        return cls(bins=[0.0, *(first * (last / first) ** (i / steps) for i in range(steps + 1))])
+
+    @classmethod
+    def signed(cls, low: float, high: float, width: float = 1.0) -> "GeneralDistribution":
+        """Bins from ``low`` to ``high`` strides, ``width`` apart. With ``low`` below 0 a location
+        can be outside of its box, as PP-YOLOE has it for small objects (-2 to 17).
+
+        Raises:
+            ValueError: ``width`` is not positive, or it does not divide the range from ``low`` to
+                ``high``.
+        """
+        steps = round((high - low) / width) if width > 0 and low < high else 0
+        if not (steps and math.isclose(low + steps * width, high, abs_tol=1e-6)):
+            raise ValueError(
+                f"got low {low!r}, high {high!r} and width {width!r}; expected a positive width "
+                "that divides the range"
+            )
+        return cls(bins=[low + i * width for i in range(steps + 1)])
 
     def probabilities(self, box_logits: Tensor) -> Tensor:
         """(..., 4, C) logits -> (..., 4, C) probability of each bin, in at least float32."""
         return at_least_float32(box_logits).softmax(dim=-1)
 
     def forward(self, box_logits: Tensor) -> Tensor:
-        """(..., 4, C) logits -> (..., 4) expected distances, strides, in [0, reg_max * width]."""
+        """(..., 4, C) logits -> (..., 4) expected distances, strides, from first to last bin."""
         return self._expectation(self.probabilities(box_logits))
 
     def std(self, box_logits: Tensor) -> Tensor:
@@ -194,34 +258,35 @@ class GeneralDistribution(nn.Module):
         # Not a matrix product: autocast would run that in half precision.
         return (probs * self.bins.to(probs.dtype)).sum(dim=-1)
 
-    def extra_repr(self) -> str:
-        return f"reg_max={self.reg_max}, bin_width={self.bin_width}"
-
-
-class GeometricDistribution(GeneralDistribution):
-    """A general distribution whose bins get wider with the distance: 0, and ``reg_max`` points from
-    ``first`` to ``last`` in equal ratios. One level can then hold boxes of all sizes.
-
-    Args:
-        reg_max: n of the paper, the last bin.
-        first, last: distances of the bins 1 and ``reg_max``, strides.
-
-    Raises:
-        ValueError: ``reg_max`` is not an integer of at least 2, or not 0 < ``first`` < ``last``.
-    """
-
-    def __init__(self, reg_max: int = 16, first: float = 1.0, last: float = 128.0):
-        super().__init__(reg_max)
-        if reg_max < 2 or not 0 < first < last:
-            raise ValueError(
-                f"got reg_max {reg_max!r}, first {first!r} and last {last!r}; expected an integer "
-                "of at least 2, and 0 < first < last"
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        ours, theirs = self.bins, state_dict.get(f"{prefix}bins")
+        if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.to(ours), ours)):
+            super()._load_from_state_dict(state_dict, prefix, *args)
+        else:
+            errors = args[-1]
+            errors.append(
+                f"{prefix}bins: {_shown(theirs)} in the file, {_shown(ours)} in the model"
             )
-        self.first, self.last = float(first), float(last)
-        ratios = torch.linspace(0, 1, self.reg_max, dtype=torch.float64)
-        points = first * (last / first) ** ratios
-        bins = torch.cat([points.new_zeros(1), points]).to(self.bins.dtype)
-        self.register_buffer("bins", bins, persistent=False)
 
     def extra_repr(self) -> str:
-        return f"reg_max={self.reg_max}, first={self.first}, last={self.last}"
+        if self.bin_width is not None:
+            return f"reg_max={self.reg_max}, bin_width={self.bin_width}"
+        return f"bins={_shown(self.bins)}"
+
+
+def _shown(bins: Tensor) -> str:
+    return f"[{', '.join(f'{x:g}' for x in bins.tolist())}]"
+
+
+def _reg_max_of(value: int) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"reg_max is {value!r}; expected an integer of at least 1")
+    return int(value)
+
+
+def _increasing(bins: list[float]) -> list[float]:
+    """Bins (C,), checked. Numbers and no tensor, which may be on the meta device."""
+    increase = len(bins) > 1 and all(a < b for a, b in itertools.pairwise(bins))
+    if not (increase and all(map(math.isfinite, bins))):
+        raise ValueError(f"bins are {bins}; expected at least two finite numbers that increase")
+    return bins

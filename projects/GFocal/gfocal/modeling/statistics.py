@@ -89,13 +89,14 @@ class TargetStatistics:
         if self._warned or self._sides < self.MIN_SIDES or share <= self.MAX_CLIPPED:
             return
         self._warned = True
-        last, reach = representation.num_channels - 1, float(representation.bins[-1])
+        last = representation.num_channels - 1
+        low, high = (float(representation.bins[i]) for i in (0, -1))
         logging.getLogger(__name__).warning(
             f"{share:.1%} of the sides lie beyond what {last} bins can express: "
-            f"boxes exceed reg_max = {last} ({reach:g} strides) from a location "
-            "that is positive for them, and are learned smaller than they are. See "
-            "clipped_dfl_targets for the levels; a larger reg_max or bin_width, or a coarser "
-            "level, helps."
+            f"boxes exceed reg_max = {last} ({high:g} strides; the first bin is at {low:g}) from a "
+            "location that is positive for them, and are learned smaller than they are. See "
+            "clipped_dfl_targets for the levels; a larger reg_max or bin_width, bins of "
+            "GeneralDistribution.geometric, or a coarser level, helps."
         )
 
 

@@ -15,7 +15,7 @@ from .centers import (
 )
 from .heatmaps import centernet_radius, corner_radius
 from .recipes import pick
-from .representations import GeometricDistribution
+from .representations import GeneralDistribution
 from .yacs_keys import shared_arguments
 
 __all__ = ["DEFAULTS", "centernet_arguments"]
@@ -29,7 +29,10 @@ HEAT_LOSS: dict[str, dict[str, Any]] = {
 BOX: dict[str, dict[str, Any]] = {
     "size": {"box": L(CenterSize)()},
     "general_dfl": {
-        "box": L(CenterDistributions)(representation=L(GeometricDistribution)()),
+        # Bins at up to 128 cells, 512 pixels: of small boxes about one a cell, of large ones fewer.
+        "box": L(CenterDistributions)(
+            representation=L(GeneralDistribution.geometric)(first=1.0, last=128.0)
+        ),
     },
 }
 RADIUS: dict[str, dict[str, Any]] = {

@@ -25,9 +25,7 @@ def table_lines(table: str, results: Results) -> list[str]:
     for row, runs in results.items():
         good = [result for result in runs if "error" not in result]
         cells = [_mean_and_spread([result[name] for result in good]) for name in METRICS]
-        lines.append(
-            _line([label(row), len(good), *cells, *[paper_of(row)["AP"] for _ in paper]])
-        )
+        lines.append(_line([label(row), len(good), *cells, *[paper_of(row)["AP"] for _ in paper]]))
     for row, runs in results.items():
         for result in runs:
             if "error" in result:
@@ -36,7 +34,8 @@ def table_lines(table: str, results: Results) -> list[str]:
 
 
 def _title(table: str) -> str:
-    return f"Table {table}: {TABLES[table]}" if is_of_a_paper(table) else f"{table}: {TABLES[table]}"
+    name = f"Table {table}" if is_of_a_paper(table) else table
+    return f"{name}: {TABLES[table]}"
 
 
 def _line(cells: Sequence[Any]) -> str:
@@ -81,10 +80,11 @@ def index() -> str:
     lines = [
         "# Ablations",
         "",
-        "Rows of ablation tables, a config each, of ResNet-50 after 1x on COCO. The numbered tables",
-        "are the paper's (https://arxiv.org/abs/2006.04388, Sec. 4), with its AP on COCO minival. The",
-        "others are ours. None of the numbers was measured here: measured results, on small data, are",
-        "in [docs/ablations.md](../../docs/ablations.md). `gfocal ablate --index` wrote this page.",
+        "Rows of ablation tables, a config each, of ResNet-50 after 1x on COCO.",
+        "The numbered tables are the paper's (https://arxiv.org/abs/2006.04388, Sec. 4), with its",
+        "AP on COCO minival; none was measured here. The others are ours.",
+        "Measured results are in [docs/ablations.md](../../docs/ablations.md).",
+        "`gfocal ablate --index` wrote this page.",
     ]
     for table in TABLES:
         lines += ["", f"## {_title(table)}", ""]

@@ -42,8 +42,8 @@ _DETECTORS = {"fovea": "fovea", "retinanet": "retinanet", "ssd": "ssd"}
 
 
 def rows(table: str) -> list[str]:
-    """Names of the table's configs, as model_zoo takes them. The first of a table of no paper is the
-    baseline, one for all of them."""
+    """Names of the table's configs, as model_zoo takes them. Tables of no paper begin with the
+    baseline."""
     folder = Path(model_zoo.get_config_file(_BASELINE)).parent
     if is_of_a_paper(table):
         return sorted(f"ablations/table{table}/{p.name}" for p in folder.glob(f"table{table}/*.py"))
