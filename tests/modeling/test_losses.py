@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from gfocal.modeling import losses
+from gfocal.modeling import score_losses
 from gfocal.modeling.losses import (
     distribution_focal_loss,
     generalized_focal_loss,
@@ -234,7 +234,7 @@ def dense_sum(cls, quality, positives, targets, valid, beta):
 @pytest.mark.parametrize("piece", [1, 10, 2**18])
 def test_sparse_qfl_is_the_dense_one(with_quality, beta, piece, monkeypatch):
     """Value and gradients, however the locations are cut into pieces (1, 2 or all at a time)."""
-    monkeypatch.setattr(losses._SparseQualityFocalLoss, "PIECE", piece)
+    monkeypatch.setattr(score_losses._SparseScoreLoss, "PIECE", piece)
     case = sparse_case(with_quality)
     inputs = [x for x in case[:2] if x is not None]
     ours = sparse_quality_focal_loss(*case, beta=beta)

@@ -26,7 +26,8 @@ from ..engine.trainer import trainer_class
 from ..inspect.calibrating import Row, calibrate
 from ..inspect.reliability import DetectionReliabilityEvaluator
 from ..modeling.quality import localization_iou
-from ..modeling.terms import QualityFocalLoss
+from ..modeling.score_maps import QualityFocal
+from ..modeling.terms import ScoreLoss
 from ..weights.checkpointers import StrictCheckpointer
 from ..weights.description import KEY, describe, find_config
 from ..weights.reading import load_weights_only
@@ -126,9 +127,9 @@ def _halves(image_ids: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
 def _beta_of(model: Any) -> float | None:
     """beta of the QFL that trains the scores; None of another loss."""
     loss = getattr(getattr(model, "criterion", None), "cls_loss", None)
-    if isinstance(loss, QualityFocalLoss) and loss.measure is localization_iou:
-        return loss.beta
-    return None
+    if not isinstance(loss, ScoreLoss) or loss.measure is not localization_iou:
+        return None
+    return loss.maps.beta if isinstance(loss.maps, QualityFocal) else None
 
 
 def _table(rows: list[Row], fitted: int, judged: int) -> str:

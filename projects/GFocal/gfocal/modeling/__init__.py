@@ -37,6 +37,16 @@ from .quality import (
     uniform,
 )
 from .representations import DiracDistance, GaussianDistance, GeneralDistribution, LogDistance
+from .score_losses import sparse_score_loss
+from .score_maps import (
+    SCORE_MAPS,
+    Focal,
+    IoUAware,
+    MatchabilityAware,
+    NegativeWeight,
+    QualityFocal,
+    Varifocal,
+)
 from .statistics import TargetStatistics
 from .structures import (
     BACKGROUND,
@@ -56,11 +66,13 @@ from .terms import (
     LogSmoothL1Loss,
     QualityBranchLoss,
     QualityFocalLoss,
+    ScoreLoss,
 )
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
+    "SCORE_MAPS",
     "ATSSMatcher",
     "DenseAnchors",
     "DenseCore",
@@ -72,6 +84,7 @@ __all__ = [
     "DistributionGuidedQualityPredictor",
     "FCOSMatcher",
     "FeatureAlign",
+    "Focal",
     "FocalLoss",
     "FoveaMatcher",
     "GFLCriterion",
@@ -81,17 +94,23 @@ __all__ = [
     "GaussianNLLLoss",
     "GeneralDistribution",
     "GroundTruth",
+    "IoUAware",
     "LogDistance",
     "LogSmoothL1Loss",
     "LossInputs",
+    "MatchabilityAware",
     "Matches",
     "NMSPostProcess",
+    "NegativeWeight",
     "NoQuality",
     "QualityBranch",
     "QualityBranchLoss",
+    "QualityFocal",
     "QualityFocalLoss",
+    "ScoreLoss",
     "TargetStatistics",
     "TrainingPictures",
+    "Varifocal",
     "aligned_iou",
     "boxes_to_distances",
     "centerness",
@@ -106,5 +125,6 @@ __all__ = [
     "max_class_score",
     "quality_focal_loss",
     "sparse_quality_focal_loss",
+    "sparse_score_loss",
     "uniform",
 ]

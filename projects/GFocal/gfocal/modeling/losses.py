@@ -11,10 +11,12 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388).
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .numerics import at_least_float32, joint_logits
+from .numerics import at_least_float32
+from .score_losses import sparse_score_loss
+from .score_maps import QualityFocal
+from .settings import EXPONENT, check_settings
 
 __all__ = [
     "distribution_focal_loss",
@@ -63,15 +65,8 @@ def sparse_quality_focal_loss(
     """The sum of QFL in one pass, for a detector's labels: nearly all of them are 0.
 
     It is the same number as ``quality_focal_loss`` of ``joint_logits`` (numerics.py) and a dense
-    label, summed over the valid locations. But the sum and its gradient come from one sweep over
-    the logits, in pieces that stay in the cache. Let z be the joint logit, p the joint score, and
-    L = -log(1 - p) the cross entropy of the label 0. Then
-
-        QFL = p^beta L,        dQFL/dz = p^beta (beta (1 - p) L + p).
-
-    With a and b the logits of class and quality, dz/da = sigmoid(-a) / (1 - p) and
-    dz/db = sigmoid(-b) / (1 - p). The few positives are added as the difference of their losses at
-    their label and at 0.
+    label, summed over the valid locations. See
+    :func:`gfocal.modeling.score_losses.sparse_score_loss`.
 
     Args:
         cls_logits: (L, K), clipped to +-80; the loss is computed in at least float32.
@@ -89,112 +84,8 @@ def sparse_quality_focal_loss(
         ValueError: if ``beta`` is neither 0 nor at least 1, or ``cls_logits``, ``quality_logits``
             or ``valid`` has another shape.
     """
-    check_beta(beta)
-    shape, quality_shape = tuple(cls_logits.shape), None
-    if quality_logits is not None:
-        quality_shape = tuple(quality_logits.shape)
-    rows = shape[:1]
-    if len(shape) != 2 or quality_shape not in (None, (*rows, 1)) or tuple(valid.shape) != rows:
-        raise ValueError(
-            f"cls_logits, quality_logits and valid have shapes {shape}, {quality_shape} and "
-            f"{tuple(valid.shape)}; expected (L, K), (L, 1) or None, and (L,)"
-        )
-    cls_logits = at_least_float32(cls_logits)
-    if quality_logits is not None:
-        quality_logits = quality_logits.to(cls_logits.dtype)
-    if not torch.is_grad_enabled():  # autograd.Function would still be asked for gradients
-        cls_logits = cls_logits.detach()
-        quality_logits = None if quality_logits is None else quality_logits.detach()
-    return _SparseQualityFocalLoss.apply(
-        cls_logits, quality_logits, positives, targets.detach(), valid, beta, scale
-    )
-
-
-class _SparseQualityFocalLoss(torch.autograd.Function):
-    # Elements a piece: temporaries of 0.5 MB in float32, which stay in the cache.
-    PIECE = 2**17
-
-    @staticmethod
-    def forward(ctx, cls_logits, quality_logits, positives, targets, valid, beta, scale):
-        num_locations, num_classes = cls_logits.shape
-        differentiate = any(ctx.needs_input_grad[:2])
-        cls_grad = torch.empty_like(cls_logits) if differentiate else None
-        quality_grad = None
-        if quality_logits is not None:
-            quality, no_quality = quality_logits.sigmoid(), (-quality_logits).sigmoid()
-            quality_grad = torch.empty_like(quality_logits) if differentiate else None
-        weights = valid[:, None].to(cls_logits.dtype) * scale
-        total = cls_logits.new_zeros(())
-        # Pieces do not help on a GPU, and a launch for each would cost time.
-        step = num_locations
-        if cls_logits.device.type == "cpu":
-            step = _SparseQualityFocalLoss.PIECE // num_classes
-        step = max(1, step)
-        for start in range(0, num_locations, step):
-            rows = slice(start, start + step)
-            e = cls_logits[rows].clamp(-80, 80).exp_()
-            if quality_logits is None:
-                odds = e
-            else:  # p / (1 - p) = e^a q / (1 + e^a (1 - q))
-                shared = (e * no_quality[rows]).add_(1)
-                odds = (e / shared).mul_(quality[rows])
-            y = odds + 1
-            loss = y.log()
-            complement = y.reciprocal()  # 1 - p
-            # y is rounded: log(1 + odds) = log(y) + (odds - (y - 1)) / y
-            loss.addcmul_(torch.sub(odds, y.sub_(1), out=y), complement)
-            score = torch.mul(odds, complement, out=y)
-            factor = (score.square() if beta == 2 else score.pow(beta)).mul_(weights[rows])
-            loss.mul_(factor)
-            total += loss.sum()
-            if cls_grad is None:
-                continue
-            grad = torch.mul(factor, score, out=cls_grad[rows])
-            grad.addcmul_(loss, complement, value=beta)  # dQFL/dz
-            if quality_grad is not None:
-                grad.div_(shared)  # sigmoid(-a) / (1 - p) = 1 / shared
-                # sigmoid(-b) / (1 - p) = (1 - q) (1 + e^a) / shared
-                torch.sum(e.add_(1).mul_(grad), dim=1, keepdim=True, out=quality_grad[rows])
-        if quality_grad is not None:
-            quality_grad.mul_(no_quality)
-        total += _add_positives(
-            cls_logits, quality_logits, positives, targets, beta, scale, cls_grad, quality_grad
-        )
-        ctx.save_for_backward(cls_grad, quality_grad)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        grads = ctx.saved_tensors
-        # On a GPU, to look at a number costs more than to multiply by it.
-        if grad_output.device.type != "cpu" or grad_output != 1:
-            grads = (None if grad is None else grad * grad_output for grad in grads)
-        return (*grads, *[None] * 5)
-
-
-def _add_positives(
-    cls_logits, quality_logits, positives, targets, beta, scale, cls_grad, quality_grad
-):
-    """The positives' losses less those at label 0, as a sum; their gradients are added."""
-    locations, _ = positives
-    inputs = [cls_logits[positives].clamp(-80, 80)]
-    if quality_logits is not None:
-        inputs.append(quality_logits[locations, 0])
-    with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in inputs]
-        logits = joint_logits(*inputs) if len(inputs) == 2 else inputs[0]
-        targets = targets.to(logits.dtype)
-        difference = quality_focal_loss(logits, targets, beta) - quality_focal_loss(
-            logits, torch.zeros_like(targets), beta
-        )
-        difference = difference.sum() * scale
-    if cls_grad is not None:
-        grads = torch.autograd.grad(difference, inputs)
-        cls_grad.index_put_(positives, grads[0], accumulate=True)
-        if quality_grad is not None:
-            quality_grad[:, 0].index_add_(0, locations, grads[1])
-    return difference.detach()
+    maps = QualityFocal(beta)
+    return sparse_score_loss(cls_logits, quality_logits, positives, targets, valid, maps, scale)
 
 
 def distribution_focal_loss(inputs: Tensor, targets: Tensor, reduction: str = "none") -> Tensor:
@@ -301,8 +192,7 @@ def generalized_iou_loss(
 
 def check_beta(beta: float) -> None:
     """Raise ValueError unless ``beta`` is 0 or at least 1."""
-    if not (beta == 0 or beta >= 1):
-        raise ValueError(f"beta is {beta}; expected 0 or at least 1")
+    check_settings(EXPONENT, beta=beta)
 
 
 def check_same_shape(a: Tensor, b: Tensor, a_name: str, b_name: str) -> None:

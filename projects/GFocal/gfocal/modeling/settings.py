@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 __all__ = [
     "COUNT",
     "DETECTOR",
+    "EXPONENT",
     "IOU",
     "NOT_NEGATIVE",
     "PROBABILITY",
@@ -107,6 +108,8 @@ IOU = Setting("a number in [0, 1]", lambda x: _is_number(x) and 0 <= x <= 1)
 COUNT = Setting("an integer, at least 1", _is_count)
 POSITIVE = Setting("a number above 0", lambda x: _is_number(x) and x > 0)
 NOT_NEGATIVE = Setting("a number of at least 0", lambda x: _is_number(x) and x >= 0)
+# Of a modulating factor; between 0 and 1 its gradient is infinite at 0.
+EXPONENT = Setting("0 or at least 1", lambda x: _is_number(x) and (x == 0 or x >= 1))
 PROBABILITY = Setting("a number strictly between 0 and 1", lambda x: _is_number(x) and 0 < x < 1)
 SIZES = Setting(
     "a list of integers, each at least 1",

@@ -19,14 +19,11 @@ from torch.nn.functional import (
 )
 
 from .contracts import Head, Measure
-from .losses import (
-    check_beta,
-    distribution_focal_loss,
-    generalized_iou_loss,
-    sparse_quality_focal_loss,
-)
+from .losses import distribution_focal_loss, generalized_iou_loss
 from .quality import NoQuality, localization_iou, measured
 from .representations import BinnedRepresentation
+from .score_losses import sparse_score_loss
+from .score_maps import QualityFocal, ScoreMaps, score_maps
 from .settings import IOU, NOT_NEGATIVE, check_setting, check_settings
 from .structures import LossInputs
 
@@ -38,18 +35,58 @@ __all__ = [
     "LogSmoothL1Loss",
     "QualityBranchLoss",
     "QualityFocalLoss",
+    "ScoreLoss",
 ]
 
 
-class QualityFocalLoss(nn.Module):
-    """QFL over all locations and classes (Eq. 2).
+class ScoreLoss(nn.Module):
+    """A loss of the joint score over all locations and classes: weight * BCE(score, label). What is
+    label and weight, a member of the family of score_maps.py says.
+
+    Args:
+        maps: a name in ``SCORE_MAPS`` ("focal", "qfl", "vfl", "mal", "ia_bce"), or a
+            :class:`ScoreMaps`, e.g. ``Varifocal(alpha=0.5)``.
+        weight: multiplies the loss.
+        measure: a measure of quality.py, the quality of a foreground location at its class: in the
+            papers the IoU of predicted and true box, with ``matched_quality`` the matcher's soft
+            label.
+
+    Raises:
+        ValueError: for an unknown name, maps that are none, or a negative ``weight``.
+    """
+
+    def __init__(
+        self,
+        *,
+        maps: ScoreMaps | str,
+        weight: float = 1.0,
+        measure: Measure = localization_iou,
+    ):
+        super().__init__()
+        check_settings(NOT_NEGATIVE, weight=weight)
+        self.maps = score_maps(maps)
+        self.weight = weight
+        self.measure = measure
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        quality_logits = inputs.predictions.quality_logits
+        return sparse_score_loss(
+            inputs.predictions.cls_logits.flatten(0, 1),
+            None if quality_logits is None else quality_logits.flatten(0, 1),
+            (inputs.fg_rows, inputs.fg_labels),
+            measured(self.measure, inputs),
+            valid=(inputs.targets.labels >= 0).flatten(),
+            maps=self.maps,
+            scale=self.weight / inputs.num_foreground,
+        )
+
+
+class QualityFocalLoss(ScoreLoss):
+    """QFL over all locations and classes (Eq. 2): the score loss "qfl".
 
     Args:
         beta: exponent of the modulating factor; 0 or at least 1.
-        weight: multiplies the loss.
-        measure: a measure of quality.py. It gives the label of a foreground location at its class:
-            in the paper the IoU of predicted and true box, with ``matched_quality`` the matcher's
-            soft label.
+        weight, measure: as of :class:`ScoreLoss`.
 
     Raises:
         ValueError: if ``beta`` is another number.
@@ -58,24 +95,11 @@ class QualityFocalLoss(nn.Module):
     def __init__(
         self, *, beta: float = 2.0, weight: float = 1.0, measure: Measure = localization_iou
     ):
-        super().__init__()
-        check_beta(beta)
-        check_settings(NOT_NEGATIVE, weight=weight)
-        self.beta = beta
-        self.weight = weight
-        self.measure = measure
+        super().__init__(maps=QualityFocal(beta), weight=weight, measure=measure)
 
-    def forward(self, inputs: LossInputs) -> Tensor:
-        quality_logits = inputs.predictions.quality_logits
-        return sparse_quality_focal_loss(
-            inputs.predictions.cls_logits.flatten(0, 1),
-            None if quality_logits is None else quality_logits.flatten(0, 1),
-            (inputs.fg_rows, inputs.fg_labels),
-            measured(self.measure, inputs),
-            valid=(inputs.targets.labels >= 0).flatten(),
-            beta=self.beta,
-            scale=self.weight / inputs.num_foreground,
-        )
+    @property
+    def beta(self) -> float:
+        return cast("QualityFocal", self.maps).beta
 
 
 class FocalLoss(nn.Module):
