@@ -1,0 +1,9 @@
+"""Focal loss of the joint score: the label of a positive is 1."""
+
+from detectron2.config import LazyCall as L
+
+from gfocal.modeling.terms import ScoreLoss
+
+from ..gflv2 import dataloader, lr_multiplier, model, optimizer, train
+
+model.criterion.cls_loss = L(ScoreLoss)(maps="focal")
