@@ -185,7 +185,8 @@ def test_recipes_by_name(quality, box, matcher):
         (parts["box_representation"], boxes["box_representation"]),
         (parts["matcher"], recipes.MATCHER[matcher]["matcher"]),
     ):
-        assert type(part) is (type(None) if recipe is None else recipe["_target_"])
+        target = type(None) if recipe is None else recipe["_target_"]
+        assert type(part) is getattr(target, "__self__", target)  # of a constructor, its class
     assert criterion.box_weight is qualities["box_weight"]
     if "branch" in quality and quality != "dgqp_branch":
         assert parts["quality_predictor"].conv.in_channels == 32
@@ -292,10 +293,15 @@ def test_a_head_without_towers():
             "REG_MAX",
             99,
             {"BOX_REPRESENTATION": "dirac"},
-            "expected 16, .*'general', 'general_dfl'$",
+            "expected 16, .*'general', 'general_dfl', 'geometric_dfl'$",
         ),
         ("BIN_WIDTH", 2.0, {"BOX_REPRESENTATION": "gaussian"}, "expected 1.0, .*'general'"),
-        ("LOSS_DFL_WEIGHT", 1.0, {"BOX_REPRESENTATION": "general"}, "reads it: 'general_dfl'$"),
+        (
+            "LOSS_DFL_WEIGHT",
+            1.0,
+            {"BOX_REPRESENTATION": "general"},
+            "reads it: 'general_dfl', 'geometric_dfl', 'signed_dfl'$",
+        ),
         ("ATSS_TOPK", 5, {"MATCHER": "fcos"}, "MATCHER 'fcos' nothing reads it; .*: 'atss'$"),
         ("FOVEA_SIGMA", 0.3, {"MATCHER": "fcos"}, "nothing reads it; expected 0.4, .*: 'fovea'$"),
         ("FOCAL_ALPHA", 0.4, {"QUALITY": "qfl"}, "expected 0.25, or a QUALITY .*: 'none', "),
