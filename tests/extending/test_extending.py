@@ -20,13 +20,13 @@ from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTarg
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
+from .complete_iou import CompleteIoULoss
 from .decoupled import DecoupledHead
 from .softplus import SoftplusDistance
 from .task_aligned import TaskAlignedMatcher
-from .varifocal import VarifocalLoss
 
 BOX = [3.0, 2.0, 63.0, 58.0]
-LIMITS = {"varifocal": 20, "task_aligned": 30, "softplus": 20, "decoupled": 25, "fcos": 60}
+LIMITS = {"complete_iou": 15, "task_aligned": 30, "softplus": 20, "decoupled": 25, "fcos": 60}
 
 
 def code_lines(path):
@@ -71,9 +71,9 @@ def criterion_of(**terms):
     return GFLCriterion(**{**defaults, **terms})
 
 
-def test_varifocal_loss():
-    """Two locations, one class, scores 1/2; the first has a box of IoU 3/4 with its own, which is
-    [0, 0, 16, 16] seen from (8, 8): 3/4 ln 2, and 3/4 (1/2)^2 ln 2 of the other."""
+def test_complete_iou_loss():
+    """A location predicts [0, 0, 16, 16], its box is [4, 0, 16, 16]: IoU 3/4; the centres are 2 px
+    apart, and the diagonal around both has 512 px^2; sides of 12 and 16 px against 16 and 16."""
     anchors = DenseAnchors(
         torch.tensor([[0.0, 0, 16, 16], [8, 0, 24, 16]]), torch.tensor([8.0, 8.0]), [(1, 2)]
     )
@@ -81,9 +81,11 @@ def test_varifocal_loss():
         torch.zeros(1, 2, 1), torch.zeros(1, 2, 4, 3), None, GeneralDistribution(reg_max=2)
     )
     targets = DenseTargets(torch.tensor([[0, 1]]), torch.tensor([[[4.0, 0, 16, 16], [0, 0, 0, 0]]]))
-    losses = criterion_of(cls_loss=VarifocalLoss())(anchors, predictions, targets)
-    assert losses["loss_cls"].item() == pytest.approx((3 / 4 + 3 / 16) * math.log(2))
-    train(make_gfl(criterion=criterion_of(cls_loss=VarifocalLoss())))
+    losses = criterion_of(box_loss=CompleteIoULoss())(anchors, predictions, targets)
+    v = 4 / math.pi**2 * (math.atan(12 / 16) - math.atan(1)) ** 2
+    expected = 1 / 4 + 2**2 / 512 + v * v / (1 / 4 + v)
+    assert losses["loss_box_reg"].item() == pytest.approx(2 * expected)
+    train(make_gfl(criterion=criterion_of(box_loss=CompleteIoULoss())))
 
 
 def test_task_aligned_matcher():

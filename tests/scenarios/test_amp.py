@@ -29,6 +29,7 @@ from gfocal.modeling.terms import (
     GIoULoss,
     QualityBranchLoss,
     QualityFocalLoss,
+    ScoreLoss,
 )
 from tests.helpers.detectors import DETECTORS, DETECTRON2S, LARGE_LOSSES, each_detector, losses_of
 from tests.helpers.tiny import make_gfl, make_head, make_input
@@ -42,7 +43,8 @@ BOXES = [[3.0, 2.0, 63.0, 58.0], [60.0, 5.0, 90.0, 60.0], [0.0, 20.0, 95.0, 79.0
 TERMS = {
     "qfl": {"cls_loss": QualityFocalLoss()},
     "qfl, beta 1": {"cls_loss": QualityFocalLoss(beta=1.0)},
-    "focal": {"cls_loss": FocalLoss()},
+    **{name: {"cls_loss": ScoreLoss(maps=name)} for name in ("focal", "vfl", "mal", "ia_bce")},
+    "focal of the class": {"cls_loss": FocalLoss()},
     "quality branch": {
         "cls_loss": FocalLoss(positive_weight=localization_iou),
         "quality_loss": QualityBranchLoss(measure=localization_iou),

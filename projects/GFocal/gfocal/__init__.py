@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # what the table below says, for type checkers and editors
         QualityBranch as QualityBranch,
         QualityBranchLoss as QualityBranchLoss,
         QualityFocalLoss as QualityFocalLoss,
+        ScoreLoss as ScoreLoss,
         aligned_iou as aligned_iou,
         boxes_to_distances as boxes_to_distances,
         centerness as centerness,
@@ -114,9 +115,9 @@ _PUBLIC = {
         "DistributionGuidedQualityPredictor FCOSMatcher FocalLoss GaussianDistance "
         "GaussianNLLLoss GeneralDistribution GFLCriterion GFLHead GIoULoss GroundTruth "
         "LossInputs Matches NMSPostProcess NoQuality QualityBranch QualityBranchLoss "
-        "QualityFocalLoss aligned_iou boxes_to_distances centerness distances_to_boxes "
-        "distribution_focal_loss generalized_focal_loss generalized_iou_loss localization_iou "
-        "matched_quality quality_focal_loss sparse_quality_focal_loss"
+        "QualityFocalLoss ScoreLoss aligned_iou boxes_to_distances centerness "
+        "distances_to_boxes distribution_focal_loss generalized_focal_loss generalized_iou_loss "
+        "localization_iou matched_quality quality_focal_loss sparse_quality_focal_loss"
     ),
     ".weights": "convert_checkpoint_to_mmdet convert_mmdet_checkpoint convert_mmdet_state_dict",
 }
