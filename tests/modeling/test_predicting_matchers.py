@@ -193,7 +193,7 @@ def test_simota_equals_its_definition(numbers, ties):
 def test_dynamic_atss_equals_the_full_matrix(alpha):
     positives = 0
     for seed in range(10):
-        anchors, truth, predictions = batch = random_batch(seed)
+        anchors, truth, _ = batch = random_batch(seed)
         matches = DynamicATSSMatcher(alpha=alpha)(*batch)
         assert matches.quality is None
         inside = anchors.inside(truth.image_sizes)
