@@ -18,7 +18,7 @@ from gfocal.config import add_gfocal_config, apply_overrides, check_config
 from gfocal.data.pipelines import yacs_augmentations
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import one_more_an_image
-from gfocal.modeling.quality import NoQuality
+from gfocal.modeling.quality import NoQuality, matched_quality, uniform
 from gfocal.modeling.suppression import HardNMS
 from gfocal.modeling.terms import GaussianNLLLoss, QualityFocalLoss
 
@@ -168,9 +168,14 @@ def test_the_map_that_p6_is_made_of():
         build_model(yacs("gfl_R_50_FPN_1x", "MODEL.FPN.TOP_IN_FEATURE", "p4"))
 
 
-@pytest.mark.parametrize("matcher", recipes.MATCHER)
-@pytest.mark.parametrize("box", recipes.BOX)
-@pytest.mark.parametrize("quality", recipes.QUALITY)
+# Each name of a table, and each pair of a quality and a matcher, which meet in the criterion.
+CHOICES = [
+    *((quality, "general_dfl", m) for quality in recipes.QUALITY for m in recipes.MATCHER),
+    *(("qfl", box, "atss") for box in recipes.BOX),
+]
+
+
+@pytest.mark.parametrize(("quality", "box", "matcher"), dict.fromkeys(CHOICES))
 def test_recipes_by_name(quality, box, matcher):
     keys = {"QUALITY": quality, "BOX_REPRESENTATION": box, "MATCHER": matcher, "CONV_DIM": 32}
     cfg = yacs("gfl_R_50_FPN_1x", *(x for k, v in keys.items() for x in (f"MODEL.GFL.{k}", v)))
@@ -187,7 +192,12 @@ def test_recipes_by_name(quality, box, matcher):
     ):
         target = type(None) if recipe is None else recipe["_target_"]
         assert type(part) is getattr(target, "__self__", target)  # of a constructor, its class
-    assert criterion.box_weight is qualities["box_weight"]
+    if matcher == "task_aligned" and isinstance(criterion.cls_loss, QualityFocalLoss):
+        assert criterion.box_weight is criterion.cls_loss.measure is matched_quality
+        assert criterion.cls_divisor is None
+    else:
+        assert criterion.box_weight is qualities["box_weight"]
+        assert criterion.cls_divisor is not None
     if "branch" in quality and quality != "dgqp_branch":
         assert parts["quality_predictor"].conv.in_channels == 32
 
@@ -302,7 +312,13 @@ def test_a_head_without_towers():
             {"BOX_REPRESENTATION": "general"},
             "reads it: 'general_dfl', 'geometric_dfl', 'signed_dfl'$",
         ),
-        ("ATSS_TOPK", 5, {"MATCHER": "fcos"}, "MATCHER 'fcos' nothing reads it; .*: 'atss'$"),
+        ("ATSS_TOPK", 5, {"MATCHER": "fcos"}, "nothing reads it; .*: 'atss', 'dynamic_atss'$"),
+        ("ATSS_TOPK", 5, {"MATCHER": "task_aligned"}, "MATCHER 'task_aligned' nothing reads it; "),
+        ("TAL.TOPK", 9, {"MATCHER": "atss"}, "nothing reads it; .*: 'task_aligned'$"),
+        ("TAL.ALPHA", 0.5, {"MATCHER": "dynamic_atss"}, "nothing reads it; .*: 'task_aligned'$"),
+        ("DYNAMIC_ATSS_ALPHA", 0.5, {"MATCHER": "task_aligned"}, ".*: 'dynamic_atss'$"),
+        ("TAL.WARMUP_ITERS", 9, {"MATCHER": "simota"}, "expected 0, .*: 'task_aligned'$"),
+        ("SIMOTA.CENTER_RADIUS", 1.5, {"MATCHER": "fcos"}, "expected 2.5, .*: 'simota'$"),
         ("FOVEA_SIGMA", 0.3, {"MATCHER": "fcos"}, "nothing reads it; expected 0.4, .*: 'fovea'$"),
         ("FOCAL_ALPHA", 0.4, {"QUALITY": "qfl"}, "expected 0.25, or a QUALITY .*: 'none', "),
         ("FOCAL_GAMMA", 1.5, {"QUALITY": "dgqp"}, "expected 2.0, or a QUALITY .*: 'none', "),
@@ -329,8 +345,52 @@ def test_numbers_of_yacs_are_those_of_the_lazy_config():
     parts = {**lazy.criterion, **lazy.head, "matcher": lazy.matcher}
     parts["suppression"] = vars(HardNMS())
     for number in recipes.NUMBERS:
-        if number.argument in parts[number.slot]:
+        if number.argument in parts[number.slot] and "atss" in (number.names or ("atss",)):
             assert parts[number.slot][number.argument] == number.default
+    for name, recipe in recipes.MATCHER.items():
+        matcher = vars(instantiate(recipe["matcher"]))
+        for number in recipes.NUMBERS:
+            if number.slot == "matcher" and number.argument in matcher:
+                read = name in (number.names or (name,))
+                assert not read or matcher[number.argument] == number.default
+
+
+def test_numbers_of_a_matcher_reach_it_alone():
+    keys = {"TAL.TOPK": 5, "TAL.ALPHA": 0.5, "TAL.BETA": 4.0, "TAL.WARMUP_ITERS": 7}
+    keys = [x for key, value in keys.items() for x in (f"MODEL.GFL.{key}", value)]
+    cfg = yacs("gfl_R_50_FPN_1x", "MODEL.GFL.MATCHER", "task_aligned", *keys)
+    matcher = recipes.from_yacs(cfg.MODEL.GFL)["matcher"]
+    assert repr(matcher) == (
+        "TaskAlignedMatcher(topk=5, alpha=0.5, beta=4.0, warmup_iters=7, "
+        "warmup=ATSSMatcher(topk=9))"
+    )
+    keys = ["MODEL.GFL.MATCHER", "dynamic_atss", "MODEL.GFL.DYNAMIC_ATSS_ALPHA", 0.5]
+    cfg = yacs("gfl_R_50_FPN_1x", *keys, "MODEL.GFL.ATSS_TOPK", 4)
+    assert repr(recipes.from_yacs(cfg.MODEL.GFL)["matcher"]) == (
+        "DynamicATSSMatcher(topk=4, alpha=0.5)"
+    )
+
+
+def test_labels_of_a_matcher_in_any_order():
+    def used(*calls):
+        model = model_zoo.get_config("COCO-Detection/gflv2_R_50_FPN_1x.py").model
+        for call in calls:
+            recipes.use(model, **call)
+        return model
+
+    aligned, qfl = {"matcher": "task_aligned"}, {"quality": "qfl_uniform"}
+    for model in (used(aligned, qfl), used(qfl, aligned), used({**qfl, **aligned})):
+        criterion = model.criterion
+        assert criterion.box_weight is criterion.cls_loss.measure is matched_quality
+        assert criterion.cls_divisor is None
+    focal = {"quality": "none"}
+    for model in (used(aligned, focal), used(focal, aligned), used(qfl, aligned, focal)):
+        assert model.criterion.box_weight is uniform
+        assert "measure" not in model.criterion.cls_loss and "cls_divisor" not in model.criterion
+    again = used(aligned, {"quality": "qfl_uniform", "matcher": "atss"})
+    assert again == used(qfl, {"matcher": "atss"})
+    with pytest.raises(ValueError, match=r"come from its matcher, and 'simota' gives none; expect"):
+        used(aligned, {"matcher": "simota"})
 
 
 @pytest.mark.parametrize("quality", ["iou_branch", "centerness_branch"])

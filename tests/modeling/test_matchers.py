@@ -36,10 +36,11 @@ def make_anchors(height, width, strides=STRIDES, offset=0.0):
     return DenseAnchors.from_levels(anchors, shapes, strides)
 
 
-def full_matrix_atss(anchors, boxes, topk, inside=None):
+def full_matrix_atss(anchors, boxes, topk, inside=None, values=None):
     """The definition (ATSS Alg. 1) with a box-by-anchor matrix, one box and level at a time.
 
     boxes (G, 4) -> (R,) index of the box, -1 background. ``inside`` (R,) limits the anchors.
+    ``values`` (G, R) take the place of the IoUs.
     """
     anchor_boxes, centers = anchors.boxes.double(), anchors.centers.double()
     boxes = boxes.double()
@@ -52,6 +53,7 @@ def full_matrix_atss(anchors, boxes, topk, inside=None):
     area = (anchor_boxes[:, 2:] - anchor_boxes[:, :2]).prod(dim=-1)
     box_area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
     ious = intersection / (area[None] + box_area[:, None] - intersection).clamp(min=1e-6)
+    ious = ious if values is None else values
 
     best_iou = torch.full((len(centers),), -1.0, dtype=torch.float64)
     matched = torch.full((len(centers),), BACKGROUND)

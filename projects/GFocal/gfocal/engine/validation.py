@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from detectron2.data import MapDataset
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
@@ -38,7 +38,7 @@ def validation_losses(model: nn.Module, batches: Iterable[list]) -> dict[str, fl
             module.eval()
     sums: Counter[str] = Counter()
     # This storage takes the metrics that the model writes: they are not the training's.
-    with each_on_its_own(), EventStorage(1):
+    with each_on_its_own(), EventStorage(_iteration()):
         for batch in batches:
             sums["images"] += 1
             for name, loss in model(batch).items():
@@ -48,6 +48,16 @@ def validation_losses(model: nn.Module, batches: Iterable[list]) -> dict[str, fl
     count = sum(x.get("images", 0) for x in gathered)
     means = {name: sum(x.get(name, 0.0) for x in gathered) / count for name in names}
     return {**means, "total_loss": sum(means.values())}
+
+
+def _iteration() -> int:
+    """The iteration before the training's, for parts that change with it, such as a matcher's
+    warm-up. (A training ends at a whole number of periods: all observers would look at all images.)
+    """
+    try:
+        return max(1, get_event_storage().iter - 1)
+    except AssertionError:  # there is no storage
+        return 1
 
 
 class ValidationBatches:

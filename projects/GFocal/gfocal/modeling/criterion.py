@@ -50,7 +50,8 @@ class GFLCriterion(nn.Module):
         box_weight: LossInputs -> (M,) weights of the boxes, detached. (When it is called,
             ``LossInputs`` has no weights and normalisers yet.)
         cls_divisor: numbers of foreground locations of the images (N,) -> the divisor of
-            ``loss_cls`` and ``loss_quality``.
+            ``loss_cls`` and ``loss_quality``. None: the summed ``box_weight``, as TOOD has it. A
+            divisor below 1 counts as 1.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class GFLCriterion(nn.Module):
         dist_loss: nn.Module | None = None,
         quality_loss: nn.Module | None = None,
         box_weight: Measure = max_class_score,
-        cls_divisor: Callable[[Tensor], Tensor] = at_least_one_an_image,
+        cls_divisor: Callable[[Tensor], Tensor] | None = at_least_one_an_image,
     ):
         super().__init__()
         self.cls_loss = cls_loss
@@ -167,10 +168,10 @@ class GFLCriterion(nn.Module):
             total_box_weight=distances.new_empty(0),
         )
         box_weights = measured(self.box_weight, inputs)
-        num_foreground = self.cls_divisor(foreground.sum(dim=1))
-        sums, world_size = sum_over_workers(
-            torch.stack([num_foreground.to(box_weights.dtype), box_weights.sum()])
-        )
+        total = box_weights.sum()
+        counts = foreground.sum(dim=1)
+        num_foreground = total if self.cls_divisor is None else self.cls_divisor(counts)
+        sums, world_size = sum_over_workers(torch.stack([num_foreground.to(total.dtype), total]))
         num_foreground, total = sums / world_size
         return inputs._replace(
             box_weights=box_weights,

@@ -16,18 +16,25 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 
 from .criterion import GFLCriterion, one_more_an_image
-from .matchers import ATSSMatcher, FCOSMatcher, FoveaMatcher
+from .matchers import (
+    ATSSMatcher,
+    DynamicATSSMatcher,
+    FCOSMatcher,
+    FoveaMatcher,
+    SimOTAMatcher,
+    TaskAlignedMatcher,
+)
 from .quality import (
     DistributionGuidedQualityPredictor,
     NoQuality,
     QualityBranch,
     centerness,
     localization_iou,
+    matched_quality,
     max_class_score,
     uniform,
 )
 from .representations import DiracDistance, GaussianDistance, GeneralDistribution, LogDistance
-from .settings import ScoreThresh
 from .suppression import GaussianSoftNMS, HardNMS, LinearSoftNMS
 from .terms import (
     DistributionFocalLoss,
@@ -50,7 +57,6 @@ __all__ = [
     "Number",
     "from_yacs",
     "pick",
-    "score_thresh",
     "tower_width",
     "use",
 ]
@@ -168,9 +174,16 @@ BOX: dict[str, dict[str, Any]] = {
 # MODEL.GFL.MATCHER: which locations are positive for which box, and what belongs to it. Where a
 # location lies in its cell of stride x stride, in strides: FCOS has it in the centre, the released
 # models at the corner. FoveaBox takes locations on the padding for background, and has a divisor
-# of its own for the loss of the classes.
+# of its own for the loss of the classes. TOOD's matcher gives the label of QFL, see _label_with.
 MATCHER: dict[str, dict[str, Any]] = {
     "atss": {"matcher": L(ATSSMatcher)(), "anchor_offset": 0.0},
+    "dynamic_atss": {"matcher": L(DynamicATSSMatcher)(), "anchor_offset": 0.0},
+    "task_aligned": {
+        "matcher": L(TaskAlignedMatcher)(),
+        "anchor_offset": 0.0,
+        "label": matched_quality,
+    },
+    "simota": {"matcher": L(SimOTAMatcher)(), "anchor_offset": 0.0},
     "fcos": {"matcher": L(FCOSMatcher)(), "anchor_offset": 0.5},
     "fovea": {
         "matcher": L(FoveaMatcher)(),
@@ -225,11 +238,15 @@ def use(
             class and quality, and its weight of boxes. None leaves them, here and below.
         box: entry of BOX: sets the head's box representation and the criterion's losses of boxes.
         matcher: entry of MATCHER: sets the matcher, the anchor generator's offset, the detector's
-            ``ignore_padding`` and the criterion's ``cls_divisor``.
+            ``ignore_padding`` and the criterion's ``cls_divisor``. With "task_aligned" and a
+            quality of QFL, also before or after it, QFL's label, the weight of the boxes and the
+            divisor are the matcher's soft labels.
 
     Raises:
-        ValueError: if there is no such entry.
+        ValueError: if there is no such entry; or the model's labels came from "task_aligned", and
+            ``quality`` does not say from where they come now.
     """
+    label = _label_of(model.matcher)
     if quality is not None:
         parts = {"quality_loss": None, **pick(QUALITY, quality, "quality")}
         model.head.quality_predictor = parts.pop("quality_predictor")
@@ -242,12 +259,40 @@ def use(
             model.criterion[name] = part
     if matcher is not None:
         parts = pick(MATCHER, matcher, "matcher")
+        applied = label is not None and model.criterion.get("box_weight") is label
+        if applied and "label" not in parts:
+            raise ValueError(
+                f"the model's labels come from its matcher, and {matcher!r} gives none; expected a "
+                "quality too, as in use(model, quality='dgqp', matcher='atss')"
+            )
+        label = parts.get("label")
         model.matcher = parts["matcher"]
         model.anchor_generator.offset = parts["anchor_offset"]
         for node, name in ((model, "ignore_padding"), (model.criterion, "cls_divisor")):
             node.pop(name, None)
             if name in parts:
                 node[name] = parts[name]
+    _label_with(label, model.criterion)
+
+
+def _label_of(matcher: Any) -> Any:
+    """The measure that the recipe of a LazyCall brings, or None."""
+    target = _target_of(matcher)
+    return next(
+        (x.get("label") for x in MATCHER.values() if target is _target_of(x["matcher"])), None
+    )
+
+
+def _label_with(label: Any, criterion: Any) -> None:
+    """Where the loss of the classes is QFL, the measure ``label`` gives its label and the weight of
+    the boxes, and its sum divides all losses (TOOD, Sec. 3.3)."""
+    if label is None:
+        return
+    if "measure" in _arguments(criterion["cls_loss"]):
+        criterion["cls_loss"]["measure"] = criterion["box_weight"] = label
+        criterion["cls_divisor"] = None
+    else:
+        criterion.pop("cls_divisor", None)
 
 
 def from_yacs(gfl) -> dict[str, Any]:
@@ -270,28 +315,11 @@ def from_yacs(gfl) -> dict[str, Any]:
         parts["quality_predictor"].in_channels = gfl.CONV_DIM
     for number in NUMBERS:
         _set(parts, number, gfl)
-    names = (
-        "box_representation",
-        "quality_predictor",
-        "matcher",
-        "anchor_offset",
-        "suppression",
-    )
-    ignore_padding = parts.pop("ignore_padding", True)
+    _label_with(parts.pop("label", None), parts)
+    names = ("box_representation", "quality_predictor", "matcher", "anchor_offset", "suppression")
     ret = {name: instantiate(parts.pop(name)) for name in names}
-    criterion = instantiate(L(GFLCriterion)(**parts))
-    return {**ret, "ignore_padding": ignore_padding, "criterion": criterion}
-
-
-def score_thresh(gfl) -> ScoreThresh:
-    """The score thresholds of a MODEL.GFL node: SCORE_THRESH_TEST, and SCORE_THRESH_PER_CLASS if
-    that has any."""
-    per_class = gfl.SCORE_THRESH_PER_CLASS
-    if not per_class:
-        return gfl.SCORE_THRESH_TEST
-    if not isinstance(per_class[0], Sequence):
-        return per_class
-    return {"default": gfl.SCORE_THRESH_TEST, **dict(per_class)}
+    ret["ignore_padding"] = parts.pop("ignore_padding", True)
+    return {**ret, "criterion": instantiate(L(GFLCriterion)(**parts))}
 
 
 def _checked_offset(offset: Any) -> float:
@@ -305,12 +333,13 @@ def _checked_offset(offset: Any) -> float:
 
 
 def _set(parts: Mapping[str, Any], number: Number, gfl) -> None:
-    key, default, choice, slot, argument = number
+    key, default, choice, slot, argument, names = number
     value = attrgetter(key)(gfl)
-    if argument in _arguments(parts[slot]):
+    readers = [name for name, x in _TABLES[choice].items() if argument in _arguments(x[slot])]
+    readers = [name for name in readers if not names or name in names]
+    if gfl[choice] in readers:
         parts[slot][argument] = value
     elif value != default:
-        readers = [name for name, x in _TABLES[choice].items() if argument in _arguments(x[slot])]
         raise ValueError(
             f"MODEL.GFL.{key} is {value!r}, and with MODEL.GFL.{choice} {gfl[choice]!r} nothing "
             f"reads it; expected {default!r}, or a {choice} that reads it: "
@@ -322,5 +351,9 @@ def _arguments(part: Any) -> Sequence[str]:
     """Names of a LazyCall's arguments; empty without a part."""
     if part is None:
         return ()
+    return [*inspect.signature(_target_of(part)).parameters]
+
+
+def _target_of(part: Any) -> Any:
     target = part["_target_"]
-    return [*inspect.signature(locate(target) if isinstance(target, str) else target).parameters]
+    return locate(target) if isinstance(target, str) else target

@@ -82,7 +82,7 @@ def gfl_arguments(cfg: CfgNode, deform_conv: Callable[..., nn.Module]) -> dict[s
         "test_clip_margin": gfl.CLIP_MARGIN_TEST,
         "suppression": recipes.from_yacs(gfl)["suppression"],
         **shared_arguments(cfg, gfl),
-        "test_score_thresh": score_thresh(cfg, recipes.score_thresh(gfl)),
+        "test_score_thresh": score_thresh(cfg, _thresholds(gfl)),
     }
 
 
@@ -176,3 +176,14 @@ def _class_names(cfg) -> Sequence[str]:
         if names:
             return names
     return UNSET
+
+
+def _thresholds(gfl) -> ScoreThresh:
+    """The score thresholds of a MODEL.GFL node: SCORE_THRESH_TEST, and SCORE_THRESH_PER_CLASS if
+    that has any."""
+    per_class = gfl.SCORE_THRESH_PER_CLASS
+    if not per_class:
+        return gfl.SCORE_THRESH_TEST
+    if not isinstance(per_class[0], Sequence):
+        return per_class
+    return {"default": gfl.SCORE_THRESH_TEST, **dict(per_class)}

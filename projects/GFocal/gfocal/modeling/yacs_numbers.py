@@ -14,6 +14,7 @@ class Number(NamedTuple):
         choice: the key of MODEL.GFL that chooses the part.
         slot: the part's slot in the recipe.
         argument: name of the part's argument.
+        names: the choices that read it; () for all whose part has the argument.
     """
 
     key: str
@@ -21,6 +22,7 @@ class Number(NamedTuple):
     choice: str
     slot: str
     argument: str
+    names: tuple[str, ...] = ()
 
 
 NUMBERS = (
@@ -32,9 +34,21 @@ NUMBERS = (
     Number("DGQP.ADD_MEAN", True, "QUALITY", "quality_predictor", "add_mean"),
     Number("DGQP.HIDDEN_DIM", 64, "QUALITY", "quality_predictor", "hidden_dim"),
     # Number of candidates of a box on each level: the nearest anchors.
-    Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk"),
+    Number("ATSS_TOPK", 9, "MATCHER", "matcher", "topk", ("atss", "dynamic_atss")),
     # Give a box without any positive its best candidate (not in the paper).
     Number("ATSS_MATCH_EVERY_BOX", False, "MATCHER", "matcher", "match_every_box"),
+    # DDOD: share of the IoU, the rest is the score's.
+    Number("DYNAMIC_ATSS_ALPHA", 0.8, "MATCHER", "matcher", "alpha", ("dynamic_atss",)),
+    # Task-aligned assignment (TOOD): score^alpha * IoU^beta, after so many iterations of ATSS.
+    Number("TAL.TOPK", 13, "MATCHER", "matcher", "topk", ("task_aligned",)),
+    Number("TAL.ALPHA", 1.0, "MATCHER", "matcher", "alpha", ("task_aligned",)),
+    Number("TAL.BETA", 6.0, "MATCHER", "matcher", "beta"),
+    Number("TAL.WARMUP_ITERS", 0, "MATCHER", "matcher", "warmup_iters"),
+    # SimOTA (YOLOX).
+    Number("SIMOTA.CENTER_RADIUS", 2.5, "MATCHER", "matcher", "center_radius"),
+    Number("SIMOTA.CANDIDATE_TOPK", 10, "MATCHER", "matcher", "candidate_topk"),
+    Number("SIMOTA.CLS_WEIGHT", 1.0, "MATCHER", "matcher", "cls_weight"),
+    Number("SIMOTA.IOU_WEIGHT", 3.0, "MATCHER", "matcher", "iou_weight"),
     # Side of the fovea, as a share of the box's (FoveaBox).
     Number("FOVEA_SIGMA", 0.4, "MATCHER", "matcher", "sigma"),
     # Losses.

@@ -11,17 +11,23 @@ positive location. The measure :func:`gfocal.modeling.quality.matched_quality` r
 from ..structures import BACKGROUND, IGNORED
 from .atss import ATSSMatcher
 from .common import check_matches, ignore_background_inside, nothing_matched
+from .dynamic_atss import DynamicATSSMatcher
 from .fcos import FCOSMatcher
 from .fovea import FoveaMatcher
 from .max_iou import MaxIoUMatcher
+from .simota import SimOTAMatcher
+from .task_aligned import TaskAlignedMatcher
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
     "ATSSMatcher",
+    "DynamicATSSMatcher",
     "FCOSMatcher",
     "FoveaMatcher",
     "MaxIoUMatcher",
+    "SimOTAMatcher",
+    "TaskAlignedMatcher",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",

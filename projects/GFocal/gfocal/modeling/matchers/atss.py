@@ -9,12 +9,11 @@ from torch import Tensor
 from ..boxes import aligned_iou
 from ..numerics import to_device
 from ..structures import DenseAnchors, DensePredictions, GroundTruth, Matches
+from .batch import Objects, claim
 from .common import nothing_matched
+from .grids import INSIDE_MARGIN, Grids, centers_of
 
-__all__ = ["ATSSMatcher"]
-
-# A centre must lie inside its box by more than this, pixels, as in the official code.
-_INSIDE_MARGIN = 0.01
+__all__ = ["ATSSMatcher", "Candidates"]
 
 
 class ATSSMatcher:
@@ -74,62 +73,48 @@ class ATSSMatcher:
         Raises:
             ValueError: if ``truth.image_sizes`` is not one size an image.
         """
-        num_images, num_anchors = len(truth.boxes), len(anchors.boxes)
         matched = nothing_matched(anchors, truth)
-        counts = truth.counts
-        if sum(counts) == 0:
+        if sum(truth.counts) == 0:
             return Matches(matched)
 
-        boxes = torch.cat([b.tensor for b in truth.boxes]).double()
-        index = torch.arange(len(boxes), device=boxes.device)
-        ends = to_device(counts, index).cumsum(0)
-        image_idxs = torch.bucketize(index, ends, right=True)
-        candidates = self._candidates(anchors, boxes, image_idxs, truth.image_sizes)
-        positive, ious = _adaptive_positives(anchors, boxes, candidates)
-
-        # Each positive claims its anchor's slot in its image; all others claim one further slot.
-        slots = image_idxs[:, None] * num_anchors + candidates.idxs
-        slots = torch.where(positive, slots, num_images * num_anchors).flatten()
-        claims = ious.flatten()
-        best = claims.new_full((num_images * num_anchors + 1,), -1.0)
-        best.scatter_reduce_(0, slots, claims, "amax")
-        firsts = torch.nn.functional.pad(ends, (1, 0))[:-1]
-        local_idxs = (index - firsts[image_idxs])[:, None].expand_as(ious).flatten()
-        wins = claims == best[slots]
-        never = len(boxes)
-        winners = torch.full_like(best, never, dtype=torch.int64)
-        winners.scatter_reduce_(0, slots, torch.where(wins, local_idxs, never), "amin")
-        winners = winners[:-1].view_as(matched)
-        matched = torch.where(winners < never, winners, matched)
+        objects = Objects.of(truth)
+        candidates = self._candidates(anchors, objects, truth.image_sizes)
+        values = self._values(anchors, truth, predictions, objects, candidates)
+        positive = _adaptive_positives(anchors, objects.boxes, candidates, values)
+        slots = objects.images[:, None] * len(anchors.boxes) + candidates.idxs
+        claimed = torch.where(positive, slots, matched.numel())
+        matched = claim(matched, claimed, values, objects)
         if self.match_every_box:
-            slots = image_idxs[:, None] * num_anchors + candidates.idxs
-            ious = torch.where(candidates.exists, ious, -1.0)
-            matched = _match_the_rest(matched, slots, ious, firsts[image_idxs])
+            values = torch.where(candidates.exists, values, -1.0)
+            matched = _match_the_rest(matched, slots, values, objects.firsts)
         return Matches(matched)
+
+    def _values(
+        self,
+        anchors: DenseAnchors,
+        truth: GroundTruth,
+        predictions: DensePredictions | None,
+        objects: Objects,
+        candidates: "Candidates",
+    ) -> Tensor:
+        """(G, T) float64: how good each candidate is, at least 0."""
+        return aligned_iou(anchors.boxes[candidates.idxs].double(), objects.boxes[:, None])
 
     def _candidates(
         self,
         anchors: DenseAnchors,
-        boxes: Tensor,
-        image_idxs: Tensor,
+        objects: Objects,
         image_sizes: Sequence[tuple[int, int]] | None,
-    ) -> "_Candidates":
+    ) -> "Candidates":
         """The ``topk`` nearest anchors of each of the L levels for each of the G boxes."""
-        num_boxes, k = len(boxes), self.topk
+        boxes, k = objects.boxes, self.topk
         # (P, 2) pairs of ranks (row, column) among which the k nearest cells are
-        ranks = to_device([(i, j) for i in range(k) for j in range(k // (i + 1))], image_idxs)
-        # (L,) index of each level's first cell, (L, 2) its centre, columns and rows; (L, 1) stride
-        sizes = anchors.level_sizes
-        starts = to_device([sum(sizes[:i]) if n else 0 for i, n in enumerate(sizes)], image_idxs)
-        origins, strides = _centers(anchors.boxes[starts].double()), anchors.strides[starts, None]
-        limits = to_device([(w, h) for h, w in anchors.level_shapes], boxes)
-        widths = limits[:, :1].long()
-        if image_sizes is not None:  # the part of the grid that the box's image reaches
-            reached = to_device([(w, h) for h, w in image_sizes], boxes)[image_idxs, None]
-            limits = torch.minimum((reached / strides).ceil(), limits)
+        ranks = to_device([(i, j) for i in range(k) for j in range(k // (i + 1))], objects.images)
+        grids = Grids.of(anchors, objects, image_sizes)
+        limits, strides = grids.limits, grids.strides
 
         # Ranked columns and rows: (G, L, 2, k), nearest first, the lower index first among equals
-        position = (_centers(boxes)[:, None] - origins) / strides
+        position = (centers_of(boxes)[:, None] - grids.origins) / strides
         first = torch.minimum((position - k / 2).ceil(), limits - k).clamp_(min=0)
         cells = first[..., None] + torch.arange(k, device=boxes.device)
         offsets = (cells - position[..., None]).abs_().mul_(strides[..., None])
@@ -139,16 +124,17 @@ class ATSSMatcher:
 
         # (G, L, P) the pairs of columns and rows, as indices and by distance
         offsets.square_()
-        shape = (num_boxes, len(sizes), len(ranks))
+        shape = (len(boxes), len(grids.starts), len(ranks))
         rows, columns = (r.expand(shape) for r in ranks.t().contiguous())
-        idxs = cells[:, :, 1].gather(-1, rows).mul_(widths).add_(cells[:, :, 0].gather(-1, columns))
+        idxs = cells[:, :, 1].gather(-1, rows).mul_(grids.widths)
+        idxs.add_(cells[:, :, 0].gather(-1, columns))
         distances = offsets[:, :, 1].gather(-1, rows).add_(offsets[:, :, 0].gather(-1, columns))
         # Nearest k, the lowest index first among equally near: sort by index, then by distance
         idxs, order = idxs.sort(dim=-1)
         distances, order = _sort_distances(distances.gather(-1, order))
         exists = distances[..., :k].isfinite()
-        idxs = (idxs.gather(-1, order[..., :k]) + starts[:, None]).mul_(exists)
-        return _Candidates(idxs.flatten(1), exists.flatten(1))
+        idxs = (idxs.gather(-1, order[..., :k]) + grids.starts[:, None]).mul_(exists)
+        return Candidates(idxs.flatten(1), exists.flatten(1))
 
 
 def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:
@@ -190,11 +176,7 @@ def _sort_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     return bits.view(torch.float64), order
 
 
-def _centers(boxes: Tensor) -> Tensor:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
-
-
-class _Candidates(NamedTuple):
+class Candidates(NamedTuple):
     """Candidates of each box over all levels, T a box.
 
     Attributes:
@@ -207,17 +189,16 @@ class _Candidates(NamedTuple):
 
 
 def _adaptive_positives(
-    anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
-) -> tuple[Tensor, Tensor]:
-    """(G, T) which candidates are positive, and (G, T) their IoUs."""
-    candidate_boxes = anchors.boxes[candidates.idxs].double()
-    ious = aligned_iou(candidate_boxes, boxes[:, None])
+    anchors: DenseAnchors, boxes: Tensor, candidates: Candidates, values: Tensor
+) -> Tensor:
+    """(G, T) which candidates are positive, by their values (G, T)."""
     exists = candidates.exists
     count = exists.sum(dim=1, keepdim=True)
-    mean = (ious * exists).sum(dim=1, keepdim=True) / count
-    variance = ((ious - mean).square() * exists).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    centers = _centers(candidate_boxes)
+    mean = (values * exists).sum(dim=1, keepdim=True) / count
+    variance = ((values - mean).square() * exists).sum(dim=1, keepdim=True)
+    variance /= (count - 1).clamp(min=1)
+    centers = centers_of(anchors.boxes[candidates.idxs].double())
     left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
     right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
-    inside = torch.minimum(left_top, right_bottom) > _INSIDE_MARGIN
-    return exists & inside & (ious >= mean + variance.sqrt()), ious
+    inside = torch.minimum(left_top, right_bottom) > INSIDE_MARGIN
+    return exists & inside & (values >= mean + variance.sqrt())
