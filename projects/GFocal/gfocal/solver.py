@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["SGD", "Adam", "AdamW", "vit_lr_decay"]
+__all__ = ["SGD", "Adam", "AdamW", "share_of", "vit_lr_decay"]
 
 
 class _Clipping(torch.optim.Optimizer):
@@ -55,6 +55,18 @@ class AdamW(_Clipping, torch.optim.AdamW):
 def _clip(optimizer: _Clipping, args: tuple, kwargs: dict) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm)
+
+
+def share_of(iterations: int, *, share: float) -> int:
+    """The iterations that a share of a training takes, for a config whose length is not known yet:
+    ``L(share_of)(iterations="${train.max_iter}", share=1 / 3)``.
+
+    Raises:
+        ValueError: ``share`` is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share!r}; expected a number in [0, 1]")
+    return round(iterations * share)
 
 
 def vit_lr_decay(*, rate: float, num_layers: int) -> Callable[[str], float]:
