@@ -9,7 +9,7 @@ positive location. The measure :func:`gfocal.modeling.quality.matched_quality` r
 """
 
 from ..structures import BACKGROUND, IGNORED
-from .atss import ATSSMatcher
+from .atss import ATSSMatcher, adaptive_thresholds
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .fcos import FCOSMatcher
 from .fovea import FoveaMatcher
@@ -22,6 +22,7 @@ __all__ = [
     "FCOSMatcher",
     "FoveaMatcher",
     "MaxIoUMatcher",
+    "adaptive_thresholds",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",

@@ -11,7 +11,7 @@ from ..numerics import to_device
 from ..structures import DenseAnchors, DensePredictions, GroundTruth, Matches
 from .common import nothing_matched
 
-__all__ = ["ATSSMatcher"]
+__all__ = ["ATSSMatcher", "adaptive_thresholds"]
 
 # A centre must lie inside its box by more than this, pixels, as in the official code.
 _INSIDE_MARGIN = 0.01
@@ -80,10 +80,8 @@ class ATSSMatcher:
         if sum(counts) == 0:
             return Matches(matched)
 
-        boxes = torch.cat([b.tensor for b in truth.boxes]).double()
+        boxes, image_idxs, firsts = _flattened(truth)
         index = torch.arange(len(boxes), device=boxes.device)
-        ends = to_device(counts, index).cumsum(0)
-        image_idxs = torch.bucketize(index, ends, right=True)
         candidates = self._candidates(anchors, boxes, image_idxs, truth.image_sizes)
         positive, ious = _adaptive_positives(anchors, boxes, candidates)
 
@@ -93,7 +91,6 @@ class ATSSMatcher:
         claims = ious.flatten()
         best = claims.new_full((num_images * num_anchors + 1,), -1.0)
         best.scatter_reduce_(0, slots, claims, "amax")
-        firsts = torch.nn.functional.pad(ends, (1, 0))[:-1]
         local_idxs = (index - firsts[image_idxs])[:, None].expand_as(ious).flatten()
         wins = claims == best[slots]
         never = len(boxes)
@@ -149,6 +146,35 @@ class ATSSMatcher:
         exists = distances[..., :k].isfinite()
         idxs = (idxs.gather(-1, order[..., :k]) + starts[:, None]).mul_(exists)
         return _Candidates(idxs.flatten(1), exists.flatten(1))
+
+
+@torch.no_grad()
+def adaptive_thresholds(anchors: DenseAnchors, truth: GroundTruth, topk: int = 9) -> Tensor:
+    """The IoU from which on a candidate of a box is positive: mean plus standard deviation of the
+    IoUs of its candidates.
+
+    Args:
+        anchors, truth: as for :class:`ATSSMatcher`.
+        topk: as there.
+
+    Returns:
+        (G,) float64, for the boxes of all images in order.
+    """
+    boxes, image_idxs, _ = _flattened(truth)
+    if len(boxes) == 0:
+        return boxes.new_zeros(0)
+    candidates = ATSSMatcher(topk)._candidates(anchors, boxes, image_idxs, truth.image_sizes)
+    return _ious_and_thresholds(anchors, boxes, candidates)[1]
+
+
+def _flattened(truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
+    """(G, 4) the boxes of all images in float64, (G,) the image of each, and (N,) the index of the
+    first box of each image."""
+    boxes = torch.cat([b.tensor for b in truth.boxes]).double()
+    index = torch.arange(len(boxes), device=boxes.device)
+    ends = to_device(truth.counts, index).cumsum(0)
+    firsts = torch.nn.functional.pad(ends, (1, 0))[:-1]
+    return boxes, torch.bucketize(index, ends, right=True), firsts
 
 
 def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:
@@ -210,14 +236,21 @@ def _adaptive_positives(
     anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
 ) -> tuple[Tensor, Tensor]:
     """(G, T) which candidates are positive, and (G, T) their IoUs."""
-    candidate_boxes = anchors.boxes[candidates.idxs].double()
-    ious = aligned_iou(candidate_boxes, boxes[:, None])
+    ious, thresholds = _ious_and_thresholds(anchors, boxes, candidates)
+    centers = _centers(anchors.boxes[candidates.idxs].double())
+    left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
+    right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
+    inside = torch.minimum(left_top, right_bottom) > _INSIDE_MARGIN
+    return candidates.exists & inside & (ious >= thresholds[:, None]), ious
+
+
+def _ious_and_thresholds(
+    anchors: DenseAnchors, boxes: Tensor, candidates: _Candidates
+) -> tuple[Tensor, Tensor]:
+    """(G, T) IoUs of the candidates, and (G,) their mean plus standard deviation."""
+    ious = aligned_iou(anchors.boxes[candidates.idxs].double(), boxes[:, None])
     exists = candidates.exists
     count = exists.sum(dim=1, keepdim=True)
     mean = (ious * exists).sum(dim=1, keepdim=True) / count
     variance = ((ious - mean).square() * exists).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    centers = _centers(candidate_boxes)
-    left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
-    right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
-    inside = torch.minimum(left_top, right_bottom) > _INSIDE_MARGIN
-    return exists & inside & (ious >= mean + variance.sqrt()), ious
+    return ious, (mean + variance.sqrt())[:, 0]
