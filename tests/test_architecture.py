@@ -43,11 +43,12 @@ def test_the_paper_stands_alone():
 
 
 def test_no_architecture_imports_another():
-    """But for GFL with masks, which is GFL."""
+    """But for GFL with masks and GFL with a teacher, which are GFL."""
     detectors = {module for module in GRAPH if module.startswith("gfocal.detectors.")}
     assert len(detectors) >= 2
     found = {module: GRAPH[module] & detectors for module in detectors}
-    assert found.pop("gfocal.detectors.masked") == {"gfocal.detectors.gfl"}
+    for name in ("masked", "distilled"):
+        assert found.pop(f"gfocal.detectors.{name}") == {"gfocal.detectors.gfl"}
     assert not any(found.values())
 
 

@@ -1,8 +1,10 @@
-"""Architectures, one a file. None imports another, but MaskGFL, which is GFL with masks."""
+"""Architectures, one a file. None imports another, but MaskGFL and DistilledGFL, which are
+GFL with masks and GFL with a teacher."""
 
 from .augmented import AugmentedDetector
 from .centernet import CenterNet
 from .cornernet import CornerNet
+from .distilled import DistilledGFL
 from .gfl import GFL
 from .masked import MaskGFL
 from .proposals import GFLProposals
@@ -15,6 +17,7 @@ __all__ = [
     "AugmentedDetector",
     "CenterNet",
     "CornerNet",
+    "DistilledGFL",
     "GFLProposals",
     "MaskGFL",
     "QFLRetinaNet",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # what the table below says
     from .lazy_trainer import LazyTrainer as LazyTrainer
     from .predictor import Predictor as Predictor
     from .steps import AutocastTrainer as AutocastTrainer
+    from .teachers import EMATeacher as EMATeacher
+    from .teachers import FrozenTeacher as FrozenTeacher
     from .trainer import Trainer as Trainer
     from .trainer import trainer_class as trainer_class
 
@@ -29,6 +31,7 @@ _LAZY = names_of(
         ".lazy_trainer": "LazyTrainer",
         ".predictor": "Predictor",
         ".steps": "AutocastTrainer",
+        ".teachers": "EMATeacher FrozenTeacher",
         ".trainer": "Trainer trainer_class",
     }
 )

@@ -121,6 +121,9 @@ class BaseTrainer(DefaultTrainer):
         options = train_options(self.cfg)
         self.checkpointer.describe = _weak(self._describe)
         self._build_ema_and_best(options)
+        prepare = getattr(self.checkpointer.model, "prepare_training", None)
+        if prepare is not None:  # a model that learns from a teacher
+            prepare(self._ema)
         augmented(self.cfg, self.checkpointer.model)  # refuses now what the last evaluation would
         self._checkpoint_hook = CheckpointHook(
             self.checkpointer, self._random_states, **vars(options.checkpointer)

@@ -6,7 +6,7 @@ Reference: FCOS (https://arxiv.org/abs/1904.01355), Eq. 1.
 import torch
 from torch import Tensor
 
-__all__ = ["aligned_iou", "boxes_to_distances", "distances_to_boxes"]
+__all__ = ["aligned_iou", "boxes_to_distances", "center_distance", "distances_to_boxes"]
 
 
 def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:
@@ -59,6 +59,23 @@ def aligned_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     intersection = (rb - lt).clamp(min=0).prod(dim=-1)
     union = _area(boxes1) + _area(boxes2) - intersection
     return intersection / union.clamp(min=1e-6)
+
+
+def center_distance(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """How far apart the centres of boxes are: the squared distance over the squared diagonal of the
+    smallest box around both. The IoU less this is DIoU (https://arxiv.org/abs/1911.08287, Eq. 7).
+
+    Args:
+        boxes1, boxes2: (..., 4) XYXY in one unit, broadcastable.
+
+    Returns:
+        (...) in [0, 1).
+    """
+    lt = torch.minimum(boxes1[..., :2], boxes2[..., :2])
+    rb = torch.maximum(boxes1[..., 2:], boxes2[..., 2:])
+    diagonal = (rb - lt).square().sum(dim=-1)
+    centers1, centers2 = ((x[..., :2] + x[..., 2:]) / 2 for x in (boxes1, boxes2))
+    return (centers1 - centers2).square().sum(dim=-1) / diagonal.clamp(min=1e-6)
 
 
 def _area(boxes: Tensor) -> Tensor:

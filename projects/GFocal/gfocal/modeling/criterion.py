@@ -8,7 +8,8 @@ Reference: Generalized Focal Loss (https://arxiv.org/abs/2006.04388), Sec. 3, Eq
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -21,7 +22,7 @@ from .numerics import at_least_float32
 from .quality import NoQuality, max_class_score, measured
 from .structures import BACKGROUND, DenseAnchors, DensePredictions, DenseTargets, LossInputs
 
-__all__ = ["GFLCriterion", "at_least_one_an_image", "one_more_an_image"]
+__all__ = ["GFLCriterion", "at_least_one_an_image", "computed", "one_more_an_image"]
 
 
 def at_least_one_an_image(counts: Tensor) -> Tensor:
@@ -128,16 +129,7 @@ class GFLCriterion(nn.Module):
         Raises:
             ValueError: if a term answers anything but a scalar.
         """
-        inputs = self.loss_inputs(anchors, predictions, targets)
-        losses = {name: term(inputs) for name, term in self.terms.items()}
-        for name, loss in losses.items():
-            if not isinstance(loss, Tensor) or loss.dim() > 0:
-                got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                raise ValueError(
-                    f"the term of {name}, {type(self.terms[name]).__name__}, answered {got}; "
-                    "expected a scalar tensor, weighted and normalised"
-                )
-        return losses
+        return computed(self.terms, self.loss_inputs(anchors, predictions, targets))
 
     def loss_inputs(
         self, anchors: DenseAnchors, predictions: DensePredictions, targets: DenseTargets
@@ -178,6 +170,23 @@ class GFLCriterion(nn.Module):
             num_foreground=num_foreground.clamp(min=1),
             total_box_weight=total.clamp(min=torch.finfo(total.dtype).tiny),
         )
+
+
+def computed(terms: Mapping[str, nn.Module], *inputs: Any) -> dict[str, Tensor]:
+    """{name: loss} of {name: term}.
+
+    Raises:
+        ValueError: if a term answers anything but a scalar.
+    """
+    losses = {name: term(*inputs) for name, term in terms.items()}
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.dim() > 0:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"the term of {name}, {type(terms[name]).__name__}, answered {got}; "
+                "expected a scalar tensor, weighted and normalised"
+            )
+    return losses
 
 
 def _made_up(head: Head) -> tuple[DenseAnchors, DensePredictions, DenseTargets]:

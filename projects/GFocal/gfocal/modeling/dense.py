@@ -183,12 +183,14 @@ class DenseCore(nn.Module):
         predictions: DensePredictions,
         truth: GroundTruth,
         batched_inputs: Sequence[Mapping[str, Any]] = (),
+        **more: Any,
     ) -> dict[str, Tensor]:
         """The losses of a batch, {name: scalar}, in at least float32.
 
         Args:
             anchors, predictions, truth: of the batch.
             batched_inputs: for the observers, who may draw the images.
+            **more: further arguments of the criterion.
 
         Raises:
             TypeError, ValueError: see :meth:`label_anchors`; or if the predictions are not of these
@@ -197,7 +199,7 @@ class DenseCore(nn.Module):
         self._check_predictions(anchors, predictions)
         with torch.autocast(anchors.boxes.device.type, enabled=False):
             targets = self.label_anchors(anchors, predictions, truth)
-            losses = self.criterion(anchors, predictions, targets)
+            losses = self.criterion(anchors, predictions, targets, **more)
             if is_counting():
                 return losses
             step = DenseStep(anchors, predictions.detach(), truth, targets, batched_inputs)

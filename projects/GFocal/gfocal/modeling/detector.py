@@ -252,7 +252,7 @@ class Detector(nn.Module):
         """What ``predict`` answers. For a detector that asks for the images' sizes."""
         return self.predict(images.tensor)
 
-    def losses(self, *outputs_truth_and_inputs: Any) -> dict[str, Tensor]:
+    def losses(self, *outputs_truth_and_inputs: Any, **more: Any) -> dict[str, Tensor]:
         """The losses of a batch, {name: scalar}: of what ``predict`` answered, the ground truth,
         and the data loader's dicts, which the observers may draw."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ __all__ = ["OUTPUT", "config_of", "tree_of"]
 OUTPUT = "./output/evaluation"  # of an evaluation whose config comes from the weights
 
 # What a training needs and an evaluation does not: it stays data.
-_OF_TRAINING = ("optimizer", "lr_multiplier", "dataloader.train")
+_OF_TRAINING = ("optimizer", "lr_multiplier", "dataloader.train", "model.teacher")
 _CALLABLE = "_callable_"  # {"_callable_": name} stands for a class or function that is an argument
 _INTERPOLATION = re.compile(r"\$\{[\w.\[\]]+\}")  # of another key; a resolver could be any code
 

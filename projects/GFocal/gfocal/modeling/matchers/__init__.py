@@ -9,7 +9,7 @@ positive location. The measure :func:`gfocal.modeling.quality.matched_quality` r
 """
 
 from ..structures import BACKGROUND, IGNORED
-from .atss import ATSSMatcher
+from .atss import ATSSMatcher, adaptive_thresholds
 from .common import check_matches, ignore_background_inside, nothing_matched
 from .dynamic_atss import DynamicATSSMatcher
 from .fcos import FCOSMatcher
@@ -28,6 +28,7 @@ __all__ = [
     "MaxIoUMatcher",
     "SimOTAMatcher",
     "TaskAlignedMatcher",
+    "adaptive_thresholds",
     "check_matches",
     "ignore_background_inside",
     "nothing_matched",

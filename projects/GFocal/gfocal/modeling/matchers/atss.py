@@ -13,7 +13,7 @@ from .batch import Objects, claim
 from .common import nothing_matched
 from .grids import INSIDE_MARGIN, Grids, centers_of
 
-__all__ = ["ATSSMatcher", "Candidates"]
+__all__ = ["ATSSMatcher", "Candidates", "adaptive_thresholds"]
 
 
 class ATSSMatcher:
@@ -137,6 +137,26 @@ class ATSSMatcher:
         return Candidates(idxs.flatten(1), exists.flatten(1))
 
 
+@torch.no_grad()
+def adaptive_thresholds(anchors: DenseAnchors, truth: GroundTruth, topk: int = 9) -> Tensor:
+    """The IoU from which on a candidate of a box is positive: mean plus standard deviation of the
+    IoUs of its candidates.
+
+    Args:
+        anchors, truth: as for :class:`ATSSMatcher`.
+        topk: as there.
+
+    Returns:
+        (G,) float64, for the boxes of all images in order.
+    """
+    if sum(truth.counts) == 0:
+        return anchors.boxes.new_zeros(0, dtype=torch.float64)
+    objects = Objects.of(truth)
+    candidates = ATSSMatcher(topk)._candidates(anchors, objects, truth.image_sizes)
+    ious = aligned_iou(anchors.boxes[candidates.idxs].double(), objects.boxes[:, None])
+    return _thresholds(ious, candidates.exists)[:, 0]
+
+
 def _match_the_rest(matched: Tensor, slots: Tensor, ious: Tensor, firsts: Tensor) -> Tensor:
     """``matched`` (N, R) with a location for each box that has none.
 
@@ -192,13 +212,17 @@ def _adaptive_positives(
     anchors: DenseAnchors, boxes: Tensor, candidates: Candidates, values: Tensor
 ) -> Tensor:
     """(G, T) which candidates are positive, by their values (G, T)."""
-    exists = candidates.exists
-    count = exists.sum(dim=1, keepdim=True)
-    mean = (values * exists).sum(dim=1, keepdim=True) / count
-    variance = ((values - mean).square() * exists).sum(dim=1, keepdim=True)
-    variance /= (count - 1).clamp(min=1)
     centers = centers_of(anchors.boxes[candidates.idxs].double())
     left_top = (centers - boxes[:, None, :2]).amin(dim=-1)
     right_bottom = (boxes[:, None, 2:] - centers).amin(dim=-1)
     inside = torch.minimum(left_top, right_bottom) > INSIDE_MARGIN
-    return exists & inside & (values >= mean + variance.sqrt())
+    return candidates.exists & inside & (values >= _thresholds(values, candidates.exists))
+
+
+def _thresholds(values: Tensor, exists: Tensor) -> Tensor:
+    """(G, 1) mean plus standard deviation of those of the values (G, T) that exist."""
+    count = exists.sum(dim=1, keepdim=True)
+    mean = (values * exists).sum(dim=1, keepdim=True) / count
+    variance = ((values - mean).square() * exists).sum(dim=1, keepdim=True)
+    variance /= (count - 1).clamp(min=1)
+    return mean + variance.sqrt()
