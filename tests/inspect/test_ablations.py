@@ -14,7 +14,8 @@ def test_the_index_is_current():
     assert (folder / "README.md").read_text() == ablations.index() + "\n"
 
 
-ALL_ROWS = [row for table in ablations.TABLES for row in ablations.rows(table)]
+ALL_ROWS = dict.fromkeys(row for table in ablations.TABLES for row in ablations.rows(table))
+SMALL_ROWS = [row for row in ALL_ROWS if row.startswith("ablations/distillation/")]
 
 
 def flat(node, where=""):
@@ -32,7 +33,7 @@ def changes(model, base):
     return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
-@pytest.mark.parametrize("row", ALL_ROWS)
+@pytest.mark.parametrize("row", [row for row in ALL_ROWS if row not in SMALL_ROWS])
 def test_a_row_on_shapes_differs_from_the_small_detector_as_from_its_own(row, tmp_path):
     base, small = map(model_zoo.get_config, ablations.small_of(row))
     expected = changes(model_zoo.get_config(row).model, base.model)
@@ -41,6 +42,37 @@ def test_a_row_on_shapes_differs_from_the_small_detector_as_from_its_own(row, tm
     assert cfg.model.num_classes == 6 and cfg.train.max_iter == 5
     for part in ("dataloader", "optimizer", "lr_multiplier"):
         assert not changes(cfg[part], small[part])
+
+
+@pytest.mark.parametrize("row", SMALL_ROWS)
+def test_a_row_with_a_teacher_is_the_small_detector(row, tmp_path):
+    """Its data, schedule and student are those of the baseline; only the losses are more."""
+    cfg = ablations.make_config(row, "shapes", 5, 1, tmp_path)
+    baseline = ablations.make_config("ablations/gflv2.py", "shapes", 5, 1, tmp_path)
+    for part in ("dataloader", "optimizer", "lr_multiplier"):
+        assert not changes(cfg[part], baseline[part])
+    found = changes(cfg.model, baseline.model)
+    assert found and all(
+        key == "._target_" or key.startswith((".teacher", ".criterion")) for key in found
+    )
+    assert set(changes(cfg.train, baseline.train)) <= {".ema_decay"}
+    with pytest.raises(ValueError, match="expected --dataset shapes"):
+        ablations.make_config(row, "coco", 5, 1, tmp_path)
+
+
+def test_tables_of_no_paper_share_the_baseline():
+    """Its run lies in one folder, so it is trained once."""
+    tables = [table for table in ablations.TABLES if not ablations.is_of_a_paper(table)]
+    assert len(tables) == 5
+    rows = {ablations.rows(table)[0] for table in tables}
+    assert rows == {"ablations/gflv2.py"}
+    folders = [ablations.run_folder(row, "shapes", 600, 0) for row in ALL_ROWS]
+    assert len(set(folders)) == len(folders)
+    assert str(ablations.run_folder("ablations/gflv2.py", "shapes", 600, 2)) == (
+        "all_shapes_600/gflv2/seed2"
+    )
+    row = "ablations/table3/dfl.py"  # where earlier versions put it
+    assert str(ablations.run_folder(row, "coco", 90000, 1)) == "3_coco_90000/dfl/seed1"
 
 
 def test_rows_of_table_1b():

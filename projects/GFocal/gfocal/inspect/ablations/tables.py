@@ -36,6 +36,8 @@ TABLES = {
 }
 # The tables of no paper compare their rows with GFLV2 as published.
 _BASELINE = "ablations/gflv2.py"
+# Rows that are small detectors already: their teachers are models of the generated shapes.
+_SMALL = "ablations/distillation/"
 METRICS = ("AP", "AP50", "AP75")
 # How rows of other detectors than GFL begin, and the name of their model in configs/common/models.
 _DETECTORS = {"fovea": "fovea", "retinanet": "retinanet", "ssd": "ssd"}
@@ -74,7 +76,8 @@ def run_folder(row: str, dataset: str, max_iter: int, seed: int) -> Path:
 
 def small_of(row: str) -> tuple[str, str]:
     """The configs of the row's detector: the model that the row changes, and the small detector of
-    configs/quick_start that is made of the same model."""
+    configs/quick_start that is made of the same model. (Rows of the table distillation have none.)
+    """
     for start, detector in _DETECTORS.items():
         if label(row).startswith(start):
             return f"common/models/{detector}.py", f"quick_start/shapes_{detector}.py"
@@ -90,14 +93,23 @@ def make_config(
         row: see :func:`rows`.
         dataset: "coco" trains the row as it stands. "shapes" trains the small detector of
             :func:`small_of` with what the row changes of its model, see
-            :func:`.transplant.transplanted`.
+            :func:`.transplant.transplanted`. Rows of the table distillation are small already.
         max_iter: iterations; None: as many as the config has.
         seed: of the training.
         folder: for the run.
+
+    Raises:
+        ValueError: the row is on the generated shapes alone.
     """
     cfg = model_zoo.get_config(row)
     cfg.pop("paper", None)
-    if dataset == "shapes":
+    is_small = row.startswith(_SMALL)
+    if is_small and dataset != "shapes":
+        raise ValueError(
+            f"{row} is a small detector of the generated shapes; expected --dataset shapes "
+            "(configs/distillation has detectors of COCO)"
+        )
+    if dataset == "shapes" and not is_small:
         base, small = map(model_zoo.get_config, small_of(row))
         small.model = transplanted(cfg.model, base.model, small.model)
         cfg = small
