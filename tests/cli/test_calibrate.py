@@ -11,6 +11,9 @@ from PIL import Image
 
 from gfocal.cli import calibrate
 from gfocal.engine import Predictor
+from gfocal.modeling.criterion import GFLCriterion
+from gfocal.modeling.score_maps import QualityFocal
+from gfocal.modeling.terms import GIoULoss, ScoreLoss
 from gfocal.weights.description import read_description
 from tests.helpers.tiny import make_gfl
 
@@ -156,6 +159,9 @@ def test_arguments(capsys):
 def test_make_gfl_is_not_trained_by_another_loss():
     """beta comes from the loss; without QFL there is no closed form."""
     assert calibrate._beta_of(make_gfl()) == 2.0
+    for maps, beta in (("qfl", 2.0), (QualityFocal(1.0), 1.0), ("vfl", None)):
+        criterion = GFLCriterion(cls_loss=ScoreLoss(maps=maps), box_loss=GIoULoss())
+        assert calibrate._beta_of(make_gfl(criterion=criterion)) == beta
     model = make_gfl()
     model.criterion.cls_loss = torch.nn.Identity()
     assert calibrate._beta_of(model) is None
