@@ -79,7 +79,7 @@ class ATSSMatcher:
 
         objects = Objects.of(truth)
         candidates = self._candidates(anchors, objects, truth.image_sizes)
-        values = self._values(anchors, truth, predictions, objects, candidates)
+        values = self._values(anchors, predictions, objects, candidates)
         positive = _adaptive_positives(anchors, objects.boxes, candidates, values)
         slots = objects.images[:, None] * len(anchors.boxes) + candidates.idxs
         claimed = torch.where(positive, slots, matched.numel())
@@ -92,7 +92,6 @@ class ATSSMatcher:
     def _values(
         self,
         anchors: DenseAnchors,
-        truth: GroundTruth,
         predictions: DensePredictions | None,
         objects: Objects,
         candidates: "Candidates",

@@ -14,6 +14,9 @@ from ..structures import DenseAnchors, DensePredictions, GroundTruth
 
 __all__ = ["Objects", "claim", "predicted_scores_and_ious"]
 
+# Pairs a piece, so that temporaries stay in the cache; of locations, with their bins, an eighth.
+_PIECE = 2**15
+
 
 class Objects(NamedTuple):
     """The G boxes of a batch.
@@ -22,11 +25,13 @@ class Objects(NamedTuple):
         boxes: (G, 4) float64.
         images: (G,) index of the image.
         idxs: (G,) index among the boxes of that image.
+        classes: (G,) of the boxes, int64; empty if the matcher was given none.
     """
 
     boxes: Tensor
     images: Tensor
     idxs: Tensor
+    classes: Tensor
 
     @classmethod
     def of(cls, truth: GroundTruth) -> "Objects":
@@ -36,7 +41,8 @@ class Objects(NamedTuple):
         ends = to_device(truth.counts, index).cumsum(0)
         images = torch.bucketize(index, ends, right=True)
         firsts = torch.nn.functional.pad(ends, (1, 0))[:-1]
-        return cls(boxes, images, index - firsts[images])
+        classes = torch.cat([*truth.classes]).long() if truth.classes else index[:0]
+        return cls(boxes, images, index - firsts[images], classes)
 
     @property
     def firsts(self) -> Tensor:
@@ -67,36 +73,51 @@ def claim(matched: Tensor, slots: Tensor, claims: Tensor, objects: Objects) -> T
 def predicted_scores_and_ious(
     anchors: DenseAnchors,
     predictions: DensePredictions,
-    places: tuple[Tensor, Tensor],
-    classes: Tensor,
-    boxes: Tensor,
+    objects: Objects,
+    owners: Tensor,
+    locations: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What is predicted at P locations: (P,) the joint score of a class, and (P,) the IoU of the
-    predicted box with another, in at least float32.
+    """What is predicted for P pairs of a box and a location of its image: (P,) the joint score of
+    the box's class, and (P,) the IoU of the predicted box with it, in at least float32.
 
     A location may come often: its distribution is read once. (So it waits for a GPU once: for how
     many locations there are.) Predictions that are not finite count as 1, as perfect ones. So they
     become positive, and the losses are as little finite as with a matcher that reads none.
 
     Args:
-        anchors, predictions: of the batch.
-        places: image (P,) and location (P,).
-        classes: (P,) in 0..K-1.
-        boxes: (P, 4).
+        anchors, predictions, objects: of the batch.
+        owners: (P,) boxes, in 0..G-1.
+        locations: (P,) in 0..R-1.
     """
-    images, locations = places
-    logits = at_least_float32(predictions.cls_logits[images, locations, classes])
-    if predictions.quality_logits is not None:
-        logits = joint_logits(logits, predictions.quality_logits[images, locations, 0])
-
-    slots = images * len(anchors.boxes) + locations
+    num_classes = predictions.cls_logits.shape[-1]
+    slots = objects.images.index_select(0, owners).mul_(len(anchors.boxes)).add_(locations)
     seen = slots.new_zeros(predictions.cls_logits.shape[:2], dtype=torch.bool)
-    seen.view(-1)[slots] = True
-    seen_images, seen_locations = seen.nonzero(as_tuple=True)
-    box_logits = at_least_float32(predictions.box_logits[seen_images, seen_locations])
-    distances = predictions.distances_of(box_logits)
-    decoded = anchors.decode(distances, seen_locations)
-    rows = seen.view(-1).cumsum(0)[slots] - 1
-    ious = aligned_iou(decoded[rows], boxes.to(decoded.dtype))
+    seen.view(-1).index_fill_(0, slots, True)
+    rows = seen.view(-1).cumsum(0).sub_(1)
+    decoded = _decode(anchors, predictions, seen)
     odd = ~decoded.isfinite().all(dim=1)
-    return logits.sigmoid().nan_to_num(nan=1.0), torch.where(odd[rows], 1.0, ious)
+    boxes = objects.boxes.to(decoded.dtype)
+    cls_logits = predictions.cls_logits.flatten()
+    scores, ious = [], []
+    for owner, slot in zip(owners.split(_PIECE), slots.split(_PIECE)):
+        classes = objects.classes.index_select(0, owner)
+        logits = cls_logits.index_select(0, classes.add_(slot, alpha=num_classes))
+        if predictions.quality_logits is not None:
+            quality_logits = predictions.quality_logits.flatten().index_select(0, slot)
+            logits = joint_logits(logits, quality_logits)
+        scores.append(at_least_float32(logits).sigmoid().nan_to_num_(nan=1.0))
+        row = rows.index_select(0, slot)
+        iou = aligned_iou(decoded.index_select(0, row), boxes.index_select(0, owner))
+        ious.append(iou.masked_fill_(odd.index_select(0, row), 1.0))
+    return torch.cat(scores), torch.cat(ious)
+
+
+def _decode(anchors: DenseAnchors, predictions: DensePredictions, seen: Tensor) -> Tensor:
+    """The predicted boxes (Q, 4) of the locations (N, R) that are seen, in their order."""
+    (slots,) = seen.flatten().nonzero(as_tuple=True)
+    box_logits = predictions.box_logits.flatten(0, 1)
+    boxes = []
+    for slot in slots.split(_PIECE // 8):
+        distances = predictions.distances_of(at_least_float32(box_logits.index_select(0, slot)))
+        boxes.append(anchors.decode(distances, slot % len(anchors.boxes)))
+    return torch.cat(boxes)

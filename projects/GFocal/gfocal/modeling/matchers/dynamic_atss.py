@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..structures import DenseAnchors, DensePredictions, GroundTruth
+from ..structures import DenseAnchors, DensePredictions
 from .atss import ATSSMatcher, Candidates
 from .batch import Objects, predicted_scores_and_ious
 
@@ -42,7 +42,6 @@ class DynamicATSSMatcher(ATSSMatcher):
     def _values(
         self,
         anchors: DenseAnchors,
-        truth: GroundTruth,
         predictions: DensePredictions | None,
         objects: Objects,
         candidates: Candidates,
@@ -51,8 +50,8 @@ class DynamicATSSMatcher(ATSSMatcher):
         scores, ious = predicted_scores_and_ious(
             anchors,
             cast("DensePredictions", predictions),
-            (objects.images[:, None].expand(shape).flatten(), candidates.idxs.flatten()),
-            torch.cat([*truth.classes]).long()[:, None].expand(shape).flatten(),
-            objects.boxes[:, None].expand(*shape, 4).flatten(0, 1),
+            objects,
+            torch.arange(shape[0], device=objects.boxes.device).repeat_interleave(shape[1]),
+            candidates.idxs.flatten(),
         )
         return (scores.double() ** (1 - self.alpha) * ious.double() ** self.alpha).view(shape)

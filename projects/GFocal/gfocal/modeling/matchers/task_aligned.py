@@ -104,20 +104,15 @@ class TaskAlignedMatcher:
         if len(pairs.boxes) == 0:
             return Matches(matched, quality)
 
-        images = objects.images[pairs.boxes]
         scores, ious = predicted_scores_and_ious(
-            anchors,
-            predictions,
-            (images, pairs.locations),
-            torch.cat([*truth.classes]).long()[pairs.boxes],
-            objects.boxes.to(dtype)[pairs.boxes],
+            anchors, predictions, objects, pairs.boxes, pairs.locations
         )
         aligned = scores.pow_(self.alpha).mul_(ious.pow(self.beta))
 
         # Each box's best: (G, topk) t, IoU and slot, N * R where it has fewer
         best, exists = _best_of_each_box(aligned, pairs, self.topk)
         aligned, ious = aligned[best], ious[best]
-        slots = images[best] * matched.shape[1] + pairs.locations[best]
+        slots = objects.images[:, None] * matched.shape[1] + pairs.locations[best]
         slots = torch.where(exists & (aligned > 0), slots, matched.numel())
         matched = claim(matched, slots, ious, objects)
 
@@ -144,11 +139,9 @@ class TaskAlignedMatcher:
         images, locations = (matches.idxs >= 0).nonzero(as_tuple=True)
         if len(images):
             firsts = to_device([0, *truth.counts[:-1]], images).cumsum(0)
-            rows = matches.idxs[images, locations] + firsts[images]
-            boxes = torch.cat([b.tensor for b in truth.boxes])[rows]
-            classes = torch.cat([*truth.classes]).long()[rows]
-            places = (images, locations)
-            _, ious = predicted_scores_and_ious(anchors, predictions, places, classes, boxes)
+            owners = matches.idxs[images, locations] + firsts[images]
+            objects = Objects.of(truth)
+            _, ious = predicted_scores_and_ious(anchors, predictions, objects, owners, locations)
             quality[images, locations] = ious
         return matches._replace(quality=quality)
 
