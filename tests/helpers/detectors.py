@@ -19,6 +19,7 @@ from gfocal.modeling.terms import FocalLoss, GIoULoss, QualityBranchLoss
 from .tiny import make_gfl, make_head
 from .tiny_centernet import make_centernet
 from .tiny_cornernet import make_cornernet
+from .tiny_distilled import make_distilled
 from .tiny_fovea import make_fovea
 from .tiny_retinanet import make_retinanet
 from .tiny_ssd import make_ssd
@@ -61,6 +62,7 @@ def make_fcos(num_classes=3, **kwargs):
 DETECTORS = {
     "gflv2": make_gfl,
     "gflv1": make_gflv1,
+    "distilled": make_distilled,
     "fcos": make_fcos,
     "retinanet": make_retinanet,
     "fovea": make_fovea,

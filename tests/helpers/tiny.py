@@ -52,7 +52,7 @@ def make_head(num_classes=3, quality_predictor=None, box_representation=None):
     )
 
 
-def make_gfl(num_classes=3, quality_predictor=None, **kwargs):
+def make_gfl(num_classes=3, quality_predictor=None, make=GFL, **kwargs):
     defaults = {
         "backbone": TinyBackbone(),
         "head": make_head(num_classes, quality_predictor),
@@ -68,7 +68,7 @@ def make_gfl(num_classes=3, quality_predictor=None, **kwargs):
         "pixel_mean": [123.675, 116.28, 103.53],
         "pixel_std": [58.395, 57.12, 57.375],
     }
-    return GFL(**{**defaults, **kwargs})
+    return make(**{**defaults, **kwargs})
 
 
 def truth_of(boxes, classes=None, image_sizes=None):

@@ -91,7 +91,13 @@ VERDICTS: dict[str, Verdict] = {
 }
 
 # The nodes of this package's architectures, which the others do not read.
-_NODES = ("MODEL.GFL", "MODEL.SSD", "MODEL.CENTERNET", "MODEL.CORNERNET")
+_NODES = (
+    "MODEL.GFL",
+    "MODEL.SSD",
+    "MODEL.CENTERNET",
+    "MODEL.CORNERNET",
+    "MODEL.DISTILLATION",
+)
 
 # What differs for QFLRetinaNet, which is Detectron2's RetinaNet with another loss.
 _RETINANET: dict[str, Verdict] = {
@@ -120,13 +126,15 @@ _SSD: dict[str, Verdict] = {
 }
 _OWN: dict[str, dict[str, Verdict]] = {
     "GFL": {},
+    "DistilledGFL": {"MODEL.DISTILLATION": _acted_on("the model and its teacher")},
     "QFLRetinaNet": _RETINANET,
     "CornerNet": _CORNERNET,
     "CenterNet": _CENTERNET,
     "SSD": _SSD,
 }
 # QFLRetinaNet itself says which keys of MODEL.GFL it reads.
-_READS = {name: f"MODEL.{name.upper()}" for name in _OWN} | {"QFLRetinaNet": "MODEL.GFL"}
+_READS = {name: f"MODEL.{name.upper()}" for name in _OWN}
+_READS |= {"QFLRetinaNet": "MODEL.GFL", "DistilledGFL": "MODEL.GFL"}
 _ARCHITECTURES = {
     name: {**VERDICTS, **{node: _OTHER for node in _NODES if node != _READS[name]}, **verdicts}
     for name, verdicts in _OWN.items()

@@ -12,6 +12,7 @@ from ..modeling.recipes import DEFAULTS
 from .options import OPTIONS
 from .yacs_centernet import centernet_node
 from .yacs_cornernet import cornernet_node
+from .yacs_distillation import distillation_node
 from .yacs_ssd import ssd_node, vgg_node
 
 __all__ = ["NORMS", "add_gfocal_config"]
@@ -56,6 +57,7 @@ def add_gfocal_config(cfg: CN | None = None) -> None:
     cfg.MODEL.GFL = _gfl()
     cfg.MODEL.CENTERNET = centernet_node()
     cfg.MODEL.CORNERNET = cornernet_node()
+    cfg.MODEL.DISTILLATION = distillation_node()
     cfg.MODEL.SSD, cfg.MODEL.VGG = ssd_node(), vgg_node()
 
     # The map that P6 is made of: "p5", or "res5" for FoveaBox and RetinaNet.

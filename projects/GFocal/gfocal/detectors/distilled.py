@@ -1,16 +1,20 @@
 """GFL that learns from a teacher: knowledge distillation."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from .._padding import Padding
+from ..backbones import DeformConv2d
 from ..modeling.numerics import at_least_float32
 from ..modeling.structures import DensePredictions
 from ..modeling.teaching import Teaching
+from ..modeling.yacs_distillation import distilled_arguments
 from ..process.sums import is_counting
 from .gfl import GFL
 
@@ -49,6 +53,9 @@ class DistilledGFL(GFL):
         ValueError: see :class:`GFL`.
     """
 
+    yacs_arguments = staticmethod(partial(distilled_arguments, deform_conv=DeformConv2d))
+
+    @configurable
     def __init__(self, *, teacher: Teacher | None = None, **arguments: Any):
         super().__init__(**arguments)
         if not hasattr(self.criterion, "check_teacher"):

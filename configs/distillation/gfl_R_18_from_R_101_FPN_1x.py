@@ -8,7 +8,7 @@ The teacher's weights:
 
 from torchvision.models import ResNet18_Weights
 
-from .gfl_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
+from .gfl_R_50_from_R_101_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 
 model.backbone.bottom_up.stages.depth = 18
 train.init_checkpoint = ResNet18_Weights.IMAGENET1K_V1.url
