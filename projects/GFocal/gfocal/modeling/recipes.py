@@ -130,6 +130,8 @@ QUALITY: dict[str, dict[str, Any]] = {
     },
 }
 
+_DFL = {"box_loss": L(GIoULoss)(), "dist_loss": L(DistributionFocalLoss)()}
+
 # MODEL.GFL.BOX_REPRESENTATION: how a box is represented and trained (v1, Table 2a). A Gaussian is
 # trained by its likelihood alone, as in the paper (App. A, Table 5): sides, not boxes. So is a
 # logarithm: FoveaBox's smooth L1.
@@ -154,21 +156,10 @@ BOX: dict[str, dict[str, Any]] = {
         "box_loss": L(GIoULoss)(),
         "dist_loss": None,
     },
-    "general_dfl": {
-        "box_representation": L(GeneralDistribution)(),
-        "box_loss": L(GIoULoss)(),
-        "dist_loss": L(DistributionFocalLoss)(),
-    },
-    "geometric_dfl": {  # bins that get wider with the distance
-        "box_representation": L(GeneralDistribution.geometric)(),
-        "box_loss": L(GIoULoss)(),
-        "dist_loss": L(DistributionFocalLoss)(),
-    },
-    "signed_dfl": {  # bins on both sides of the location, as PP-YOLOE has them
-        "box_representation": L(GeneralDistribution.signed)(low=-2.0, high=17.0),
-        "box_loss": L(GIoULoss)(),
-        "dist_loss": L(DistributionFocalLoss)(),
-    },
+    "general_dfl": {"box_representation": L(GeneralDistribution)(), **_DFL},
+    # Bins that get wider with the distance; and some on the other side, as PP-YOLOE has them.
+    "geometric_dfl": {"box_representation": L(GeneralDistribution.geometric)(), **_DFL},
+    "signed_dfl": {"box_representation": L(GeneralDistribution.signed)(low=-2, high=17), **_DFL},
 }
 
 # MODEL.GFL.MATCHER: which locations are positive for which box, and what belongs to it. Where a
