@@ -15,9 +15,8 @@ from gfocal.engine import LazyTrainer
 from gfocal.engine.steps import AccumulatingAMPTrainer, AccumulatingTrainer, step_class
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher
+from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher, TaskAlignedMatcher
 from gfocal.modeling.terms import FocalLoss
-from tests.extending.task_aligned import TaskAlignedMatcher
 from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
 from tests.helpers.tiny_retinanet import make_retinanet
 
