@@ -5,7 +5,7 @@ import torch
 from gfocal.modeling.corners import pair_corners
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.heatmaps import paint_gaussians as painted_heatmaps
-from gfocal.modeling.matchers import ATSSMatcher, MaxIoUMatcher
+from gfocal.modeling.matchers import ATSSMatcher, MaxIoUMatcher, TaskAlignedMatcher
 from gfocal.modeling.postprocess import NMSPostProcess
 from gfocal.modeling.prior_losses import PriorLossInputs, SoftmaxHardNegativeLoss
 from gfocal.modeling.structures import GroundTruth
@@ -19,6 +19,7 @@ __all__ = [
     "pair_corners",
     "ssd_labels",
     "ssd_loss",
+    "task_aligned",
 ]
 
 _matcher = ATSSMatcher()
@@ -30,6 +31,11 @@ losses = GFLCriterion(
 def atss(anchors, gt_boxes, image_sizes=None):
     """N ``Boxes`` -> (N, R) index of the box, -1 background, -2 beyond the image."""
     return _matcher(anchors, GroundTruth(gt_boxes, (), image_sizes)).idxs
+
+
+def task_aligned(anchors, predictions, truth):
+    """``Matches`` of TOOD."""
+    return TaskAlignedMatcher()(anchors, truth, predictions)
 
 
 def detections(anchors, predictions, image_sizes, **settings):

@@ -11,6 +11,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 
 from gfocal.modeling.boxes import aligned_iou, boxes_to_distances, distances_to_boxes
 from gfocal.modeling.losses import distribution_focal_loss, quality_focal_loss
+from gfocal.modeling.structures import Matches
 
 
 @torch.no_grad()
@@ -45,6 +46,36 @@ def _atss_of_image(anchors, boxes, topk):
     claims.scatter_(0, candidates, torch.where(positive, values, -1))
     best, winner = claims.max(dim=1)
     return torch.where(best > -1, winner, matched)
+
+
+@torch.no_grad()
+def task_aligned(anchors, predictions, truth, topk=13):
+    """TOOD (Sec. 3.2) with the (R, G) matrices of IoUs, alignments and sides, image after image.
+
+    It takes any of equally aligned locations. The answers are ``Matches``.
+    """
+    scores = predictions.joint_logits().sigmoid()
+    distances = predictions.box_representation(predictions.box_logits) * anchors.strides[:, None]
+    decoded = distances_to_boxes(anchors.centers, distances)
+    images = [
+        _task_aligned_of_image(anchors, *of_image, topk)
+        for of_image in zip(scores, decoded, (x.tensor for x in truth.boxes), truth.classes)
+    ]
+    return Matches(*map(torch.stack, zip(*images)))
+
+
+def _task_aligned_of_image(anchors, scores, decoded, boxes, classes, topk):
+    ious = box_iou(decoded, boxes)
+    inside = boxes_to_distances(anchors.centers[:, None], boxes).amin(dim=-1) > 0.01
+    aligned = scores[:, classes] * ious**6 * inside
+    values, best = aligned.topk(topk, dim=0)
+    claims = torch.full_like(ious, -1)
+    claims.scatter_(0, best, torch.where(values > 0, ious.gather(0, best), -1))
+    largest, winners = claims.max(dim=1)
+    idxs = torch.where(largest > -1, winners, -1)
+    own = idxs[:, None] == torch.arange(len(boxes), device=boxes.device)
+    labels = aligned / (aligned * own).amax(dim=0) * (ious * own).amax(dim=0)
+    return idxs, torch.where(own, labels, 0).sum(dim=1)
 
 
 def losses(anchors, predictions, targets):

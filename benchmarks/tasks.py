@@ -51,6 +51,15 @@ def matcher(bench: Benchmark, settings: Settings) -> None:
             lambda boxes=boxes: ours.atss(anchors, boxes),
             lambda boxes=boxes: straightforward.atss(anchors, boxes),
         )
+    predictions = make.make_predictions(anchors, 1, True)
+    for num_boxes in (100, 3000):
+        boxes = [make.make_boxes(num_boxes, bench.device)]
+        truth = GroundTruth(boxes, [torch.arange(num_boxes, device=bench.device) % 80])
+        bench.compare(
+            f"TOOD, {num_boxes} boxes",
+            lambda truth=truth: ours.task_aligned(anchors, predictions, truth),
+            lambda truth=truth: straightforward.task_aligned(anchors, predictions, truth),
+        )
 
 
 def losses(bench: Benchmark, settings: Settings) -> None:

@@ -26,6 +26,17 @@ def test_assignments(anchors):
     assert [(m >= 0).any().item() for m in found] == [False, True, True]
 
 
+def test_task_aligned_assignments(anchors):
+    gt = [inputs.make_boxes(count, torch.device("cpu"), count) for count in (1, 40)]
+    truth = GroundTruth(gt, [torch.arange(len(x)) for x in gt])
+    predictions = inputs.make_predictions(anchors, 2, True)
+    found = ours.task_aligned(anchors, predictions, truth)
+    expected = straightforward.task_aligned(anchors, predictions, truth)
+    assert torch.equal(found.idxs, expected.idxs)
+    torch.testing.assert_close(found.quality, expected.quality)
+    assert (found.idxs >= 0).sum() > 100
+
+
 @pytest.mark.parametrize("with_quality", [False, True])
 def test_losses_and_gradients(anchors, with_quality):
     gt = [inputs.make_boxes(20, torch.device("cpu"), 1), Boxes(torch.zeros(0, 4))]

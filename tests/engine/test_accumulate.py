@@ -15,9 +15,9 @@ from gfocal.engine import LazyTrainer
 from gfocal.engine.steps import AccumulatingAMPTrainer, AccumulatingTrainer, step_class
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher
+from gfocal.modeling.matchers import ATSSMatcher, FCOSMatcher, TaskAlignedMatcher
+from gfocal.modeling.quality import matched_quality
 from gfocal.modeling.terms import FocalLoss
-from tests.extending.task_aligned import TaskAlignedMatcher
 from tests.helpers.tiny import TinyBackbone, make_gfl, make_head, make_input
 from tests.helpers.tiny_retinanet import make_retinanet
 
@@ -83,6 +83,9 @@ def detector(quality, box, matcher):
         box_representation=instantiate(parts.pop("box_representation")),
     )
     criterion = GFLCriterion(**{k: instantiate(v) for k, v in parts.items()})
+    if matcher == "task aligned":
+        criterion.cls_loss.measure = criterion.box_weight = matched_quality
+        criterion.cls_divisor = None
     for layer in (head.cls_logits, head.box_logits):
         nn.init.normal_(layer.weight, std=0.2)
     model = make_gfl(head=head, criterion=criterion, matcher=MATCHERS[matcher]())

@@ -1,5 +1,6 @@
 """What a config can add to a training, and that none of it is there unasked."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import HookBase
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 
 from gfocal.engine import LazyTrainer, load_config
@@ -390,6 +391,23 @@ def test_validation_does_not_change_what_no_state_dict_has():
     model = Normalised(1, 1)
     validation_losses(model, [["image"], ["image"]])
     assert model.normalizer == 100
+
+
+@pytest.mark.parametrize(("training", "expected"), [(None, 1), (0, 1), (1000, 999)])
+def test_validation_is_at_the_trainings_iteration(training, expected):
+    """As a matcher's warm-up must be over there when it is over in the training."""
+    seen = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, batch):
+            seen.append(get_event_storage().iter)
+            return {"loss": super().forward(torch.ones(1)).sum()}
+
+    with contextlib.ExitStack() as stack:
+        if training is not None:
+            stack.enter_context(EventStorage(training))
+        validation_losses(Model(1, 1), [["image"]])
+    assert seen == [expected]
 
 
 def test_validation_leaves_no_trace(config, tmp_path):

@@ -10,11 +10,7 @@ import torch
 from detectron2.structures import Boxes
 
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.quality import (
-    DistributionGuidedQualityPredictor,
-    NoQuality,
-    matched_quality,
-)
+from gfocal.modeling.quality import DistributionGuidedQualityPredictor, NoQuality
 from gfocal.modeling.representations import GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets, GroundTruth
 from gfocal.modeling.terms import DistributionFocalLoss, GIoULoss, QualityFocalLoss
@@ -22,11 +18,11 @@ from tests.helpers.tiny import make_gfl, make_head, make_input
 
 from .complete_iou import CompleteIoULoss
 from .decoupled import DecoupledHead
+from .one_to_one import OneToOneMatcher
 from .softplus import SoftplusDistance
-from .task_aligned import TaskAlignedMatcher
 
 BOX = [3.0, 2.0, 63.0, 58.0]
-LIMITS = {"complete_iou": 15, "task_aligned": 30, "softplus": 20, "decoupled": 25, "fcos": 60}
+LIMITS = {"complete_iou": 15, "one_to_one": 25, "softplus": 20, "decoupled": 25, "fcos": 60}
 
 
 def code_lines(path):
@@ -88,31 +84,28 @@ def test_complete_iou_loss():
     train(make_gfl(criterion=criterion_of(box_loss=CompleteIoULoss())))
 
 
-def test_task_aligned_matcher():
-    """By hand: a box of 4 locations inside; two of them predict it, the surer one better."""
+def test_one_to_one_matcher():
+    """By hand: two boxes and three locations. Which location a box gets depends on what is left for
+    the other."""
+    middles = torch.tensor([8.0, 16, 24])
     anchors = DenseAnchors(
-        torch.tensor([[x - 4.0, 4, x + 4, 12] for x in (4, 12, 20, 28)]),
-        torch.full((4,), 8.0),
-        [(1, 4)],
+        torch.stack([middles - 4, middles * 0 + 4, middles + 4, middles * 0 + 12], dim=1),
+        torch.full((3,), 8.0),
+        [(1, 3)],
     )
-    # Distances by bins of one stride: from x = 12 exactly the box [4, 0, 28, 16], from x = 20 one
-    # that reaches to 36: IoU 24 / 32.
-    bins = torch.tensor([[0, 0, 0, 0], [1, 1, 2, 1], [2, 1, 2, 1], [0, 0, 0, 0]])
-    box_logits = torch.nn.functional.one_hot(bins, 3).float() * 1e4
+    # What is said: x from 4 to 16, 4 to 28, and 4 to 36, of 16 rows.
+    distances = torch.tensor([[4.0, 8, 8, 8], [12, 8, 12, 8], [20, 8, 12, 8]]) / 8
     predictions = DensePredictions(
-        torch.logit(torch.tensor([[[0.9], [0.4], [0.8], [0.9]]])),
-        box_logits[None],
-        None,
-        GeneralDistribution(reg_max=2),
+        torch.zeros(1, 3, 1), distances[None, ..., None], None, lambda x: x[..., 0]
     )
-    truth = GroundTruth([Boxes(torch.tensor([[4.0, 0, 28, 16]]))], [torch.tensor([0])])
-    matches = TaskAlignedMatcher(topk=2)(anchors, truth, predictions)
-    assert matches.idxs.tolist() == [[-1, 0, 0, -1]]
-    # alignment 0.4 and 0.8 * (3/4)^6 = 0.142; the largest IoU is 1
-    expected = [0, 1.0, 0.8 * 0.75**6 / 0.4, 0]
-    assert matches.quality[0].tolist() == pytest.approx(expected)
-    criterion = criterion_of(cls_loss=QualityFocalLoss(measure=matched_quality))
-    train(make_gfl(matcher=TaskAlignedMatcher(), criterion=criterion))
+    boxes = Boxes(torch.tensor([[4.0, 0, 20, 16], [4, 0, 28, 16]]))
+    truth = GroundTruth([boxes], [torch.tensor([0, 0])])
+    # IoUs from x = 8, 16, 24: 12/16, 16/24, - (outside); and 12/24, 24/24, 24/32
+    assert OneToOneMatcher()(anchors, truth, predictions).idxs.tolist() == [[0, 1, -1]]
+    # With less from x = 8, the first box has x = 16: 16/24 + 24/32 is more than 4/16 + 1.
+    predictions.box_logits[0, 0, 2] = 0.0
+    assert OneToOneMatcher()(anchors, truth, predictions).idxs.tolist() == [[-1, 0, 1]]
+    train(make_gfl(matcher=OneToOneMatcher()))
 
 
 def test_softplus_distance():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gfocal.modeling.criterion import GFLCriterion
-from gfocal.modeling.quality import centerness, localization_iou
+from gfocal.modeling.quality import centerness, localization_iou, matched_quality
 from gfocal.modeling.representations import GaussianDistance, GeneralDistribution
 from gfocal.modeling.structures import DenseAnchors, DensePredictions, DenseTargets
 from gfocal.modeling.terms import (
@@ -116,6 +116,32 @@ def test_each_image_counts_at_least_one():
     targets = DenseTargets(labels, targets.boxes.expand(3, 2, 4))
     inputs = make_criterion().loss_inputs(anchors, predictions, targets)
     assert inputs.num_foreground.item() == 4
+
+
+def test_labels_weights_and_divisor_of_a_matcher():
+    """TOOD: soft labels 3/4 and 1/2 of two images, and three negatives of 1/2 each beside; the
+    labels sum to 5/4. In a batch with too little of them the divisor is 1."""
+    anchors, predictions, targets = two_locations()
+    predictions = predictions.with_tensors([x.expand(2, *x.shape[1:]) for x in predictions.tensors])
+    targets = DenseTargets(
+        torch.tensor([[1, 2], [1, 2]]),
+        targets.boxes.expand(2, 2, 4),
+        quality=torch.tensor([[0.75, 0], [0.5, 0]]),
+    )
+    criterion = make_criterion(
+        cls_loss=QualityFocalLoss(measure=matched_quality),
+        box_weight=matched_quality,
+        cls_divisor=None,
+    )
+    losses = criterion(anchors, predictions, targets)
+    qfl = (1 / 16 + 0 + 6 / 4) * math.log(2)
+    assert losses["loss_cls"].item() == pytest.approx(qfl / 1.25)
+    inputs = criterion.loss_inputs(anchors, predictions, targets)
+    assert inputs.num_foreground.item() == inputs.total_box_weight.item() == 1.25
+    assert inputs.box_weights.tolist() == [0.75, 0.5]
+    less = targets._replace(quality=targets.quality / 5)
+    inputs = criterion.loss_inputs(anchors, predictions, less)
+    assert inputs.num_foreground.item() == 1 and inputs.total_box_weight.item() == 0.25
 
 
 def test_quality_label_is_not_a_path_for_gradients():

@@ -28,7 +28,16 @@ from gfocal.detectors.gfl import GFL
 from gfocal.modeling import recipes
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.head import GFLHead
-from gfocal.modeling.matchers import BACKGROUND, IGNORED, ATSSMatcher, FCOSMatcher, FoveaMatcher
+from gfocal.modeling.matchers import (
+    BACKGROUND,
+    IGNORED,
+    ATSSMatcher,
+    DynamicATSSMatcher,
+    FCOSMatcher,
+    FoveaMatcher,
+    SimOTAMatcher,
+    TaskAlignedMatcher,
+)
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, QualityBranch
 from gfocal.modeling.representations import GeneralDistribution
 from tests.helpers.detectors import (
@@ -60,6 +69,9 @@ MATCHERS = {
     "fcos": FCOSMatcher(),
     "fcos, whole box": FCOSMatcher(center_sampling_radius=0),
     "fovea": FoveaMatcher(),
+    "task aligned": TaskAlignedMatcher(),
+    "atss, dynamic": DynamicATSSMatcher(),
+    "simota": SimOTAMatcher(),
 }
 
 

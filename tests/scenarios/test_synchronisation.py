@@ -4,14 +4,15 @@ inference three times. (On a CPU the same operators run, so they can be counted 
 import pytest
 import torch
 
+from gfocal.modeling.matchers import DynamicATSSMatcher, TaskAlignedMatcher
 from tests.helpers.detectors import DETECTORS, each_of_ours
 from tests.helpers.synchronisations import Synchronisations
 from tests.helpers.tiny import make_gfl, make_input
 
 
-def make_step(device="cpu"):
+def make_step(device="cpu", **parts):
     """Targets, losses and their backward, of the full model's parts."""
-    model = make_gfl().to(device).train()
+    model = make_gfl(**parts).to(device).train()
     inputs = [
         make_input(64, 96, [[0, 0, 60, 60], [8, 8, 60, 64]], [0, 1]),
         make_input(80, 64, [[0, 0, 64, 80]], [2]),
@@ -43,6 +44,15 @@ def test_training():
     with Synchronisations() as backward:
         loss.backward()
     assert {file for _, file in backward.found} <= {"losses.py"}  # on a CPU only: is it times 1?
+
+
+@pytest.mark.parametrize("matcher", [TaskAlignedMatcher, DynamicATSSMatcher])
+def test_matchers_that_read_predictions(matcher):
+    """Which locations are decoded. (On a CPU, the first's number of pairs is no operator.)"""
+    match, _ = make_step(matcher=matcher())
+    with Synchronisations() as matching:
+        match()
+    assert matching.found == [("nonzero", "batch.py")]
 
 
 # How often a step of training, and an inference before NMS, read a number. Most of SSD's and
