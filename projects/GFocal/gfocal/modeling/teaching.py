@@ -37,7 +37,8 @@ class Teaching(NamedTuple):
     """What a teacher says of a batch, and what its student saw of it.
 
     Attributes:
-        predictions: the teacher's at every location, without gradients, in at least float32.
+        predictions: the teacher's at every location, without gradients, in the precision of the
+            losses.
         features: (N, F, H, W) of each level, the maps that the teacher's head saw.
         own_features: the same of the student, with gradients.
         truth: of the batch.
