@@ -31,9 +31,9 @@ __all__ = [
 
 
 def distillation_loss(inputs: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """KL(p_T || p_S) of two softmaxes at a temperature (Eq. 4), times the temperature squared.
+    """KL(p_T || p_S) of two softmaxes at a temperature (Sec. 3), times the temperature squared.
 
-    As in the published code it is the mean over the bins, not the sum: the paper's KL over C.
+    As in the published code it is the mean over the bins, not the sum: the KL divided by C.
 
     Args:
         inputs: (..., C) logits of the student.
@@ -53,7 +53,7 @@ def distillation_loss(inputs: Tensor, targets: Tensor, temperature: float) -> Te
 
 
 class LocalizationDistillation(nn.Module):
-    """LD (Sec. 3.2): the student's distributions of the four sides follow the teacher's.
+    """LD (Sec. 3): the student's distributions of the four sides follow the teacher's.
 
     Args:
         weight: multiplies the loss.

@@ -28,7 +28,7 @@ __all__ = [
     "valuable",
 ]
 
-# Pairs of an anchor and a box that are compared at once. A comparison in float64 needs some 55 MB
+# Pairs of an anchor and a box that are compared at once. A comparison in float64 needs some 60 MB
 # for these, however many boxes are on an image. (22300 anchors of 800 x 1333 px: 23 boxes.)
 _PAIRS = 2**19
 
