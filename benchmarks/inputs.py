@@ -3,6 +3,8 @@
 Boxes are XYXY, in pixels.
 """
 
+from typing import NamedTuple
+
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -26,6 +28,7 @@ __all__ = [
     "make_objects",
     "make_predictions",
     "make_ssd_batch",
+    "make_student",
 ]
 
 HEIGHT, WIDTH, NUM_CLASSES = 800, 1344, 80
@@ -135,6 +138,26 @@ def make_model(name: str, device: torch.device) -> GFL:
     return instantiate(model_zoo.get_config(f"COCO-Detection/{name}_R_50_FPN_1x.py").model).to(
         device
     )
+
+
+class _Given(NamedTuple):
+    """A teacher that is there."""
+
+    model: GFL
+
+    def __call__(self, student: GFL) -> GFL:
+        return self.model
+
+
+def make_student(device: torch.device) -> tuple[GFL, GFL, GFL]:
+    """GFLV1 R-50, the same with a teacher, and this teacher, GFLV1 R-101; all untrained."""
+    teacher = instantiate(model_zoo.get_config("COCO-Detection/gfl_R_101_FPN_ms_2x.py").model)
+    teacher = teacher.to(device).eval().requires_grad_(False)
+    cfg = model_zoo.get_config("distillation/gfl_R_50_from_R_101_FPN_1x.py").model
+    cfg.teacher = None
+    student = instantiate(cfg).to(device)
+    student.teacher = _Given(teacher)
+    return make_model("gfl", device), student, teacher
 
 
 def make_inputs(batch: int, num_boxes: int = 30) -> list[dict]:

@@ -4,6 +4,7 @@ import copy
 import functools
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ TEST = {
 class Settings(NamedTuple):
     """
     Args:
-        batch: images; None: 1 for inference, 2 for train-step, 8 for ssd. Other tasks have their
-            own.
+        batch: images; None: 1 for inference, 2 for train-step and teacher, 8 for ssd. Other tasks
+            have their own.
         amp: train-step in mixed precision.
         compile: inference with torch.compile too.
     """
@@ -231,6 +232,37 @@ def train_step(bench: Benchmark, settings: Settings) -> None:
     _report_shares(bench, times)
 
 
+def teacher(bench: Benchmark, settings: Settings) -> None:
+    """What a teacher adds to the losses and their backward pass, beside its forward pass. On a CPU
+    in its time, which other programs do not disturb."""
+    if bench.device.type == "cpu":
+        bench.clock = time.process_time
+    inputs = make.make_inputs(settings.batch or 2)
+    plain, student, of_student = make.make_student(bench.device)
+    images = student.preprocess_image(inputs).tensor
+
+    def step(model: torch.nn.Module) -> None:
+        model.zero_grad()
+        sum(model(inputs).values()).backward()
+
+    @torch.no_grad()
+    def forward() -> None:
+        of_student.predictions(of_student.features(images))
+
+    rows = bench.race(
+        {
+            "a step without a teacher": lambda: step(plain),
+            "a step with a teacher": lambda: step(student),
+            "the teacher's forward pass": forward,
+        },
+        memory=False,
+    )
+    without, with_teacher, alone = (row["ms"] for row in rows.values())
+    cost = (with_teacher - without) / alone
+    rows["a step with a teacher"]["added / forward pass"] = round(cost, 3)
+    bench.report(f"the teacher adds {cost:.3f} of its forward pass")
+
+
 def _report_shares(bench: Benchmark, times: dict[str, list[float]]) -> None:
     """A row for each part of a step, the median without its first run, and one for all parts
     outside the network."""
@@ -286,5 +318,6 @@ TASKS: dict[str, Callable[[Benchmark, Settings], None]] = {
     "postprocess": postprocess,
     "inference": inference,
     "train-step": train_step,
+    "teacher": teacher,
     "export": export,
 }

@@ -11,6 +11,8 @@ import pytest
 from gfocal.benchmarks import inputs, tasks
 from gfocal.cli import benchmark as tool
 from tests.helpers.spread import make_spread_gfl
+from tests.helpers.tiny import make_gfl
+from tests.helpers.tiny_distilled import InMemory, make_distilled, make_teacher
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +86,18 @@ def test_train_step(run, amp):
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
     inside = sum(share for what, share in shares.items() if "backbone" in what)
     assert outside == pytest.approx(1 - inside, abs=1e-3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_teacher(run, monkeypatch):
+    student = make_distilled(80, teacher=InMemory(make_teacher(80).float()))
+    models = make_gfl(80), student, student.teacher.model
+    monkeypatch.setattr(inputs, "make_student", lambda device: models)
+    rows, out = run("teacher", "--batch", "1")
+    without, with_teacher, alone = (row["ms"] for row in rows)
+    cost = (with_teacher - without) / alone
+    assert rows[1]["added / forward pass"] == pytest.approx(cost, abs=0.01)
+    assert f"the teacher adds {cost:.2f}"[:-1] in out
 
 
 def test_arguments(capsys):

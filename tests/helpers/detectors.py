@@ -9,6 +9,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.utils.events import EventStorage
 from torch.utils._pytree import tree_map
 
+from gfocal.detectors import GFL
 from gfocal.modeling.criterion import GFLCriterion
 from gfocal.modeling.detector import Detector
 from gfocal.modeling.matchers import FCOSMatcher
@@ -95,7 +96,10 @@ def on_predictions(model, change):
     def changed(outputs):
         return tree_map(lambda x: change(x) if hasattr(x, "dtype") else x, outputs)
 
-    if isinstance(model, Detector):
+    if isinstance(model, GFL):
+        predictions = model.predictions
+        model.predictions = lambda features: changed(predictions(features))
+    elif isinstance(model, Detector):
         predict = model.predict
         model.predict = lambda images: spliced(predict(images))
     else:

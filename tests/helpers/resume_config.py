@@ -21,6 +21,7 @@ from gfocal.data import build_train_loader
 from gfocal.solver import SGD
 from tests.helpers.detectors import DETECTORS
 from tests.helpers.tiny import TinyBackbone, make_gfl
+from tests.helpers.tiny_distilled import make_distilled
 
 
 class NoisyBackbone(TinyBackbone):
@@ -37,6 +38,11 @@ class NoisyBackbone(TinyBackbone):
 
 def noisy_gfl(num_classes):
     return make_gfl(num_classes, backbone=NoisyBackbone(), test_score_thresh=0.0)
+
+
+def noisy_student(num_classes, teacher):
+    backbone = NoisyBackbone()
+    return make_distilled(num_classes, backbone=backbone, teacher=teacher, test_score_thresh=0.0)
 
 
 def detector(name, num_classes):

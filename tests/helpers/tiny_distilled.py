@@ -61,5 +61,7 @@ def make_teacher(num_classes=3, **kwargs):
 
 
 def make_distilled(num_classes=3, **kwargs):
-    defaults = {"teacher": InMemory(make_teacher(num_classes)), "criterion": make_criterion()}
+    changes = {"kd_loss": None} if num_classes == 1 else {}  # it compares classes
+    criterion = make_criterion(**changes)
+    defaults = {"teacher": InMemory(make_teacher(num_classes)), "criterion": criterion}
     return make_gfl(num_classes, make=DistilledGFL, **{**defaults, **kwargs})

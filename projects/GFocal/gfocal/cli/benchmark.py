@@ -29,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     parser.add_argument("--repeat", type=int, default=7, help="runs of each (default 7)")
     parser.add_argument(
-        "--batch", type=int, help="images of inference, export (1), train-step (2), ssd (8)"
+        "--batch",
+        type=int,
+        help="images of inference, export (1), train-step, teacher (2), ssd (8)",
     )
     parser.add_argument("--amp", action="store_true", help="train-step in mixed precision")
     parser.add_argument("--compile", action="store_true", help="inference with torch.compile too")

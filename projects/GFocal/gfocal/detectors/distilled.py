@@ -121,7 +121,8 @@ class DistilledGFL(GFL):
             teaching = None
             if lesson is not None:
                 said, seen = lesson
-                said = said.with_tensors([at_least_float32(x) for x in said.tensors])
+                dtype = at_least_float32(predictions.cls_logits).dtype
+                said = said.with_tensors([x.to(dtype) for x in said.tensors])
                 where = truth if self.ignore_padding else truth._replace(image_sizes=None)
                 teaching = Teaching(said, seen, features, where)
             return self.losses(anchors, predictions, truth, batched_inputs, teaching=teaching)

@@ -88,8 +88,8 @@ class FrozenTeacher(_Outside):
             StrictCheckpointer(model).load(weights)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"the teacher's {error}; expected the file of a trained model in "
-                "model.teacher.weights (MODEL.DISTILLATION.WEIGHTS), see docs/distillation.md"
+                f"the teacher: {error}; a student learns from a trained model, whose file is in "
+                "model.teacher.weights (MODEL.DISTILLATION.WEIGHTS)"
             ) from error
         student.check_teacher(model)
         model.eval().requires_grad_(False)

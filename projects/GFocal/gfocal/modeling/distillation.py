@@ -31,9 +31,9 @@ __all__ = [
 
 
 def distillation_loss(inputs: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """KL(p_T || p_S) of two softmaxes at a temperature (Eq. 4), times the temperature squared.
+    """KL(p_T || p_S) of two softmaxes at a temperature (Sec. 3), times the temperature squared.
 
-    As in the published code it is the mean over the bins, not the sum: the paper's KL over C.
+    As in the published code it is the mean over the bins, not the sum: the KL divided by C.
 
     Args:
         inputs: (..., C) logits of the student.
@@ -53,7 +53,7 @@ def distillation_loss(inputs: Tensor, targets: Tensor, temperature: float) -> Te
 
 
 class LocalizationDistillation(nn.Module):
-    """LD (Sec. 3.2): the student's distributions of the four sides follow the teacher's.
+    """LD (Sec. 3): the student's distributions of the four sides follow the teacher's.
 
     Args:
         weight: multiplies the loss.
@@ -184,7 +184,7 @@ class FeatureImitation(nn.Module):
         anchors, labels = inputs.anchors, inputs.targets.labels
         region = fine_grained(anchors, teaching.truth, labels >= 0)
         losses = [
-            (_at(own, inside) - _at(others, inside).detach()).square().mean(dim=-1)
+            _squared_distance(_at(own, inside), _at(others, inside).detach())
             for own, others, inside in zip(
                 teaching.own_features,
                 teaching.features,
@@ -316,8 +316,14 @@ def _count_of_level(anchors: DenseAnchors, idxs: tuple) -> Tensor:
     return levels.bincount(minlength=len(anchors.level_sizes))[levels]
 
 
+def _squared_distance(own: Tensor, others: Tensor) -> Tensor:
+    """(V, F), (V, F) -> (V,) the mean over the channels."""
+    own = at_least_float32(own)
+    return (own - others.to(own.dtype)).square().mean(dim=-1)
+
+
 def _at(features: Tensor, inside: Tensor) -> Tensor:
     """(V, F) of a level's map (N, F, H, W), where ``inside`` (N, H * W) is True."""
     images, cells = inside.nonzero(as_tuple=True)
     width = features.shape[-1]
-    return at_least_float32(features[images, :, cells // width, cells % width])
+    return features[images, :, cells // width, cells % width]

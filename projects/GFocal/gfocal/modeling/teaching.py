@@ -28,7 +28,7 @@ __all__ = [
     "valuable",
 ]
 
-# Pairs of an anchor and a box that are compared at once. A comparison in float64 needs some 55 MB
+# Pairs of an anchor and a box that are compared at once. A comparison in float64 needs some 60 MB
 # for these, however many boxes are on an image. (22300 anchors of 800 x 1333 px: 23 boxes.)
 _PAIRS = 2**19
 
@@ -37,7 +37,8 @@ class Teaching(NamedTuple):
     """What a teacher says of a batch, and what its student saw of it.
 
     Attributes:
-        predictions: the teacher's at every location, without gradients, in at least float32.
+        predictions: the teacher's at every location, without gradients, in the precision of the
+            losses.
         features: (N, F, H, W) of each level, the maps that the teacher's head saw.
         own_features: the same of the student, with gradients.
         truth: of the batch.
