@@ -96,6 +96,20 @@ def test_the_exit_status_tells_of_failed_rows(ablate, tmp_path):
     assert tool.main(arguments) == 0
 
 
+def test_teachers_are_missed_before_the_first_run(ablate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = r"shapes_gflv2/model_final.pth.*train --config-file quick_start/shapes_teacher.py"
+    with pytest.raises(FileNotFoundError, match=message):
+        ablate("--table", "distillation")
+    assert not ablate.started
+    for name in ("shapes_gflv2", "shapes_teacher"):
+        file = tmp_path / "output" / name / "model_final.pth"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert ablate("--table", "distillation")[0] == 0
+    assert len(ablate.started) == 8
+
+
 def test_a_row_of_ones_own(ablate, monkeypatch):
     """Without numbers of the paper."""
     get_config = model_zoo.get_config

@@ -99,6 +99,22 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
     assert convert(own, "--config-file", config, "--num-classes", "7")[0] == 1
 
 
+@pytest.mark.parametrize("way", [[], ["--to-mmdet"]])
+def test_bins_of_another_width_are_not_those_of_mmdetection(theirs, convert, tmp_path, way):
+    cfg = model_zoo.get_config(NAME)
+    cfg.model.head.box_representation.bin_width = 0.5
+    config = str(tmp_path / "half.yaml")
+    LazyConfig.save(cfg, config)
+    given = theirs
+    if way:
+        assert convert(theirs) == (0, "")
+        os.replace(tmp_path / "out.pth", tmp_path / "in.pth")
+        given = None
+    code, message = convert(given, *way, "--config-file", config)
+    assert code == 1 and "bin_width=0.5); expected bins 0, 1, ..., n" in message
+    assert files(tmp_path) == ["half.yaml", "in.pth"]
+
+
 def test_an_ssd_with_qfl_has_no_background(convert, tmp_path):
     cfg = model_zoo.get_config("quick_start/shapes_ssd.py")
     cfg.model.cls_loss = model_zoo.get_config("ablations/table1b/ssd512_qfl.py").model.cls_loss

@@ -14,7 +14,7 @@ from gfocal.inspect import detect_with_distributions
 from gfocal.modeling.quality import DistributionGuidedQualityPredictor, uniform
 from gfocal.modeling.recipes import use
 from gfocal.modeling.representations import GeneralDistribution
-from gfocal.weights import StrictCheckpointer
+from gfocal.weights import GFLCheckpointer, StrictCheckpointer
 from tests.helpers.tiny import make_gfl, make_head, make_input
 
 BINS = {
@@ -80,17 +80,39 @@ def test_weights_stay_with_their_bins(detector, tmp_path):
     detector.head.box_representation = GeneralDistribution(bins=bins.tolist())
     StrictCheckpointer(detector).load(file)
     detector.head.box_representation = GeneralDistribution(bins=(bins + 1).tolist())
-    with pytest.raises(RuntimeError, match=r"box_representation.bins: \[.*\] in the file, \[.* in"):
+    with pytest.raises(ValueError, match=r"model.pth: (.|\n)*bins: \[.*\] in the file, \[.* in"):
         StrictCheckpointer(detector).load(file)
     detector.head.box_representation = GeneralDistribution(reg_max=len(bins) - 1)
-    with pytest.raises(
-        RuntimeError, match=r"box_representation.bins: .* in the file, \[0, 1, .* in"
-    ):
+    with pytest.raises(ValueError, match=r"box_representation.bins: .* in the file, \[0, 1, .* in"):
         StrictCheckpointer(detector).load(file)
     StrictCheckpointer(detector, str(tmp_path)).save("published")
     detector.head.box_representation = representation
     with pytest.raises(ValueError, match="box_representation.bins: missing in the file"):
         StrictCheckpointer(detector).load(str(tmp_path / "published.pth"))
+
+
+def test_fine_tuning_with_other_bins(detector, tmp_path):
+    """The layer of the distributions starts untrained where its shape tells, and a file is refused
+    where it would be loaded."""
+    head = detector.head
+    published = make_gfl(head=make_head(box_representation=GeneralDistribution(3)))
+    files = [str(tmp_path / f"{name}.pth") for name in ("bins", "published")]
+    StrictCheckpointer(detector, str(tmp_path)).save("bins")
+    StrictCheckpointer(published, str(tmp_path)).save("published")
+    for model, file in ((published, files[0]), (detector, files[1])):
+        bins = model.head.box_representation.bins.clone()
+        untrained = model.head.box_logits.weight.clone()
+        torch.nn.init.zeros_(model.head.cls_logits.bias)
+        GFLCheckpointer(model).load(file)
+        assert torch.equal(model.head.box_representation.bins, bins)
+        assert torch.equal(model.head.box_logits.weight, untrained)
+        assert model.head.cls_logits.bias.all()
+    head.box_representation = GeneralDistribution(head.box_representation.reg_max)
+    StrictCheckpointer(detector, str(tmp_path)).save("published")
+    places = (head.box_representation.bins + 1).tolist()
+    head.box_representation = GeneralDistribution(bins=places)
+    with pytest.raises(ValueError, match="box_logits.weight means nothing with the model's"):
+        GFLCheckpointer(detector).load(files[1])
 
 
 def test_a_config_with_bins_is_saved_and_read(tmp_path):

@@ -85,6 +85,22 @@ def test_giou_equals_torchvision(seed):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_giou_of_an_inverted_box():
+    """A box whose sides are on the wrong side of each other is worse the more they are, in one
+    direction or in both: its area is negative."""
+    sides = torch.tensor([-0.5, -1.0, -2.0, -16.0])
+    truth = torch.tensor([[-2.0, -2.0, 2.0, 2.0]]).expand(4, 4)
+    for other in (sides, sides.new_full((4,), 2.0)):
+        boxes = torch.stack([-sides, -other, sides, other], dim=1).requires_grad_()
+        loss = generalized_iou_loss(boxes, truth)
+        area = -(2 * sides).abs() * (2 * other).abs()
+        # The truth, of 16, is the smallest box around its own corners and these.
+        torch.testing.assert_close(loss.detach(), 1 + (16 - (area + 16)) / 16)
+        assert (loss.diff() > 0).all() and (loss > 1).all()
+        (grad,) = torch.autograd.grad(loss.sum(), boxes)
+        assert (grad[:, 0] > 0).all() and (grad[:, 2] < 0).all()  # apart
+
+
 def test_qfl_by_hand():
     # s = sigmoid(0) = 1/2, y = 3/4: |1/4|^2 * -(3/4 ln 1/2 + 1/4 ln 1/2) = ln 2 / 16
     loss = quality_focal_loss(torch.zeros(1), torch.tensor([0.75]))

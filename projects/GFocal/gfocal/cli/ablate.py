@@ -15,10 +15,12 @@ tables of no paper share lies in OUT/all_DATASET_ITERATIONS, and is trained once
 import argparse
 import functools
 import json
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from ..inspect.ablations import (
@@ -94,7 +96,23 @@ def _configs(args: argparse.Namespace) -> tuple[dict[tuple[str, int], DictConfig
             cfg.train.output_dir = str(Path(args.output) / folder)
             save_config(cfg)
             configs[row, seed] = cfg
+    _check_teachers(configs.values())
     return configs, root
+
+
+def _check_teachers(configs: Iterable[DictConfig]) -> None:
+    """Raises FileNotFoundError before the first run if one would end for want of its teacher."""
+    missing: dict[str, str] = {}
+    for cfg in configs:
+        weights = OmegaConf.select(cfg, "model.teacher.weights")
+        if weights and "://" not in weights and not Path(weights).is_file():
+            missing[weights] = cfg.model.teacher.config
+    if missing:
+        commands = [f"gfocal train --config-file {config}" for config in missing.values()]
+        raise FileNotFoundError(
+            f"no weights of the teachers {', '.join(missing)} (working directory: {os.getcwd()}); "
+            f"train them first: {', '.join(commands)}"
+        )
 
 
 @exit_on_mistake()

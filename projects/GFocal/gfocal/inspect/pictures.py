@@ -300,16 +300,19 @@ def _draw_side(
 ) -> None:
     """A side of the box in the picture, its bins in the margin; probs and edges are (C,)."""
     color = SIDE_COLORS[side]
-    thickness = 0.9 * abs(edges[1] - edges[0])
+    # A bar reaches halfway to the bins beside its own, but for a gap; edges may decrease.
+    middles = (edges[1:] + edges[:-1]) / 2
+    middles = np.concatenate([2 * edges[:1] - middles[:1], middles, 2 * edges[-1:] - middles[-1:]])
+    first, last = (edges + 0.9 * (x - edges) for x in (middles[:-1], middles[1:]))
     bars: dict[str, Any] = {"color": color, "alpha": 0.85}
     guide: dict[str, Any] = {"color": color, "linestyle": "--", "linewidth": 0.8}
     if side % 2 == 0:
-        margin.bar(edges, probs, width=thickness, **bars)
+        margin.bar(first, probs, width=last - first, align="edge", **bars)
         for axes in (picture, margin):
             axes.axvline(box[side], **guide)
         ends = ([box[side], box[side]], [box[1], box[3]])
     else:
-        margin.barh(edges, probs, height=thickness, **bars)
+        margin.barh(first, probs, height=last - first, align="edge", **bars)
         for axes in (picture, margin):
             axes.axhline(box[side], **guide)
         ends = ([box[0], box[2]], [box[side], box[side]])

@@ -166,12 +166,14 @@ def generalized_iou_loss(
     Alg. 1): 1 - IoU + the share of the smallest enclosing box that neither box covers.
 
     Args:
-        boxes1, boxes2: (..., 4) XYXY in one unit, with x2 >= x1 and y2 >= y1.
+        boxes1: (..., 4) XYXY. A predicted side may lie on the wrong side of the one opposite, as
+            bins below 0 allow: the box has a negative area then, and a loss above 1 that grows.
+        boxes2: (..., 4) XYXY in the same unit, with x2 >= x1 and y2 >= y1.
         reduction: "none", "mean" or "sum".
         eps: added to the divisors.
 
     Returns:
-        (...) in [0, 2] with "none", else a scalar; in at least float32.
+        (...) in [0, 2] with "none" (but see ``boxes1``), else a scalar; in at least float32.
 
     Raises:
         ValueError: if shapes differ or ``reduction`` is unknown.
@@ -181,9 +183,12 @@ def generalized_iou_loss(
     left_top2, right_bottom2 = at_least_float32(boxes2).split(2, dim=-1)
     inner = torch.minimum(right_bottom1, right_bottom2) - torch.maximum(left_top1, left_top2)
     outer = torch.maximum(right_bottom1, right_bottom2) - torch.minimum(left_top1, left_top2)
-    area1, area2, intersection, enclosing = (
+    width1, height1 = (right_bottom1 - left_top1).unbind(dim=-1)
+    # Two negative sides are no positive area: the loss would have no lower bound.
+    area1 = torch.minimum(width1 * height1, width1 * height1.abs())
+    area2, intersection, enclosing = (
         sides[..., 0] * sides[..., 1]
-        for sides in (right_bottom1 - left_top1, right_bottom2 - left_top2, inner.clamp(0), outer)
+        for sides in (right_bottom2 - left_top2, inner.clamp(0), outer)
     )
     union = area1 + area2 - intersection
     loss = 1 - intersection / (union + eps) + (enclosing - union) / (enclosing + eps)

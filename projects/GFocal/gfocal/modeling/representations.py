@@ -167,7 +167,7 @@ class GeneralDistribution(nn.Module):
         if bins is None:
             self.reg_max = _reg_max_of(16 if reg_max is None else reg_max)
             self.bin_width: float | None = 1.0 if bin_width is None else float(bin_width)
-            if not self.bin_width > 0:
+            if not 0 < self.bin_width < math.inf:
                 raise ValueError(
                     f"bin_width is {bin_width!r}; expected a positive number of strides"
                 )
@@ -212,14 +212,15 @@ class GeneralDistribution(nn.Module):
         can be outside of its box, as PP-YOLOE has it for small objects (-2 to 17).
 
         Raises:
-            ValueError: ``width`` is not positive, or it does not divide the range from ``low`` to
-                ``high``.
+            ValueError: a number is not finite, ``width`` is not positive, or it does not divide the
+                range from ``low`` to ``high``.
         """
-        steps = round((high - low) / width) if width > 0 and low < high else 0
+        finite = math.isfinite(high - low) and width > 0
+        steps = round((high - low) / width) if finite and low < high else 0
         if not (steps and math.isclose(low + steps * width, high, abs_tol=1e-6)):
             raise ValueError(
-                f"got low {low!r}, high {high!r} and width {width!r}; expected a positive width "
-                "that divides the range"
+                f"got low {low!r}, high {high!r} and width {width!r}; expected finite numbers, low < "
+                "high, and a positive width that divides the range"
             )
         return cls(bins=[low + i * width for i in range(steps + 1)])
 
@@ -260,7 +261,9 @@ class GeneralDistribution(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         ours, theirs = self.bins, state_dict.get(f"{prefix}bins")
-        if theirs is None or (theirs.shape == ours.shape and torch.allclose(theirs.to(ours), ours)):
+        # Of another number of bins, the layer before has another shape, which is found anyway.
+        others = theirs is not None and theirs.shape == ours.shape
+        if not others or torch.allclose(theirs.to(ours), ours):
             super()._load_from_state_dict(state_dict, prefix, *args)
         else:
             errors = args[-1]

@@ -6,7 +6,7 @@ the fields
 - `pred_box_stds` (M, 4): standard deviation of each side, pixels.
 - `pred_box_distributions` (M, 4, C): probability of each bin.
 - `bin_edges` (M, 4, C): place of the side if it lies at that bin, pixels: an x for left and right,
-  a y for top and bottom. Bin 0 is the anchor's centre.
+  a y for top and bottom. The paper's first bin is the anchor's centre.
 """
 
 from collections.abc import Mapping

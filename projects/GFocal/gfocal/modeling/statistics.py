@@ -92,11 +92,11 @@ class TargetStatistics:
         last = representation.num_channels - 1
         low, high = (float(representation.bins[i]) for i in (0, -1))
         logging.getLogger(__name__).warning(
-            f"{share:.1%} of the sides lie beyond what {last} bins can express: "
-            f"boxes exceed reg_max = {last} ({high:g} strides; the first bin is at {low:g}) from a "
-            "location that is positive for them, and are learned smaller than they are. See "
-            "clipped_dfl_targets for the levels; a larger reg_max or bin_width, bins of "
-            "GeneralDistribution.geometric, or a coarser level, helps."
+            f"{share:.1%} of the sides lie outside of the bins, which are from {low:g} to {high:g} "
+            f"strides (reg_max = {last}), and are learned at their ends. See clipped_dfl_targets "
+            "for the levels. Where boxes are too large, a larger reg_max or bin_width, bins of "
+            "GeneralDistribution.geometric, or a coarser level, helps; where the matcher takes "
+            "locations outside of their box, bins of GeneralDistribution.signed."
         )
 
 

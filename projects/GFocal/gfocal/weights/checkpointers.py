@@ -33,8 +33,8 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
     trust.) If a file lacks the statistics of a batch norm, they count as missing.
 
     Raises:
-        ValueError: on loading, if the file holds anything but named weights. The message names the
-            file, also that of a subclass.
+        ValueError: on loading, if the file holds anything but named weights, or a part of the model
+            refuses its weights. The message names the file, also that of a subclass.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -45,6 +45,10 @@ class WeightsOnlyCheckpointer(DetectionCheckpointer):
             if str(path) in str(error):
                 raise
             raise ValueError(f"{path}: {error}") from error
+        except RuntimeError as error:
+            if not str(error).startswith("Error(s) in loading state_dict"):
+                raise
+            raise ValueError(f"{path}: {error}") from error  # e.g. other bins
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         # Current main also reads options from a URL, and that is kept. Detectron2 0.5 does nothing
@@ -128,7 +132,8 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
 
     Raises:
         ValueError: on loading, if nothing fits, if a backbone's file is of another network, if the
-            file is a detector of mmdetection, or if a ``.pth`` needs to run code to be read.
+            file is a detector of mmdetection, if its distributions have as many bins as the model's
+            and other ones, or if a ``.pth`` needs to run code to be read.
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -157,6 +162,7 @@ class GFLCheckpointer(WeightsOnlyCheckpointer):
             self._refuse_another_backbone(incompatible)
             self.logger.info("Loaded the backbone's network; the other layers start untrained")
         else:
+            _refuse_other_bins(incompatible.missing_keys)
             super()._log_incompatible_keys(incompatible)
 
     def _refuse_if_nothing_fits(self, incompatible: Any) -> None:
@@ -213,6 +219,19 @@ def _is_in(name: str, names: Collection[str], by_ends: bool) -> bool:
     """Whether a weight is among names, or an end of it, as Detectron2's heuristics find it."""
     parts = name.split(".")
     return any(".".join(parts[i:]) in names for i in range(len(parts) if by_ends else 1))
+
+
+def _refuse_other_bins(missing: Collection[str]) -> None:
+    """Raises ValueError if the layer of the distributions was loaded, and their bins were not: a file
+    with the paper's bins has none."""
+    for name in missing:
+        logits = name.replace(".box_representation.bins", ".box_logits.weight")
+        if logits != name and logits not in missing:
+            raise ValueError(
+                f"{name}: missing in the file, so its bins are 0, d, 2d, ..., and {logits} means "
+                "nothing with the model's. Expected the file's bins, or another number of them: "
+                "then this layer starts untrained"
+            )
 
 
 def _first(weights: Mapping[str, Any], limit: int = 5) -> str:

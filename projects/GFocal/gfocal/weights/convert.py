@@ -92,6 +92,7 @@ def convert_mmdet_checkpoint(
     state_dict = load_mmdet_checkpoint(path)
     table = table or table_of(state_dict)
     converted, unmapped = _convert(state_dict, num_classes, table)
+    _refuse_other_bins(path, model_cfg, table)
     names, problems = problems_of(converted, model_cfg, table)
     problems.update({name: "has no counterpart here" for name in unmapped})
     theirs, _ = rename(problems, inverse(_rows_of(converted, table)))
@@ -119,6 +120,7 @@ def convert_checkpoint_to_mmdet(
     table = table or table_of(state_dict)
     names, problems = problems_of(state_dict, model_cfg, table)
     refuse_misfit(path, problems, names)
+    _refuse_other_bins(path, model_cfg, table)
     if table.detector == "SSD" and model_cfg is not None:
         cls_loss = instantiate(model_cfg.cls_loss)
         if cls_loss.num_channels(1) != 2:
@@ -223,6 +225,19 @@ def _is_counter(name: str) -> bool:
 def _refuse(unmapped: list[str], reason: str) -> None:
     if unmapped:
         raise ValueError(f"{len(unmapped)} keys are {reason}: " + ", ".join(unmapped))
+
+
+def _refuse_other_bins(path: str | os.PathLike, model_cfg: Any, table: DetectorTable) -> None:
+    """mmdetection's bins are 0, 1, ..., n, and their width is in no file of ours."""
+    if table.detector != "GFL" or model_cfg is None:
+        return
+    representation = instantiate(model_cfg.head.box_representation)
+    width = getattr(representation, "bin_width", 1.0)
+    if width != 1:
+        raise ValueError(
+            f"{path}: the config's model.head.box_representation is {representation!r}; expected "
+            "bins 0, 1, ..., n, as mmdetection's"
+        )
 
 
 def _class_rows(name: str, value: Tensor, num_classes: int | None, has_extra: bool) -> Tensor:
