@@ -103,6 +103,7 @@ def test_a_model_of_ones_own(theirs, convert, tmp_path, capsys):
 def test_bins_of_another_width_are_not_those_of_mmdetection(theirs, convert, tmp_path, way):
     cfg = model_zoo.get_config(NAME)
     cfg.model.head.box_representation.bin_width = 0.5
+    cfg.model.num_classes = 5
     config = str(tmp_path / "half.yaml")
     LazyConfig.save(cfg, config)
     given = theirs

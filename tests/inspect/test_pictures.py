@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import matplotlib.colors
@@ -112,6 +113,17 @@ def test_bars_stand_at_the_pixels_of_their_bins():
     (x0, x1), (y1, y0) = picture.get_xlim(), picture.get_ylim()
     assert x0 < box[0] < box[2] < x1
     assert y0 < box[1] < box[3] < y1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bars_of_unequal_bins_touch_none_of_the_others(sign):
+    picture, margin = Figure().subplots(1, 2)
+    edges, probs = sign * np.array([0.0, 10.0, 12.0, 20.0]), np.array([0.1, 0.2, 0.3, 0.4])
+    pictures._draw_side(picture, margin, 0, np.array([11.0, 0, 30, 30]), probs, edges)
+    spans = sorted(sorted((b.get_x(), b.get_x() + b.get_width())) for b in margin.patches)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(spans))
+    assert all(a < edge < b for (a, b), edge in zip(spans, sorted(edges)))
+    np.testing.assert_allclose(sum(b - a for a, b in spans), 0.9 * (20 + 5 + 4))
 
 
 def test_box_distributions_picture():

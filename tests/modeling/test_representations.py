@@ -116,6 +116,7 @@ def test_constructors_of_bins_by_hand():
         (lambda: GeneralDistribution.signed(-2, 17, 0.0), "width 0.0; expected a positive width"),
         (lambda: GeneralDistribution.signed(2, -2), "that divides the range"),
         (lambda: GeneralDistribution.signed(-2, 17.5), "that divides the range"),
+        (lambda: GeneralDistribution.signed(0, math.inf), "the range, which is finite"),
     ],
 )
 def test_bins_that_are_none(make, message):
@@ -239,6 +240,7 @@ def test_constant_is_not_in_the_state_dict():
         ({"reg_max": 0}, "reg_max is 0"),
         ({"reg_max": 7.5}, "reg_max is 7.5"),
         ({"bin_width": 0.0}, "bin_width is 0.0"),
+        ({"bin_width": math.inf}, "bin_width is inf"),
     ],
 )
 def test_errors(kwargs, message):

@@ -219,8 +219,8 @@ class GeneralDistribution(nn.Module):
         steps = round((high - low) / width) if finite and low < high else 0
         if not (steps and math.isclose(low + steps * width, high, abs_tol=1e-6)):
             raise ValueError(
-                f"got low {low!r}, high {high!r} and width {width!r}; expected finite numbers, low < "
-                "high, and a positive width that divides the range"
+                f"got low {low!r}, high {high!r} and width {width!r}; expected a positive width "
+                "that divides the range, which is finite"
             )
         return cls(bins=[low + i * width for i in range(steps + 1)])
 

@@ -222,7 +222,7 @@ def _is_in(name: str, names: Collection[str], by_ends: bool) -> bool:
 
 
 def _refuse_other_bins(missing: Collection[str]) -> None:
-    """Raises ValueError if the layer of the distributions was loaded, and their bins were not: a file
+    """Raises ValueError if the layer of the distributions was loaded without their bins: a file
     with the paper's bins has none."""
     for name in missing:
         logits = name.replace(".box_representation.bins", ".box_logits.weight")
