@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._padding import Padding
 from ..backbones import DeformConv2d
@@ -49,7 +49,7 @@ class DistilledGFL(GFL):
             :class:`gfocal.modeling.distillation.DistillationCriterion`.
 
     Raises:
-        TypeError: the criterion is another one.
+        TypeError: the criterion is another one, or the teacher a module.
         ValueError: see :class:`GFL`.
     """
 
@@ -62,6 +62,11 @@ class DistilledGFL(GFL):
             raise TypeError(
                 f"the criterion is a {type(self.criterion).__name__}, which learns from no "
                 "teacher; expected a DistillationCriterion"
+            )
+        if isinstance(teacher, nn.Module):  # it would be trained and saved with the student
+            raise TypeError(
+                f"the teacher is a {type(teacher).__name__}, a module, which would become a part "
+                "of the student; expected a FrozenTeacher or an EMATeacher"
             )
         self.teacher = teacher
 
