@@ -121,6 +121,8 @@ class ClassDistillation(nn.Module):
             the mean over a level's foreground in this process, as the published code has it.
     """
 
+    compares_classes = True  # so they must have the same order
+
     def __init__(self, *, weight: float = 10.0, temperature: float = 2.0, normalised: bool = True):
         super().__init__()
         _check_numbers(weight, temperature)
