@@ -136,6 +136,12 @@ def test_a_training_needs_a_teacher():
         )
 
 
+def test_a_module_is_no_teacher():
+    """The student would train and save it."""
+    with pytest.raises(TypeError, match="teacher is a GFL, a module.*expected a FrozenTeacher"):
+        make_distilled(teacher=make_teacher())
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -107,6 +107,14 @@ def test_gradients_and_losses_of_one_batch(quality, box, matcher):
         assert_like_one_batch(model)
 
 
+@pytest.mark.parametrize("warmup_iters", [1, 2])
+def test_a_warm_up_ends_in_both_passes(warmup_iters):
+    """Two matchers label the steps: the sums are those of the one that labels this step."""
+    model = detector("qfl", "general_dfl", "task aligned")
+    model.matcher = TaskAlignedMatcher(warmup_iters=warmup_iters)
+    assert_like_one_batch(model, steps=4)
+
+
 def test_several_steps_of_retinanet_with_its_running_normaliser():
     model = make_retinanet(head_in_features=["p3", "p4"]).double()
     whole, parts = assert_like_one_batch(model, lr=0.01, steps=3)

@@ -116,6 +116,23 @@ def test_a_teacher_that_is_not_there(tmp_path):
         LazyTrainer(cfg)
 
 
+@pytest.mark.parametrize("kd", [True, False])
+def test_a_teacher_of_other_classes(kd, tmp_path, caplog):
+    """As many, in another order: KD would mix them up."""
+    model = make_distilled()
+    if not kd:
+        model.criterion.kd_loss = None
+    described = {"format": 1, "class_names": ["disc", "square", "star"]}
+    weights = tmp_path / "teacher.pth"
+    torch.save({"model": make_teacher().state_dict(), "gfocal": described}, weights)
+    model.teacher = FrozenTeacher(str(weights), {"model": L(make_gfl)(num_classes=3)})
+    model.prepare_training(None, ["disc", "square", "star"])
+    assert "class names" not in caplog.text
+    model.prepare_training(None, ["square", "disc", "star"])
+    said = "teacher.pth: the student has other class names than the weights (in brackets): "
+    assert (said + "'square' ('disc'), 'disc' ('square')" in caplog.text) == kd
+
+
 def test_an_average_that_is_not_there(tmp_path):
     cfg = load_config(CONFIG, overrides(tmp_path, "run", *SHORT, "train.ema_decay=0"))
     cfg.train.best_metric = ""

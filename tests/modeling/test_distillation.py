@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Boxes
 
 from gfocal.modeling import teaching
+from gfocal.modeling.criterion import at_least_one_an_image, one_more_an_image
 from gfocal.modeling.distillation import (
     ClassDistillation,
     FeatureImitation,
@@ -255,10 +256,8 @@ def repeated(batch, times):
 
 def test_a_mean_does_not_grow_with_the_batch(batch):
     once, thrice = losses_of(batch), losses_of(repeated(batch, 3))
-    for name in ("loss_ld", "loss_ld_vlr", "loss_imitation"):
+    for name in NAMES:
         assert thrice[name].item() == pytest.approx(once[name].item(), rel=1e-9), name
-    # The divisor of the classes counts the image without boxes as one.
-    assert thrice["loss_kd"].item() == pytest.approx(once["loss_kd"].item(), rel=1e-9)
     once, thrice = (losses_of(x, **published_terms(False)) for x in (batch, repeated(batch, 3)))
     for name in ("loss_ld", "loss_ld_vlr"):
         assert thrice[name].item() == pytest.approx(3 * once[name].item(), rel=1e-9), name
@@ -273,6 +272,18 @@ def test_a_mean_is_the_sum_over_its_weights(batch):
     weights = ValuableRegion()(inputs, lesson).weights
     ratio = total["loss_ld_vlr"] / mean["loss_ld_vlr"]
     assert ratio.item() == pytest.approx(0.25 / 5 * weights.sum().item())
+
+
+@pytest.mark.parametrize("divisor", [None, at_least_one_an_image, one_more_an_image])
+def test_the_mean_over_the_foreground_is_not_the_divisor_of_the_classes(batch, divisor):
+    """Which may be a sum of labels, as TOOD's, or count images too."""
+    anchors, student, targets, lesson = batch
+    criterion = make_criterion(kd_loss=ClassDistillation(weight=1.0), cls_divisor=divisor)
+    loss = criterion(anchors, student, targets, lesson)["loss_kd"]
+    foreground = (targets.labels >= 0) & (targets.labels < 3)
+    rows = zip(student.cls_logits[foreground], lesson.predictions.cls_logits[foreground])
+    expected = [published_kl(*row, 2).item() for row in rows]
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-9)
 
 
 @pytest.mark.parametrize("normalised", [True, False])
@@ -319,6 +330,17 @@ def test_few_boxes_at_a_time_give_the_same(batch, monkeypatch):
     assert once[0].any() and once[1].any()
 
 
+def test_the_ends_of_the_valuable_region(batch):
+    """From DIoU 0 on there are more anchors; from t on there is none."""
+    anchors, _, _, lesson = batch
+    sizes = []
+    for lower in (0, 0.25, 1):
+        region = ValuableRegion(lower=lower)
+        ious = valuable(anchors, lesson.truth, region.topk, region.lower)
+        sizes.append((ious > 0).sum().item())
+    assert sizes[0] > sizes[1] > sizes[2] == 0
+
+
 def test_the_thresholds_are_those_of_the_matcher(batch):
     """The positives of a box that shares no anchor: candidates inside it from its threshold on."""
     anchors = batch[0]
@@ -347,8 +369,10 @@ def test_what_does_not_fit_is_refused():
     nothing = dict.fromkeys(("ld_loss", "ld_vlr_loss", "kd_loss", "imitation_loss"))
     with pytest.raises(ValueError, match="are None; expected one at least"):
         make_criterion(**nothing)
-    with pytest.raises(ValueError, match=r"temperature is 0; expected a positive"):
+    with pytest.raises(ValueError, match=r"temperature is 0; expected a number above 0"):
         LocalizationDistillation(temperature=0)
+    with pytest.raises(ValueError, match="temperature is '10'; expected a number"):
+        ClassDistillation(temperature="10")
     with pytest.raises(ValueError, match="weight is -1"):
         FeatureImitation(weight=-1)
     with pytest.raises(ValueError, match="lower is 2"):

@@ -404,8 +404,10 @@ def test_warm_up():
 
 def test_settings_out_of_range():
     for make, message in (
-        (lambda: TaskAlignedMatcher(topk=0), "topk is 0; expected at least 1"),
-        (lambda: TaskAlignedMatcher(beta=-1), "beta is -1; expected at least 0"),
+        (lambda: TaskAlignedMatcher(topk=0), "topk is 0; expected an integer, at least 1"),
+        (lambda: TaskAlignedMatcher(beta=-1), "beta is -1; expected a number of at least 0"),
+        (lambda: TaskAlignedMatcher(topk=2.5), "topk is 2.5; expected an integer"),
+        (lambda: TaskAlignedMatcher(alpha=math.inf), "alpha is inf; expected a number"),
         (lambda: TaskAlignedMatcher(warmup_iters=-1), "warmup_iters is -1"),
         (lambda: DynamicATSSMatcher(topk=0), "topk is 0"),
         (lambda: DynamicATSSMatcher(alpha=1.5), r"alpha is 1.5; expected a number in \[0, 1\]"),

@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._padding import Padding
 from ..backbones import DeformConv2d
@@ -26,8 +26,9 @@ class Teacher(Protocol):
     part of the student: not in its state dict, its optimizer, nor in DistributedDataParallel. A
     copy of the student has the same one."""
 
-    def prepare(self, student: Any, average: Any) -> None:
-        """Called before a training, with the hook that averages the weights, or None."""
+    def prepare(self, student: Any, average: Any, class_names: Sequence[str] = ()) -> None:
+        """Called before a training, with the hook that averages the weights, or None, and the names
+        of the student's classes if a loss compares them with the teacher's."""
 
     def __call__(self, student: Any) -> Any:
         """The detector to learn from, in eval mode on the student's device; None: not yet. When it
@@ -49,7 +50,7 @@ class DistilledGFL(GFL):
             :class:`gfocal.modeling.distillation.DistillationCriterion`.
 
     Raises:
-        TypeError: the criterion is another one.
+        TypeError: the criterion is another one, or the teacher a module.
         ValueError: see :class:`GFL`.
     """
 
@@ -63,19 +64,27 @@ class DistilledGFL(GFL):
                 f"the criterion is a {type(self.criterion).__name__}, which learns from no "
                 "teacher; expected a DistillationCriterion"
             )
+        if isinstance(teacher, nn.Module):  # it would be trained and saved with the student
+            raise TypeError(
+                f"the teacher is a {type(teacher).__name__}, a module, which would become a part "
+                "of the student; expected a FrozenTeacher or an EMATeacher"
+            )
         self.teacher = teacher
 
-    def prepare_training(self, average: Any) -> None:
+    def prepare_training(self, average: Any, class_names: Sequence[str] = ()) -> None:
         """Loads the teacher. A trainer calls it before a training.
 
         Args:
             average: the hook that averages the weights, or None.
+            class_names: of the training's datasets; () if they are not known.
 
         Raises:
             FileNotFoundError: a file of the teacher is not there.
             TypeError, ValueError: there is no teacher, or it does not fit.
         """
-        self._teacher().prepare(self, average)
+        terms = cast("Any", self.criterion).lessons.values()
+        compared = any(getattr(term, "compares_classes", False) for term in terms)
+        self._teacher().prepare(self, average, class_names if compared else ())
 
     def check_teacher(self, teacher: Any) -> None:
         """

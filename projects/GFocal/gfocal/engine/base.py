@@ -123,7 +123,7 @@ class BaseTrainer(DefaultTrainer):
         self._build_ema_and_best(options)
         prepare = getattr(self.checkpointer.model, "prepare_training", None)
         if prepare is not None:  # a model that learns from a teacher
-            prepare(self._ema)
+            prepare(self._ema, classes_of(self.cfg).names)
         augmented(self.cfg, self.checkpointer.model)  # refuses now what the last evaluation would
         self._checkpoint_hook = CheckpointHook(
             self.checkpointer, self._random_states, **vars(options.checkpointer)

@@ -105,7 +105,9 @@ class AccumulatingTrainer(SimpleTrainer):
         model = self.model
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        with torch.no_grad(), _unchanged(model), EventStorage(1):
+        # Parts may change with the iteration, such as a matcher's warm-up.
+        storage = EventStorage(get_event_storage().iter)
+        with torch.no_grad(), _unchanged(model), storage:
             for index, batch in enumerate(batches):
                 with sums.counted(index):
                     self._losses(model, batch)

@@ -7,7 +7,7 @@ training needs its file.
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from ..config import load_config, model_zoo, without_pretraining
 from ..process.builders import built_here
 from ..process.rng import preserved_rng
 from ..weights.checkpointers import StrictCheckpointer, check_weights
-from ..weights.description import find_config
+from ..weights.description import find_config, read_description
+from .classes import warn_if_others
 
 __all__ = ["EMATeacher", "FrozenTeacher"]
 
@@ -59,8 +60,10 @@ class FrozenTeacher(_Outside):
         named = f", config={self.config!r}" if isinstance(self.config, str) else ""
         return f"{type(self).__name__}(weights={self.weights!r}{named})"
 
-    def prepare(self, student: nn.Module, average: Any = None) -> None:
-        """Loads the teacher.
+    def prepare(
+        self, student: nn.Module, average: Any = None, class_names: Sequence[str] = ()
+    ) -> None:
+        """Loads the teacher. Warns if its weights say that its classes have other names.
 
         Raises:
             FileNotFoundError: the weights or the config are not there.
@@ -68,6 +71,9 @@ class FrozenTeacher(_Outside):
                 this teacher.
         """
         self(student)
+        if class_names:
+            description = read_description(os.fspath(self.weights))
+            warn_if_others(description, str(self.weights), "the student", None, class_names)
 
     def __call__(self, student: nn.Module) -> nn.Module:
         """The teacher, on the device of the student and in its memory format."""
@@ -118,7 +124,7 @@ class EMATeacher(_Outside):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(start_iter={self.start_iter})"
 
-    def prepare(self, student: nn.Module, average: Any) -> None:
+    def prepare(self, student: nn.Module, average: Any, class_names: Sequence[str] = ()) -> None:
         """
         Raises:
             ValueError: the training has no averaged weights.

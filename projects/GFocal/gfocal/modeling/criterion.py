@@ -51,8 +51,8 @@ class GFLCriterion(nn.Module):
         box_weight: LossInputs -> (M,) weights of the boxes, detached. (When it is called,
             ``LossInputs`` has no weights and normalisers yet.)
         cls_divisor: numbers of foreground locations of the images (N,) -> the divisor of
-            ``loss_cls`` and ``loss_quality``. None: the summed ``box_weight``, as TOOD has it. A
-            divisor below 1 counts as 1.
+            ``loss_cls`` and ``loss_quality``. None: the summed ``box_weight``, as TOOD has it. If
+            the sum over all processes is below 1, it counts as 1.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class GFLCriterion(nn.Module):
         counts = foreground.sum(dim=1)
         num_foreground = total if self.cls_divisor is None else self.cls_divisor(counts)
         sums, world_size = sum_over_workers(torch.stack([num_foreground.to(total.dtype), total]))
-        num_foreground, total = sums / world_size
+        num_foreground, total = sums
         return inputs._replace(
             box_weights=box_weights,
-            num_foreground=num_foreground.clamp(min=1),
-            total_box_weight=total.clamp(min=torch.finfo(total.dtype).tiny),
+            num_foreground=num_foreground.clamp(min=1) / world_size,
+            total_box_weight=(total / world_size).clamp(min=torch.finfo(total.dtype).tiny),
         )
 
 

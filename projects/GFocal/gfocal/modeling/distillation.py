@@ -17,7 +17,7 @@ from .contracts import Head
 from .criterion import GFLCriterion, computed
 from .losses import check_same_shape
 from .numerics import at_least_float32, to_device
-from .settings import NOT_NEGATIVE, check_settings
+from .settings import NOT_NEGATIVE, POSITIVE, check_setting, check_settings
 from .structures import DenseAnchors, DensePredictions, DenseTargets, LossInputs
 from .teaching import DistillationRegion, Teaching, fine_grained, main_region
 
@@ -121,6 +121,8 @@ class ClassDistillation(nn.Module):
             the mean over a level's foreground in this process, as the published code has it.
     """
 
+    compares_classes = True  # so they must have the same order
+
     def __init__(self, *, weight: float = 10.0, temperature: float = 2.0, normalised: bool = True):
         super().__init__()
         _check_numbers(weight, temperature)
@@ -148,7 +150,7 @@ class ClassDistillation(nn.Module):
         )
         loss = distillation_loss(own, others, self.temperature)
         if self.normalised:
-            return self.weight * loss.sum() / inputs.num_foreground
+            return self.weight * loss.sum() / _count_over_workers(loss)
         return self.weight * (loss / _count_of_level(inputs.anchors, inputs.fg_idxs)).sum()
 
 
@@ -193,8 +195,7 @@ class FeatureImitation(nn.Module):
         ]
         if self.normalised:
             loss = torch.cat(losses)
-            count = _mean_over_workers(loss.new_tensor(float(len(loss))))
-            return self.weight * loss.sum() / count
+            return self.weight * loss.sum() / _count_over_workers(loss)
         foreground = set(_levels_of(anchors, inputs.fg_idxs[1]).tolist())
         means = [x.sum() / max(len(x), 1) * (i in foreground) for i, x in enumerate(losses)]
         return self.weight * torch.stack(means).sum()
@@ -294,14 +295,18 @@ class DistillationCriterion(GFLCriterion):
 
 def _check_numbers(weight: float, temperature: float) -> None:
     check_settings(NOT_NEGATIVE, weight=weight)
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature!r}; expected a positive number")
+    check_setting("temperature", temperature, POSITIVE)
 
 
 def _mean_over_workers(value: Tensor) -> Tensor:
     """A divisor: the mean over processes, positive."""
     total, count = sum_over_workers(value)
     return (total / count).clamp(min=torch.finfo(value.dtype).tiny)
+
+
+def _count_over_workers(losses: Tensor) -> Tensor:
+    """How many (V,) losses there are: the mean over processes, positive."""
+    return _mean_over_workers(losses.new_full((), float(len(losses))))
 
 
 def _levels_of(anchors: DenseAnchors, location_idxs: Tensor) -> Tensor:

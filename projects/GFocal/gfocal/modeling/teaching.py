@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .boxes import aligned_iou, center_distance
 from .matchers import adaptive_thresholds
-from .settings import COUNT, PROBABILITY, check_setting
+from .settings import COUNT, IOU, check_setting
 from .structures import DenseAnchors, DensePredictions, GroundTruth, LossInputs
 
 __all__ = [
@@ -99,7 +99,7 @@ class ValuableRegion:
 
     def __init__(self, topk: int = 9, lower: float = 0.25, published_overlap: bool = False):
         check_setting("topk", topk, COUNT)
-        check_setting("lower", lower, PROBABILITY)
+        check_setting("lower", lower, IOU)
         self.topk, self.lower, self.published_overlap = topk, lower, published_overlap
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..settings import IOU, check_setting
 from ..structures import DenseAnchors, DensePredictions
 from .atss import ATSSMatcher, Candidates
 from .batch import Objects, predicted_scores_and_ious
@@ -32,8 +33,7 @@ class DynamicATSSMatcher(ATSSMatcher):
 
     def __init__(self, topk: int = 9, alpha: float = 0.8):
         super().__init__(topk)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; expected a number in [0, 1]")
+        check_setting("alpha", alpha, IOU)
         self.alpha = alpha
 
     def __repr__(self) -> str:

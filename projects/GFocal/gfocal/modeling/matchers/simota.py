@@ -6,6 +6,7 @@ from torch.nn.functional import softplus
 
 from ..boxes import aligned_iou
 from ..numerics import at_least_float32
+from ..settings import COUNT, NOT_NEGATIVE, check_setting, check_settings
 from ..structures import BACKGROUND, DenseAnchors, DensePredictions, GroundTruth, Matches
 from .batch import Objects
 from .common import nothing_matched
@@ -49,7 +50,8 @@ class SimOTAMatcher:
         cls_weight, iou_weight: of the costs.
 
     Raises:
-        ValueError: if ``candidate_topk`` is less than 1, or another number is negative.
+        ValueError: if ``candidate_topk`` is no positive integer, or another is no finite number of
+            at least 0.
     """
 
     def __init__(
@@ -59,16 +61,13 @@ class SimOTAMatcher:
         cls_weight: float = 1.0,
         iou_weight: float = 3.0,
     ):
-        if candidate_topk < 1:
-            raise ValueError(f"candidate_topk is {candidate_topk}; expected at least 1")
-        numbers = {
-            "center_radius": center_radius,
-            "cls_weight": cls_weight,
-            "iou_weight": iou_weight,
-        }
-        for name, value in numbers.items():
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; expected at least 0")
+        check_setting("candidate_topk", candidate_topk, COUNT)
+        check_settings(
+            NOT_NEGATIVE,
+            center_radius=center_radius,
+            cls_weight=cls_weight,
+            iou_weight=iou_weight,
+        )
         self.center_radius = center_radius
         self.candidate_topk = candidate_topk
         self.cls_weight = cls_weight

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..contracts import Matcher
 from ..numerics import to_device
+from ..settings import COUNT, NOT_NEGATIVE, check_setting, check_settings
 from ..structures import DenseAnchors, DensePredictions, GroundTruth, Matches
 from .atss import ATSSMatcher
 from .batch import Objects, claim, predicted_scores_and_ious
@@ -45,7 +46,8 @@ class TaskAlignedMatcher:
             IoU of the predicted box.
 
     Raises:
-        ValueError: if ``topk`` is less than 1, or another number is negative.
+        ValueError: if ``topk`` is no positive integer, or another is no finite number of at least
+            0.
     """
 
     def __init__(
@@ -56,11 +58,8 @@ class TaskAlignedMatcher:
         warmup_iters: int = 0,
         warmup: Matcher | None = None,
     ):
-        if topk < 1:
-            raise ValueError(f"topk is {topk}; expected at least 1")
-        for name, value in (("alpha", alpha), ("beta", beta), ("warmup_iters", warmup_iters)):
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; expected at least 0")
+        check_setting("topk", topk, COUNT)
+        check_settings(NOT_NEGATIVE, alpha=alpha, beta=beta, warmup_iters=warmup_iters)
         self.topk = topk
         self.alpha = alpha
         self.beta = beta
