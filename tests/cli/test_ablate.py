@@ -1,9 +1,11 @@
 """gfocal.cli.ablate, with runs that take no time."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,32 @@ def test_teachers_are_missed_before_the_first_run(ablate, tmp_path, monkeypatch)
         file.touch()
     assert ablate("--table", "distillation")[0] == 0
     assert len(ablate.started) == 8
+
+
+def test_a_run_of_another_process_is_waited_for(ablate, monkeypatch):
+    """As the tables of no paper share the baseline, two commands can meet there."""
+    _, folder = ablate()
+    metrics = folder / "dfl" / "seed1" / "metrics.json"
+    result = metrics.read_text()
+    metrics.unlink()
+    ablate.started.clear()
+    output, flock, waits = metrics.with_name("output.txt"), fcntl.flock, threading.Event()
+
+    def told(file, operation):
+        if file.name == str(output):
+            waits.set()
+        flock(file, operation)
+
+    monkeypatch.setattr(runs.fcntl, "flock", told)
+    with open(output, "a") as log:
+        flock(log, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=ablate)
+        waiting.start()
+        assert waits.wait(timeout=60)
+        metrics.write_text(result)  # what the other process does
+    waiting.join(timeout=60)
+    assert not waiting.is_alive() and not ablate.started
+    assert "| dfl | 2 | 40.50" in (folder / "table.md").read_text()
 
 
 def test_a_row_of_ones_own(ablate, monkeypatch):

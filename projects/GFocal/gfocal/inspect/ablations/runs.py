@@ -6,6 +6,7 @@ files.
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import re
 import subprocess
@@ -79,7 +80,8 @@ def _located(x: Any) -> Any:
 def train(
     cfg: DictConfig, command: Sequence[str], progress: Callable[[int], None]
 ) -> dict[str, float] | dict[str, str]:
-    """Trains a row, from its last checkpoint on, unless it is already finished.
+    """Trains a row, from its last checkpoint on, unless it is already finished. If another process
+    trains it, perhaps for another table, this waits for it.
 
     Args:
         cfg: of :func:`tables.make_config`, saved by :func:`save_config`.
@@ -90,11 +92,12 @@ def train(
         METRICS of the last iteration, or {"error": the last line of output.txt}.
     """
     folder, max_iter = Path(cfg.train.output_dir), cfg.train.max_iter
-    result = _measured(folder, max_iter)
-    if result is not None:
-        return result
     arguments = ["--resume", "--config-file", str(folder / "run.yaml")]
     with open(folder / "output.txt", "a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # the training has it too, until it ends
+        result = _measured(folder, max_iter)
+        if result is not None:
+            return result
         process = subprocess.Popen([*command, *arguments], stdout=log, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
