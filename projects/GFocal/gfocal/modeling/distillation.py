@@ -58,7 +58,8 @@ class LocalizationDistillation(nn.Module):
     Args:
         weight: multiplies the loss.
         temperature: tau, 10 in the paper.
-        region: where, with which weights: :func:`main_region` or :class:`ValuableRegion`.
+        region: where, with which weights: :func:`gfocal.modeling.teaching.main_region` or
+            :class:`gfocal.modeling.teaching.ValuableRegion`.
         normalised: divide by the summed weights of the region over all processes, so that the loss
             is a mean and does not grow with the batch. False: the sum, as the published code has
             it; its weight .25 then counts as much as a mean of weight .25 * the summed weights, see

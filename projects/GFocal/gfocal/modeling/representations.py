@@ -134,7 +134,7 @@ class GeneralDistribution(nn.Module):
     """A softmax over bins of each side; the distance is its expectation (Eq. 5).
 
     The paper's bins are 0, 1, ..., n strides. Any others that increase will do: the expectation,
-    DFL, DGQP, standard deviations, pictures and exports read :attr:`bins`. Bins other than 0, d,
+    DFL, DGQP, standard deviations, pictures and exports read ``bins``. Bins other than 0, d,
     2d, ... are saved with the weights, because weights mean nothing with other bins.
 
     Args:
