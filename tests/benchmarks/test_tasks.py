@@ -35,7 +35,7 @@ def run(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("task", "num_rows"),
     [
-        ("matcher", 8),
+        ("matcher", 12),
         ("losses", 4),
         ("heatmaps", 2),
         ("pairing", 4),
