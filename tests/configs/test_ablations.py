@@ -22,9 +22,10 @@ ROWS = {
     for table in ablations.TABLES
     for row in ablations.rows(table)
 }
+BEST = "quick_start/shapes_best.py"
 DENSE = dict.fromkeys(
     row for row in ROWS.values() if "/table1b/" not in row and "/distillation/" not in row
-)
+) | {BEST: None}
 
 
 def small(row):
@@ -52,7 +53,7 @@ def test_all_rows_are_there():
             assert paper.AP75 < paper.AP50 and paper.AP < paper.AP50
 
 
-@pytest.mark.parametrize("row", DENSE, ids=lambda row: row[len("ablations/") : -len(".py")])
+@pytest.mark.parametrize("row", DENSE, ids=lambda row: row[:-3].removeprefix("ablations/"))
 def test_trains_and_detects(row):
     model = small(row).train()
     with EventStorage(0):
@@ -139,6 +140,17 @@ def test_rows_are_what_their_names_say():
         has_dfl = criterion.dist_loss is not None
         assert has_dfl == dfl
         assert not has_dfl or criterion.dist_loss._target_ is DistributionFocalLoss
+
+
+def test_the_best_is_gflv2_with_two_rows_parts():
+    best, gflv2 = (model_zoo.get_config(x) for x in (BEST, "quick_start/shapes_gflv2.py"))
+    assigner, bins = (ROWS[x] for x in ("assigner/dynamic_atss", "bins/half"))
+    assert best.model.matcher == model_zoo.get_config(assigner).model.matcher
+    of_bins = model_zoo.get_config(bins).model.head.box_representation
+    assert best.model.head.box_representation == of_bins
+    for cfg in (best, gflv2):
+        del cfg.model.matcher, cfg.model.head.box_representation, cfg.train.output_dir
+    assert best == gflv2
 
 
 class ContextQuality(nn.Module):
