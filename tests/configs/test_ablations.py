@@ -23,9 +23,8 @@ ROWS = {
     for row in ablations.rows(table)
 }
 BEST = "quick_start/shapes_best.py"
-DENSE = dict.fromkeys(
-    row for row in ROWS.values() if "/table1b/" not in row and "/distillation/" not in row
-) | {BEST: None}
+_DENSE = (x for x in ROWS.values() if "/table1b/" not in x and "/distillation/" not in x)
+DENSE = dict.fromkeys([*_DENSE, BEST])
 
 
 def small(row):
